@@ -1,0 +1,41 @@
+# Plain make lists the targets. All of them work in .venv, which is made on first use.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(READY)  ## search a small language-model space on this computer
+	$(BIN)/archc search examples/studies/demo.yaml
+
+test: $(READY)  ## the tests, without the slow ones
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+check: $(READY)  ## lint, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(READY) .venv/.bench  ## every figure of docs/benchmarks.md
+	for script in benchmarks/*.py; do $(BIN)/python "$$script" || exit 1; done
+
+docs: $(READY)  ## the pages that are made from the code
+	$(BIN)/python docs/build.py
+
+nightly: $(READY)  ## the slow tests
+	$(BIN)/python -m pytest -m slow
+
+# torch first, so that nothing else chooses its version
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install torch==2.13.0 -c constraints.txt
+	$(BIN)/python -m pip install -e '.[test]' -c constraints.txt
+	touch $@
+
+.venv/.bench: $(READY)
+	$(BIN)/python -m pip install -e '.[bench]' -c constraints.txt
+	touch $@
+
+.PHONY: help demo test check bench docs nightly

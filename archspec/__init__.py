@@ -1,0 +1,1 @@
+"""The language: what can be said in a spec. Imports no torch."""

@@ -1,0 +1,97 @@
+"""The canonical form: one way to write a graph, whatever sugar it was written in.
+
+Defaults are filled, blocks and expressions resolved, rounds unrolled, every edge named. It is a spec again, with the
+same hashes. A body that stands in several places is written once, under ``blocks``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from archspec.graph import Graph, Node, fields
+from archspec.kinds.kind import Kind
+
+
+def canonical(name: str, interface: Kind, graph: Graph, init: dict[str, Any]) -> dict[str, Any]:
+    """The canonical form of a spec as plain data, ready to be printed as YAML."""
+    writer = _Writer(graph)
+    nodes = writer.nodes(graph)
+    head: dict[str, Any] = {
+        "archspec": 1,
+        "name": name,
+        "interface": {"kind": interface.name_, **interface.model_dump(by_alias=True, exclude_none=True)},
+        "init": init,
+    }
+    if writer.blocks:
+        head["blocks"] = writer.blocks
+    return {**head, "graph": nodes, "outputs": {key: str(ref) for key, ref in graph.outputs.items()}}
+
+
+class _Writer:
+    def __init__(self, graph: Graph) -> None:
+        self.blocks: dict[str, Any] = {}
+        self.seen: dict[str, str] = {}
+        self.counts: dict[str, int] = {}
+        self.count(graph)
+
+    def count(self, graph: Graph) -> None:
+        """How often each body stands in the file; one that stands often is looked into once."""
+        for node in graph.nodes:
+            for body in node.bodies.values():
+                key = body.digest("full") + body.digest("layout")
+                self.counts[key] = self.counts.get(key, 0) + 1
+                if self.counts[key] == 1:
+                    self.count(body)
+
+    def nodes(self, graph: Graph) -> list[Any]:
+        return [self.node(node) for node in graph.nodes]
+
+    def node(self, node: Node) -> dict[str, Any]:
+        kind = node.kind
+        result: dict[str, Any] = {"name": node.name, "kind": kind.name_}
+        if node.inputs:
+            texts = [str(ref) for ref in node.inputs]
+            result["from"] = texts[0] if len(texts) == 1 else texts
+        if node.when != "always":
+            result["when"] = node.when
+        if node.shares:
+            return {"name": node.name, "weights": node.shares, "from": result["from"]}
+        result |= {key: value for key, value in fields(kind).items() if value is not None and value != {} and value != []}
+        result |= node.streams
+        result |= kind.written(node, self)
+        result = {key: value for key, value in result.items() if value is not None}
+        roles = {role: self.plan(plan) for role, (_, plan) in node.matrices.items() if plan is not None}
+        if roles:
+            result["linears"] = roles
+        return result
+
+    def plan(self, node: Node) -> dict[str, Any]:
+        return {"kind": node.kind.name_, **{k: v for k, v in fields(node.kind).items() if v is not None}}
+
+    def slot(self, graph: Graph, name: str) -> Any:
+        """A body as it stands in a slot: a node if it is one, else a block that stands once."""
+        single = graph.single
+        if single is not None and self.counts.get(graph.digest("full") + graph.digest("layout"), 0) <= 1 or (
+            single is not None and not single.bodies
+        ):
+            node = self.node(single)
+            node.pop("from", None)
+            node.pop("name", None)
+            return node["kind"] if len(node) == 1 else node
+        key = graph.digest("full") + graph.digest("layout")
+        if key not in self.seen:
+            label = name
+            number = 1
+            while label in self.blocks or label in self.seen.values():
+                number += 1
+                label = f"{name}_{number}"
+            self.seen[key] = label
+            self.blocks[label] = None  # keeps its place before what it contains is written
+            self.blocks[label] = {
+                "inputs": list(graph.inputs)[: graph.given],
+                "graph": self.nodes(graph),
+                "outputs": {out: str(ref) for out, ref in graph.outputs.items()},
+            }
+        return self.seen[key]
+
+

@@ -1,0 +1,17 @@
+"""The built-in kinds, a family a file. Importing this package registers them."""
+
+from archspec.kinds import (  # noqa: F401
+    attention,
+    channel,
+    combinator,
+    convolution,
+    embedding,
+    head,
+    interface,
+    linear,
+    norm,
+    position,
+    regularise,
+    rounds,
+    tokens,
+)

@@ -1,0 +1,123 @@
+"""Attention: each query token reads a weighted mean of what the memory tokens say."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from archspec.errors import Refused, divisors
+from archspec.kinds.kind import Free, Matrix, Rate, Slot, Weighted, Width
+from archspec.place import Place
+from archspec.streams import Stream
+
+
+class Attention(Weighted, kind="attention", role=("mixer", "body")):
+    """Multi-head attention, ``softmax(q k' / sqrt(head_width) + bias) v``.
+
+    Vaswani et al. 2017, "Attention Is All You Need", arXiv 1706.03762. With fewer ``kv_heads`` than heads: grouped
+    queries (Ainslie et al. 2023, arXiv 2305.13245); with one, multi-query (Shazeer 2019, arXiv 1911.02150). It follows
+    the causality of its stream. Queries come from the input (or its span ``query``), keys and values from ``memory``:
+    the input itself, another stream by name, or a body applied to the input, such as a pool.
+    """
+
+    arity = (1, 1)
+    heads: Width | None = Field(None, description="query heads; the output width divided by head_width by default")
+    kv_heads: Width | None = Field(None, description="key/value heads; as many as heads by default")
+    head_width: Width | None = Field(None, description="features of a head; width / heads by default")
+    value_width: Width | None = Field(None, description="features of a head's values; head_width by default")
+    width_out: Width | None = Field(None, description="output width; the input's by default")
+    bias: bool = Field(False, description="biases on query, key, value and out")
+    qkv_bias: bool | None = Field(None, description="biases on query, key and value alone; as bias by default")
+    position: Annotated[Any, Slot(("position",))] = "none"
+    window: Width | None = Field(None, description="a token reads this many tokens, itself among them, back along its axis")
+    qk_norm: Annotated[Any, Slot(("norm",))] = Field(None, description="a norm on each head's queries and keys")
+    softcap: Annotated[float, Field(gt=0)] | None = Field(None, description="scores s become cap * tanh(s / cap)")
+    scale: Annotated[float, Field(gt=0)] | None = Field(None, description="factor on scores; 1 / sqrt(head_width) by default")
+    talking_heads: bool = Field(False, description="heads mix before and after the softmax (Shazeer et al. 2020, arXiv 2003.02436)")
+    dropout: Annotated[Rate, Free()] = Field(0.0, description="on the attention weights")
+    query: str | None = Field(None, description="the span whose tokens ask; all by default")
+    memory: Annotated[Any, Slot(("body",), stream=True)] = Field(None, description="what is read: a stream, or a body applied to the input")
+    mask: Annotated[Any, Slot(("mask",), stream=True)] = Field(None, description="a stream of validity for the memory's tokens")
+
+    def asked(self, x: Stream) -> Stream:
+        """The stream of the tokens that ask."""
+        if self.query is None:
+            return x
+        span = x.span(self.query)
+        if span is None:
+            raise Refused("query", f"there is no span {self.query!r} in {x}", [s.name for s in x.spans])
+        return x.on(span)
+
+    def shape(self, x: Stream) -> tuple[int, int, int, int]:
+        """Heads, key/value heads, width of a head, width of its values."""
+        width = self.width_out or x.width
+        if self.heads is None and self.head_width is None:
+            raise Refused("heads", "how many heads?", [d for d in divisors(width) if 16 <= width // d <= 256])
+        if self.heads is None:
+            assert self.head_width is not None
+            if width % self.head_width:
+                raise Refused("head_width", f"width {width} does not divide into heads of {self.head_width}",
+                              [d for d in divisors(width) if 8 <= d <= 256])  # fmt: skip
+            heads = width // self.head_width
+        else:
+            heads = self.heads
+        if self.head_width is None and width % heads:
+            raise Refused("heads", f"width {width} does not divide into {heads} heads",
+                          [d for d in divisors(width) if 8 <= width // d <= 256])  # fmt: skip
+        head_width = self.head_width or width // heads
+        kv_heads = self.kv_heads or heads
+        if heads % kv_heads:
+            raise Refused("kv_heads", f"{heads} heads cannot be shared by {kv_heads} key/value heads", divisors(heads))
+        return heads, kv_heads, head_width, self.value_width or head_width
+
+    def matrices(self, x: Stream, memory: Stream | None = None) -> dict[str, Matrix]:  # type: ignore[override]
+        heads, kv_heads, head_width, value_width = self.shape(x)
+        source = (memory or x).width
+        bias = self.bias if self.qkv_bias is None else self.qkv_bias
+        return {
+            "query": Matrix(x.width, heads * head_width, bias),
+            "key": Matrix(source, kv_heads * head_width, bias),
+            "value": Matrix(source, kv_heads * value_width, bias),
+            "out": Matrix(heads * value_width, self.width_out or x.width, self.bias, "out"),
+        }
+
+    def infer(self, at: Place) -> Stream:
+        x = at.one()
+        if x.content != "features":
+            raise Refused("", f"attention reads features, not {x}", "embed the tokens first")
+        memory = self._memory(at, x)
+        _, _, head_width, _ = self.shape(x)
+        at.own(self.matrices(x, memory))
+        asked = self.asked(x)
+        if self.window is not None and (len(memory.axes) != 1 or len(asked.axes) != 1):
+            raise Refused("window", f"a window needs tokens along one axis, not {memory}",
+                          "put the attention into a partition with windows")  # fmt: skip
+        for field, role in (("position", asked), ("qk_norm", asked)):
+            if at.has(field) and at.raw(field) != "none":
+                at.slot(field, role.wide(head_width))
+        if at.has("position") and memory.spans != asked.spans and at.raw("position") != "none":
+            names = [axis.name for axis in asked.axes]
+            if len(memory.spans) != 1 or [axis.name for axis in memory.axes] != names:
+                raise Refused("position", f"positions of {asked} mean nothing in {memory}", "position: none")
+        if at.has("mask") and at.stream("mask") is None:
+            raise Refused("mask", f"no stream is called {at.raw('mask')!r}")
+        if memory.causal and not asked.causal:
+            causal = next(a.name for s in memory.spans for a in s.axes if a.causal)
+            raise Refused("memory" if at.has("memory") else "query",
+                          f"the memory is causal along {causal}; the query has no place along it")  # fmt: skip
+        return asked.wide(self.width_out or x.width)
+
+    def _memory(self, at: Place, x: Stream) -> Stream:
+        if not at.has("memory"):
+            return x
+        named = at.stream("memory")
+        if named is not None:
+            return named
+        return at.slot("memory", x).output
+
+    def keeps(self, x: Stream) -> int:
+        """Numbers that decoding keeps for one token of memory."""
+        _, kv_heads, head_width, value_width = self.shape(x)
+        return kv_heads * (head_width + value_width)
+

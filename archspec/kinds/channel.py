@@ -1,0 +1,100 @@
+"""Channel mixers: what a token does with itself."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from archspec.errors import Refused
+from archspec.kinds.kind import Activation, Free, Kind, Matrix, Rate, Weighted, Width
+from archspec.place import Place
+from archspec.streams import Stream
+
+
+class Inner(Weighted):
+    """A channel mixer with an inner width: ``hidden``, or ``ratio`` times the width of the tokens."""
+
+    hidden: Width | Annotated[float, Field(gt=0)] | None = Field(None, description="inner width")
+    ratio: Annotated[float, Field(gt=0)] | None = Field(None, description="inner width as a multiple of the input width")
+    multiple_of: Width = Field(1, description="the inner width is rounded up to a multiple of this")
+    width: Width | None = Field(None, description="output width; the input's by default")
+    activation: Activation = "gelu"
+    bias: bool = False
+    dropout: Annotated[Rate, Free()] = Field(0.0, description="on the inner features")
+
+    def inner(self, x: Stream) -> int:
+        if (self.hidden is None) == (self.ratio is None):
+            raise Refused("hidden", "say either hidden or ratio", "hidden: 4 * width_in")
+        field = "ratio" if self.hidden is None else "hidden"
+        size = self.hidden if self.hidden is not None else x.width * (self.ratio or 0)
+        if self.multiple_of == 1 and size != int(size):
+            raise Refused(field, f"an inner width of {size:g}", "add multiple_of: 64, or floor(…)")
+        return -(-int(size) // self.multiple_of) * self.multiple_of
+
+    def output(self, x: Stream) -> Stream:
+        return x.wide(self.width or x.width)
+
+
+class Mlp(Inner, kind="mlp", role=("channel", "body")):
+    """Two-layer perceptron, ``down(activation(up(x)))``, optionally with a depthwise convolution between.
+
+    Vaswani et al. 2017, "Attention Is All You Need", arXiv 1706.03762. With ``depthwise``: Wang et al. 2022, "PVT v2",
+    arXiv 2106.13797.
+    """
+
+    depthwise: Width | None = Field(None, description="size of a depthwise convolution over the tokens' grid, after up")
+
+    def matrices(self, x: Stream) -> dict[str, Matrix]:
+        inner = self.inner(x)
+        return {
+            "up": Matrix(x.width, inner, self.bias),
+            "down": Matrix(inner, self.width or x.width, self.bias, "out"),
+        }
+
+    def infer(self, at: Place) -> Stream:
+        x = at.one()
+        if self.depthwise and (len(x.spans) != 1 or any(axis.causal for axis in x.axes)):
+            raise Refused("depthwise", f"needs one grid of tokens without a causal axis, not {x}")
+        at.own(self.matrices(x))
+        return self.output(x)
+
+
+class Glu(Inner, kind="glu", role=("channel", "body")):
+    """Gated linear unit, ``down(activation(gate(x)) * up(x))``.
+
+    Shazeer 2020, "GLU Variants Improve Transformer", arXiv 2002.05202.
+    """
+
+    activation: Activation = "silu"
+
+    def matrices(self, x: Stream) -> dict[str, Matrix]:
+        inner = self.inner(x)
+        return {
+            "gate": Matrix(x.width, inner, self.bias),
+            "up": Matrix(x.width, inner, self.bias),
+            "down": Matrix(inner, self.width or x.width, self.bias, "out"),
+        }
+
+
+class Project(Weighted, kind="project", role=("channel", "body")):
+    """A linear map of each token to another width."""
+
+    width: Width
+    bias: bool = False
+    activation: Activation = "identity"
+
+    def output(self, x: Stream) -> Stream:
+        return x.wide(self.width)
+
+    def matrices(self, x: Stream) -> dict[str, Matrix]:
+        return {"weight": Matrix(x.width, self.width, self.bias)}
+
+
+class Activate(Kind, kind="activation", role=("channel", "body")):
+    """A function of each feature."""
+
+    function: Activation = "gelu"
+
+    def output(self, x: Stream) -> Stream:
+        return x
+
+

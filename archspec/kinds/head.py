@@ -1,0 +1,53 @@
+"""Heads: from tokens to what the model is asked for."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from archspec.errors import Refused
+from archspec.kinds.kind import Free, Kind, Real, Width
+from archspec.place import Place
+from archspec.streams import Stream
+
+
+class LmHead(Kind, kind="lm_head"):
+    """Logits over the vocabulary for each token.
+
+    With ``tied`` it uses the token embedding's table (Press and Wolf 2017, arXiv 1608.05859).
+    """
+
+    vocab: Width | None = Field(None, description="the interface's vocabulary by default")
+    tied: bool = Field(False, description="uses the token embedding's table")
+    bias: bool = False
+    softcap: Annotated[float, Field(gt=0)] | None = Field(None, description="logits l become cap * tanh(l / cap)")
+    scale: Real = Field(1.0, description="factor on the logits")
+    std: Annotated[Real, Free()] | None = None
+
+    def infer(self, at: Place) -> Stream:
+        x = at.one()
+        vocab = self.vocab or getattr(at.interface, "vocab", None)
+        if vocab is None:
+            raise Refused("vocab", "this interface has no vocabulary", "vocab: 256")
+        if x.content != "features":
+            raise Refused("", f"a head reads features, not {x}")
+        if self.tied:
+            at.tie("vocab", x.width, vocab)
+        return x.wide(vocab)
+
+
+class Classifier(Kind, kind="classifier"):
+    """A linear map from the features of a pooled sample to class logits."""
+
+    classes: Width | None = Field(None, description="the interface's classes by default")
+    bias: bool = True
+
+    def infer(self, at: Place) -> Stream:
+        x = at.one()
+        classes = self.classes or getattr(at.interface, "classes", None)
+        if classes is None:
+            raise Refused("classes", "this interface has no classes", "classes: 10")
+        if x.spans and x.count != 1:
+            raise Refused("", f"a classifier reads one vector a sample, not {x}", "add a pool before it")
+        return Stream(classes, ())
+
+

@@ -1,0 +1,148 @@
+"""Interfaces: what goes into a model and what comes out."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from archspec.errors import Refused
+from archspec.kinds.kind import Kind, Width
+from archspec.streams import Axis, Stream, single
+
+
+class Interface(Kind, role="interface"):
+    """What all interfaces may declare."""
+
+    labels: dict[str, Annotated[int, Field(gt=0)]] = Field(
+        default_factory=dict, description="integers that each token carries, and how many values they have"
+    )
+    padding: bool = Field(False, description="an input `valid` tells which tokens are real")
+    entries: dict[str, Any] = Field(default_factory=dict, description="parts that can be called alone: {from: [...], to: [...]}")
+    state: dict[str, Any] = Field(default_factory=dict, description="streams carried between calls")
+
+    def inputs(self) -> dict[str, Stream]:
+        """Types of the inputs, by name."""
+        raise NotImplementedError
+
+    def check(self, outputs: dict[str, Stream]) -> None:
+        """Refuses outputs that are not what the interface promises."""
+
+    def marked(self, stream: Stream) -> Stream:
+        return Stream(stream.width, stream.spans, stream.content, tuple(self.labels.items()), valid=self.padding)
+
+
+class CausalLm(Interface, kind="causal_lm"):
+    """Token ids to logits for the next token; no token sees a later one."""
+
+    vocab: Width
+    length: Width = Field(description="the longest sequence")
+
+    def inputs(self) -> dict[str, Stream]:
+        axis = Axis("token", "length", causal=True, limit=self.length)
+        return {"tokens": self.marked(Stream(self.vocab, single(1, "tokens", axis).spans, "ids"))}
+
+    def check(self, outputs: dict[str, Stream]) -> None:
+        _per_token(outputs, self.vocab, "length")
+
+
+class MaskedLm(Interface, kind="masked_lm"):
+    """Token ids, some masked, to logits for every token; all tokens see each other."""
+
+    vocab: Width
+    length: Width = Field(description="the longest sequence")
+
+    def inputs(self) -> dict[str, Stream]:
+        axis = Axis("token", "length", limit=self.length)
+        return {"tokens": self.marked(Stream(self.vocab, single(1, "tokens", axis).spans, "ids"))}
+
+    def check(self, outputs: dict[str, Stream]) -> None:
+        _per_token(outputs, self.vocab, "length")
+
+
+class SequenceClassification(Interface, kind="sequence_classification"):
+    """Token ids to class logits."""
+
+    vocab: Width
+    length: Width = Field(description="the longest sequence")
+    classes: Width
+
+    def inputs(self) -> dict[str, Stream]:
+        axis = Axis("token", "length", limit=self.length)
+        return {"tokens": self.marked(Stream(self.vocab, single(1, "tokens", axis).spans, "ids"))}
+
+    def check(self, outputs: dict[str, Stream]) -> None:
+        _per_sample(outputs, self.classes)
+
+
+class ImageClassification(Interface, kind="image_classification"):
+    """An image [batch, height, width, channels] to class logits; its pixels are tokens on rows and columns."""
+
+    image: Annotated[list[Width], Field(min_length=3, max_length=3)] = Field(description="height, width, channels")
+    classes: Width
+
+    def inputs(self) -> dict[str, Stream]:
+        rows, columns, channels = self.image
+        return {"image": self.marked(single(channels, "image", Axis("row", rows), Axis("column", columns)))}
+
+    def check(self, outputs: dict[str, Stream]) -> None:
+        _per_sample(outputs, self.classes)
+
+
+class Seq2SeqLm(Interface, kind="seq2seq_lm"):
+    """Source ids and target ids to logits for the next target token."""
+
+    vocab: Width
+    length: Width = Field(description="the longest target")
+    source_length: Width | None = Field(None, description="the longest source; as the target by default")
+
+    def inputs(self) -> dict[str, Stream]:
+        source = Axis("source", "source_length", limit=self.source_length or self.length)
+        target = Axis("token", "length", causal=True, limit=self.length)
+        ids = {"source": source, "target": target}
+        return {n: self.marked(Stream(self.vocab, single(1, n, axis).spans, "ids")) for n, axis in ids.items()}
+
+    def check(self, outputs: dict[str, Stream]) -> None:
+        _per_token(outputs, self.vocab, "length")
+
+
+class InputStream(Kind, kind="input_stream", role="input"):
+    """One input of a backbone: named axes and a width, or ids of a vocabulary."""
+
+    axes: dict[str, Width | str] = Field(default_factory=dict, description="sizes by name; a word is a length known at run time")
+    width: Width | None = None
+    vocab: Width | None = None
+    causal: str | None = Field(None, description="the axis along which nothing looks ahead")
+    limit: Width | None = Field(None, description="the largest size of axes known at run time")
+
+    def stream(self, name: str) -> Stream:
+        """The input's type."""
+        if (self.width is None) == (self.vocab is None):
+            raise Refused(f"inputs.{name}", "say either width (features) or vocab (ids)")
+        axes = [
+            Axis(axis, size, axis == self.causal, self.limit if isinstance(size, str) else None)
+            for axis, size in self.axes.items()
+        ]
+        return Stream(self.width or self.vocab or 0, single(1, name, *axes).spans if axes else (),
+                      "features" if self.width else "ids")  # fmt: skip
+
+
+class Backbone(Interface, kind="backbone"):
+    """Any named inputs to any named outputs."""
+
+    streams: dict[str, InputStream] = Field(description="the inputs, by name", alias="inputs")
+    vocab: Width | None = Field(None, description="for heads over a vocabulary")
+    classes: Width | None = Field(None, description="for classifiers")
+
+    def inputs(self) -> dict[str, Stream]:
+        return {name: self.marked(stream.stream(name)) for name, stream in self.streams.items()}
+
+
+def _per_token(outputs: dict[str, Stream], vocab: int, length: str) -> None:
+    main = next(iter(outputs.values()))
+    if main.width < vocab or main.count != length:
+        raise Refused("", f"the output is {main}; logits for {length} × {vocab} are promised", "end with lm_head")
+
+
+def _per_sample(outputs: dict[str, Stream], classes: int) -> None:
+    main = next(iter(outputs.values()))
+    if main.width != classes or main.spans:
+        raise Refused("", f"the output is {main}; {classes} class logits are promised", "end with a pool and a classifier")

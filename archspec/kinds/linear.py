@@ -1,0 +1,62 @@
+"""What a weight matrix may be instead of a plain one."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from archspec.errors import Refused
+from archspec.kinds.kind import Kind, Matrix, Slot, Width
+from archspec.place import Place
+from archspec.streams import Stream
+
+
+class LowRank(Kind, kind="low_rank", role="linear"):
+    """A product of two thin matrices of the given rank.
+
+    Sainath et al. 2013; Khodak et al. 2021, "Initialization and Regularization of Factorized Neural Layers",
+    arXiv 2105.01029.
+    """
+
+    rank: Width
+
+    def fit(self, matrix: Matrix, x: Stream) -> None:
+        if self.rank > min(matrix.inputs, matrix.outputs):
+            raise Refused("rank", f"rank {self.rank} of a matrix {matrix.inputs} × {matrix.outputs}",
+                          f"at most {min(matrix.inputs, matrix.outputs)}")  # fmt: skip
+
+
+class NoMatrix(Kind, kind="no_matrix", role="linear"):
+    """The identity in place of a matrix: features pass as they are."""
+
+    def fit(self, matrix: Matrix, x: Stream) -> None:
+        if matrix.inputs != matrix.outputs:
+            raise Refused("", f"an identity cannot map {matrix.inputs} features to {matrix.outputs}")
+
+
+class ByLabel(Kind, kind="by_label", role=("linear", "norm", "body")):
+    """A copy of the weights for each value of a label; a token uses its own label's copy.
+
+    Liang et al. 2024, "Mixture-of-Transformers", arXiv 2411.04996. As a default it wraps every weight matrix or norm.
+    """
+
+    wraps = True
+    label: str
+    body: Annotated[Any, Slot(("norm", "channel"))] = Field(None, description="a norm or channel mixer; not for matrices")
+
+    def copies(self, x: Stream) -> int:
+        """Values of the label."""
+        count = dict(x.labels).get(self.label)
+        if count is None:
+            raise Refused("label", f"tokens carry no label {self.label!r}",
+                          [name for name, _ in x.labels] or "declare it under labels: of the interface")  # fmt: skip
+        return count
+
+    def fit(self, matrix: Matrix, x: Stream) -> None:
+        self.copies(x)
+
+    def infer(self, at: Place) -> Stream:
+        x = at.one()
+        out = x
+        for number in range(self.copies(x)):
+            out = at.slot("body", x, as_=f"copies.{number}").output
+        return out

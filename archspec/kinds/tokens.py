@@ -1,0 +1,177 @@
+"""Token operations: pool, select, join, merge, and arithmetic between streams."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from archspec.errors import Refused, divisors
+from archspec.kinds.combinator import NORM
+from archspec.kinds.kind import Kind, Matrix, Weighted, Width
+from archspec.place import Place
+from archspec.streams import Axis, Span, Stream, single
+
+
+class Pool(Kind, kind="pool"):
+    """Tokens to fewer tokens: over axes, in windows of a grid, or one of them.
+
+    ``over`` pools whole axes away; ``window`` pools blocks of that size along every axis; ``take`` picks the first or
+    last valid token, or a span of one token. Without any of them all tokens are pooled to one.
+    """
+
+    over: list[str] | None = Field(None, description="axes that are pooled away")
+    window: Width | None = Field(None, description="size of the blocks that become one token")
+    take: str | None = Field(None, description="first, last, or the name of a span of one token")
+    how: Literal["mean", "max", "sum"] = "mean"
+
+    def output(self, x: Stream) -> Stream:
+        if sum(value is not None for value in (self.over, self.window, self.take)) > 1:
+            raise Refused("over", "pool over axes, in windows, or take one token", "keep one of over, window and take")
+        if self.take is not None:
+            span = x.span(self.take)
+            if self.take not in ("first", "last") and (span is None or span.count != 1):
+                raise Refused("take", f"there is no token {self.take!r} in {x}", ["first", "last", *(s.name for s in x.spans)])
+            return Stream(x.width, ())
+        if self.window is None and self.over is None:
+            return Stream(x.width, ())
+        if len(x.spans) != 1:
+            raise Refused("over" if self.over else "window", f"needs tokens on one grid, not {x}")
+        if self.window is not None:
+            axes = []
+            for axis in x.axes:
+                if not isinstance(axis.size, int) or axis.size % self.window or axis.causal:
+                    raise Refused("window", f"{axis} does not divide into blocks of {self.window}",
+                                  divisors(axis.size) if isinstance(axis.size, int) else None)  # fmt: skip
+                axes.append(Axis(axis.name, axis.size // self.window))
+            return x.on(Span(x.spans[0].name, tuple(axes)))
+        assert self.over is not None
+        for name in self.over:
+            if x.axis(name) is None:
+                raise Refused("over", f"there is no axis {name!r} in {x}", [axis.name for axis in x.axes])
+        kept = tuple(axis for axis in x.axes if axis.name not in self.over)
+        return Stream(x.width, ()) if not kept else x.on(Span(x.spans[0].name, kept))
+
+
+class Join(Kind, kind="join"):
+    """The tokens of several streams one after another, each keeping its spans."""
+
+    arity = (1, 99)
+
+    def infer(self, at: Place) -> Stream:
+        spans: list[Span] = []
+        for stream in at.inputs:
+            if stream.width != at.inputs[0].width:
+                raise Refused("from", f"joins tokens of widths {at.inputs[0].width} and {stream.width}",
+                              "project one of them first")  # fmt: skip
+            spans += stream.spans
+        names = [span.name for span in spans]
+        for name in names:
+            if names.count(name) > 1:
+                raise Refused("from", f"two of the streams have a span {name!r}", "give learned tokens a span of another name")
+        return at.inputs[0].on(*spans)
+
+
+class Combine(Kind, kind="combine"):
+    """Adds or multiplies streams, or puts their features side by side.
+
+    A stream of one token (or of none, a vector) goes to every token of the first.
+    """
+
+    arity = (1, 99)
+    how: Literal["add", "multiply", "concat", "mean"] = "add"
+
+    def infer(self, at: Place) -> Stream:
+        first = at.inputs[0]
+        for number, stream in enumerate(at.inputs[1:], 1):
+            if stream.spans and stream.spans != first.spans and stream.count not in (1, first.count):
+                raise Refused("from", f"cannot {self.how} {first} and {stream}")
+            if self.how != "concat" and stream.width not in (first.width, 1):
+                raise Refused("from", f"cannot {self.how} widths {first.width} and {stream.width}",
+                              "project one of them first")  # fmt: skip
+            assert number
+        if self.how == "concat":
+            return first.wide(sum(stream.width for stream in at.inputs))
+        return first
+
+
+class PatchMerging(Weighted, kind="patch_merging"):
+    """Joins the features of each block of neighbouring tokens and maps them to one token.
+
+    Liu et al. 2021, "Swin Transformer", arXiv 2103.14030. The norm stands before the map, as there, or after it.
+    """
+
+    factor: Width = 2
+    width: Width
+    norm: Annotated[Any, NORM] = "layer_norm"
+    place: Literal["before", "after"] = "before"
+    bias: bool = False
+
+    def infer(self, at: Place) -> Stream:
+        x = at.one()
+        if len(x.spans) != 1 or not x.axes:
+            raise Refused("", f"merges tokens of a grid, not {x}")
+        axes = []
+        for axis in x.axes:
+            if not isinstance(axis.size, int) or axis.size % self.factor:
+                raise Refused("factor", f"{axis} does not divide by {self.factor}",
+                              divisors(axis.size) if isinstance(axis.size, int) else None)  # fmt: skip
+            axes.append(Axis(axis.name, axis.size // self.factor))
+        block = x.width * self.factor ** len(axes)
+        merged = single(block, x.spans[0].name, *axes)
+        out = merged.wide(self.width)
+        if at.has("norm"):
+            at.slot("norm", merged if self.place == "before" else out)
+        at.own({"weight": Matrix(block, self.width, self.bias)})
+        return out
+
+
+class PatchExpanding(Weighted, kind="patch_expanding"):
+    """Maps each token to a block of neighbouring tokens: the reverse of patch merging.
+
+    Cao et al. 2021, "Swin-Unet", arXiv 2105.05537.
+    """
+
+    factor: Width = 2
+    width: Width
+    bias: bool = False
+
+    def infer(self, at: Place) -> Stream:
+        x = at.one()
+        if len(x.spans) != 1 or not x.axes or any(not isinstance(axis.size, int) for axis in x.axes):
+            raise Refused("", f"expands tokens of a grid of fixed size, not {x}")
+        axes = tuple(Axis(axis.name, int(axis.size) * self.factor) for axis in x.axes)
+        at.own({"weight": Matrix(x.width, self.width * self.factor ** len(axes), self.bias)})
+        return single(self.width, x.spans[0].name, *axes)
+
+
+class Gather(Weighted, kind="gather"):
+    """Joins the tokens along some axes into the features of one token: the pixels of a patch into the patch.
+
+    Han et al. 2021, "Transformer in Transformer", arXiv 2103.00112.
+    """
+
+    over: list[str]
+    width: Width
+    bias: bool = True
+    norm: Annotated[Any, NORM] = None
+    norm_after: Annotated[Any, NORM] = None
+
+    def infer(self, at: Place) -> Stream:
+        x = at.one()
+        if len(x.spans) != 1:
+            raise Refused("over", f"needs tokens on one grid, not {x}")
+        block = x.width
+        for name in self.over:
+            axis = x.axis(name)
+            if axis is None or not isinstance(axis.size, int):
+                raise Refused("over", f"there is no axis {name!r} of fixed size in {x}", [axis.name for axis in x.axes])
+            block *= axis.size
+        kept = tuple(axis for axis in x.axes if axis.name not in self.over)
+        if x.axes[: len(kept)] != kept:
+            raise Refused("over", "only the last axes can be gathered", [axis.name for axis in x.axes[::-1]])
+        joined = single(block, x.spans[0].name, *kept)
+        if at.has("norm"):
+            at.slot("norm", joined)
+        if at.has("norm_after"):
+            at.slot("norm_after", joined.wide(self.width))
+        at.own({"weight": Matrix(block, self.width, self.bias)})
+        return joined.wide(self.width)

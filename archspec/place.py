@@ -1,0 +1,140 @@
+"""What a kind sees of its place while it is typed: its inputs, and a way to elaborate its slots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from archspec.errors import Refused, did_you_mean
+from archspec.graph import Graph, Node, Ref
+from archspec.kinds.kind import Matrix
+from archspec.scope import Frame, Scope
+from archspec.source import Map, Seq
+from archspec.streams import Stream
+
+if TYPE_CHECKING:
+    from archspec.elaborate import Elaborator
+
+
+class Place:
+    """Handed to ``Kind.infer``; collects what the node gets besides its outputs."""
+
+    def __init__(self, elaborator: Elaborator, node: Node, raw: Map, frame: Frame, scope: Scope) -> None:
+        self._elaborator, self._node, self._raw, self._frame, self.scope = elaborator, node, raw, frame, scope
+        self.interface = elaborator.interface
+
+    @property
+    def inputs(self) -> tuple[Stream, ...]:
+        return self._node.types
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the inputs are called where they come from; the last part of a dotted name."""
+        return tuple(str(ref).rsplit(".", 1)[-1] for ref in self._node.inputs)
+
+    def one(self) -> Stream:
+        """The only input."""
+        return self.inputs[0]
+
+    def own(self, matrices: Mapping[str, Matrix]) -> None:
+        """Declares the node's weight matrices, and what kind each is."""
+        for role, matrix in matrices.items():
+            self._node.matrices[role] = (matrix, self._elaborator.matrix(self, role, matrix))
+        named = self._raw.get("linears")
+        for role in named if isinstance(named, Map) else ():
+            if role not in matrices:
+                raise Refused(f"linears.{role}", f"{self._node.kind.name_} has no matrix called {role!r}",
+                              did_you_mean(role, matrices))  # fmt: skip
+
+    def tie(self, what: str, width: int, rows: int) -> None:
+        """Uses the table of the file's token embedding of this width and number of rows."""
+        self._node.tied = self._elaborator.embedding(width, rows, what)
+
+    def has(self, field: str) -> bool:
+        """Whether a slot is filled."""
+        raw = self._raw.get(field)
+        return raw is not None and raw != "absent"
+
+    def slot(self, field: str, *streams: Stream, names: tuple[str, ...] = (), item: int | str | None = None,
+             as_: str | None = None, **numbers: Any) -> Graph:
+        """Elaborates the node or body in a slot.
+
+        Args:
+            streams: the types that the body is given; ``names``, what it may call them.
+            item: which of a list or mapping of nodes.
+            as_: the key under which the node keeps the body, its field by default.
+            numbers: what expressions inside may read besides.
+        """
+        container: Map | Seq = self._raw
+        key: Any = field
+        if item is not None and isinstance(self._raw.get(field), (Map, Seq)):
+            container, key = self._raw[field], item
+        graph = self._elaborator.body(
+            container, key, streams, names, self._frame, self.scope.child(**numbers) if numbers else self.scope,
+            self._node.kind.slots[field],
+        )
+        self.keep(as_ or (field if item is None else f"{field}.{item}"), graph)
+        return graph
+
+    def keep(self, key: str, graph: Graph) -> None:
+        """Files an elaborated body under the node."""
+        self._node.bodies[key] = graph
+        for name in graph.outer:
+            found = self._frame.resolve(name)
+            assert found is not None, name
+            self._node.outer[name] = found[0]
+
+    def apply(self, field: str, stream: Stream) -> Stream:
+        """The output of a slot's body of one output; the stream itself where the slot is empty."""
+        return self.slot(field, stream).output if self.has(field) else stream
+
+    def stream(self, field: str) -> Stream | None:
+        """The stream that a slot names, or None if it holds a node or nothing."""
+        text = self._raw.get(field)
+        if not isinstance(text, str) or self._elaborator.is_node(text):
+            return None
+        found = self._frame.resolve(text)
+        if found is None:
+            return None
+        ref, stream = found
+        if stream is None:
+            raise Broken
+        self._node.streams[field] = text
+        self._node.outer[text] = ref
+        return stream
+
+    @property
+    def raws(self) -> Map:
+        """The node as it stands in the file."""
+        return self._raw
+
+    @property
+    def layers(self) -> int:
+        """How many layers the file had up to here."""
+        return self._elaborator.layer
+
+    @layers.setter
+    def layers(self, count: int) -> None:
+        self._elaborator.layer = count
+
+    def raw(self, field: str) -> Any:
+        return self._raw.get(field)
+
+    def rounds_scope(self, index: int, times: int) -> Scope:
+        return self.scope.child(index=index, times=times)
+
+    def body_in(self, container: Map | Seq, key: Any, field: str, scope: Scope, streams: tuple[Stream, ...],
+                names: tuple[str, ...]) -> Graph:
+        """Elaborates a body that stands elsewhere than directly in the slot, as one of a list of rounds."""
+        return self._elaborator.body(container, key, streams, names, self._frame, scope, self._node.kind.slots[field])
+
+    def refuse_width(self, field: str, got: Stream, wanted: int) -> None:
+        if got.width != wanted:
+            raise Refused(field, f"gives width {got.width} where {wanted} is needed", f"add {{kind: project, width: {wanted}}}")
+
+
+class Broken(Exception):
+    """The node reads a stream whose own node failed; nothing more can be said about it."""
+
+
+__all__ = ["Broken", "Place", "Ref"]

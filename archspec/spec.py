@@ -1,0 +1,183 @@
+"""A checked spec: its typed graph, its canonical form and its content hashes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any
+
+import archspec.kinds  # noqa: F401  registers the built-in kinds
+from archspec.canonical import canonical
+from archspec.elaborate import Elaborator, raise_problems
+from archspec.errors import Problem, Refused, SpecError, did_you_mean, either
+from archspec.graph import Graph, Identity
+from archspec.kinds.interface import Interface
+from archspec.kinds.kind import kinds_of, lookup
+from archspec.place import Broken
+from archspec.resolve import resolve
+from archspec.scope import Frame, Scope
+from archspec.source import Map, Seq, below, parse, read
+
+VERSION = 1
+KEYS = ("archspec", "name", "description", "interface", "dims", "defaults", "init", "blocks", "graph", "outputs", "extends", "set")
+INITS = {"normal": {"std": 0.02, "depth_scaled": False}, "truncated_normal": {"std": 0.02, "depth_scaled": False},
+         "xavier": {"gain": 1.0}, "kaiming": {"gain": 1.0}, "mup": {"std": 0.02, "base_width": 256}}  # fmt: skip
+
+
+class Spec:
+    """An architecture, checked and typed.
+
+    Attributes:
+        name: the spec's name.
+        interface: what goes in and comes out.
+        graph: the typed graph.
+        init: the initialisation scheme and its numbers.
+        tree: the resolved tree that it was made from.
+    """
+
+    def __init__(self, tree: Map, name: str, interface: Interface, graph: Graph, init: dict[str, Any]) -> None:
+        self.tree, self.name, self.interface, self.graph, self.init = tree, name, interface, graph, init
+
+    def _digest(self, identity: Identity) -> str:
+        parts = [self.interface.name_, self.graph.digest(identity)]
+        if identity == "full":
+            parts += [repr(sorted(self.init.items()))]
+        return blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+
+    @cached_property
+    def structure(self) -> str:
+        """Hash of what is computed and what it costs; ignores initialisation, rates and training-only nodes."""
+        return self._digest("structure")
+
+    @cached_property
+    def full(self) -> str:
+        """Hash of all that decides how it trains; names are no part of it."""
+        return self._digest("full")
+
+    def canonical(self) -> dict[str, Any]:
+        """The canonical form: defaults filled, names resolved, rounds unrolled; itself a spec of the same hashes."""
+        return canonical(self.name, self.interface, self.graph, self.init)
+
+
+def load(path: str | os.PathLike[str], *, set: Mapping[str, Any] | None = None) -> Spec:
+    """Reads and checks a spec.
+
+    Args:
+        set: values by path that replace what the file says, as ``{"graph.layers.times": 6}``.
+
+    Errors:
+        SpecError: every independent problem of the file.
+    """
+    return from_tree(resolve(read(path), set))
+
+
+def loads(text: str, file: str = "<text>") -> Spec:
+    """Checks a spec given as text."""
+    return from_tree(resolve(parse(text, file)))
+
+
+def from_tree(tree: Map) -> Spec:
+    """Checks a resolved tree.
+
+    Errors:
+        SpecError: every independent problem.
+    """
+    header(tree, "archspec", "spec")
+    for key in ("interface", "graph"):
+        if key not in tree:
+            raise SpecError(Problem(f"{key!r} is missing", f"add {key}: …", "", tree.mark))
+    elaborator, graph = _elaborate(tree, layers=1)
+    if elaborator.depth_read and elaborator.layer > 1:
+        elaborator, graph = _elaborate(tree, layers=elaborator.layer)
+    interface = elaborator.interface
+    assert isinstance(interface, Interface)
+    return Spec(tree, str(tree.get("name", "unnamed")), interface, graph, _init(tree))
+
+
+def header(tree: Map, word: str, what: str) -> None:
+    """Checks the first line of a file: its kind and format version."""
+    other = {"archspec": "spec", "archspace": "space", "archstudy": "study", "archrecipe": "recipe"}
+    if word not in tree:
+        found = next((other[key] for key in other if key in tree), None)
+        cause = f"this is a {found}, not a {what}" if found else f"no {word}: in this file"
+        raise SpecError(Problem(cause, f"a {what} starts with {word}: {VERSION}", "", tree.mark))
+    if tree[word] != VERSION:
+        cause = f"format version {tree[word]!r}; this program knows {VERSION}"
+        raise SpecError(Problem(cause, "a newer version of this program may read it", word, tree.where(word)))
+
+
+def _elaborate(tree: Map, layers: int) -> tuple[Elaborator, Graph]:
+    blocks = tree.get("blocks", Map())
+    elaborator = Elaborator(blocks if isinstance(blocks, Map) else Map(), None, layers)
+    elaborator.keys(tree, KEYS)
+    for key, what in (("blocks", Map), ("dims", Map), ("defaults", Map), ("graph", Seq)):
+        if key in tree and not isinstance(tree[key], what):
+            shape = "a mapping" if what is Map else "a list of nodes"
+            elaborator.problem(tree, key, f"{key} must be {shape}")
+            raise_problems(elaborator.problems)
+    for name in elaborator.blocks:
+        if lookup(name) is not None:
+            elaborator.problem(elaborator.blocks, name, f"a block may not bear the name of a kind, {name!r}", "rename it")
+    scope = Scope(values={"depth": elaborator.depth})
+    scope.defaults = dict(tree.get("defaults", {}))
+    for role in scope.defaults:
+        if role not in ("linear", "norm"):
+            elaborator.problem(tree["defaults"], role, f"there is no default for {role!r}", "linear or norm")
+    try:
+        interface = _interface(elaborator, tree, scope)
+        dims = tree.get("dims", Map())
+        for name in dims:
+            scope.values_[name] = elaborator.number_or_word(dims, name, scope)
+            if isinstance(scope.values_[name], str):
+                elaborator.evaluate(dims, name, dims[name], scope)
+        inputs = interface.inputs()
+        frame = Frame(None, dict(inputs))
+        declared = tree.move("graph", "outputs")
+        graph = elaborator.sequence(tree["graph"], frame, scope, len(inputs), None, declared)
+        try:
+            interface.check({k: v for k, v in graph.types.items() if k not in graph.training})
+        except Refused as refused:
+            where: Map | Seq = tree if "outputs" in tree else tree["graph"]
+            elaborator.problem(where, "outputs" if "outputs" in tree else len(tree["graph"]) - 1, refused.cause, refused.hint)  # type: ignore[arg-type]
+    except Broken:
+        pass
+    raise_problems(elaborator.problems)
+    return elaborator, graph
+
+
+def _interface(elaborator: Elaborator, tree: Map, scope: Scope) -> Interface:
+    raw = elaborator.as_map(tree["interface"], tree, "interface")
+    kind = lookup(raw["kind"]) if isinstance(raw["kind"], str) else None
+    if kind is None or not issubclass(kind, Interface):
+        hint = did_you_mean(str(raw["kind"]), kinds_of("interface"))
+        elaborator.problem(raw, "kind", f"no interface is called {raw['kind']!r}", hint or either(kinds_of("interface")))
+        raise Broken
+    dims = tree.get("dims", Map())
+    inner = scope.child(**{name: value for name, value in dims.items() if isinstance(value, (int, float))})
+    interface = elaborator.validated(raw, kind, elaborator.values(raw, kind, inner))
+    assert isinstance(interface, Interface)
+    elaborator.interface = interface
+    try:
+        interface.inputs()
+    except Refused as refused:
+        elaborator.refused(raw, refused)
+        raise Broken from None
+    return interface
+
+
+def _init(tree: Map) -> dict[str, Any]:
+    raw = tree.get("init", "normal")
+    given = {"kind": raw} if isinstance(raw, str) else raw
+    problem = None
+    if not isinstance(given, dict) or given.get("kind") not in INITS:
+        word = given.get("kind") if isinstance(given, dict) else given
+        problem = Problem(f"no initialisation is called {word!r}", did_you_mean(str(word), INITS), "init", tree.where("init"))
+        raise SpecError(problem)
+    known: dict[str, Any] = INITS[given["kind"]]
+    for key, value in given.items():
+        if key != "kind" and (key not in known or not isinstance(value, (int, float))):
+            cause = f"unknown field {key!r}" if key not in known else f"{value!r} is not a number"
+            raise SpecError(Problem(cause, did_you_mean(key, known), below("init", key), raw.where(key)))
+    return {"kind": given["kind"], **known, **given}

@@ -1,0 +1,5 @@
+"""What a spec becomes: modules that train."""
+
+from compiler.model import compile
+
+__all__ = ["compile"]

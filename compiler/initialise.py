@@ -1,0 +1,102 @@
+"""Initialisation as data: what each weight starts as, under the scheme that a spec names.
+
+Every parameter is drawn from a generator seeded by the model's seed and the parameter's own name, so that adding a
+layer leaves the others as they were.
+"""
+
+from __future__ import annotations
+
+import math
+from hashlib import blake2b
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def materialise(
+    model: nn.Module, init: dict[str, Any], *, device: str | torch.device, dtype: torch.dtype, seed: int, layers: int
+) -> None:
+    """Gives every parameter and buffer of a model on the meta device storage and its first value.
+
+    Args:
+        init: the scheme, as ``{"kind": "normal", "std": 0.02, "depth_scaled": True}``.
+        layers: residual branches, for schemes that scale with depth.
+    """
+    made: dict[int, nn.Parameter] = {}
+    tables: dict[int, Tensor] = {}
+    for path, module in model.named_modules():
+        records = getattr(module, "initial", {})
+        for name, old in module._parameters.items():
+            if old is None:
+                continue
+            if id(old) not in made:
+                value = torch.empty(old.shape, dtype=dtype, device=device)
+                made[id(old)] = nn.Parameter(value, requires_grad=old.requires_grad)
+                generator = torch.Generator(device=device)
+                generator.manual_seed(_seed(seed, f"{path}.{name}"))
+                with torch.no_grad():
+                    _fill(value, records.get(name), module, name, init, layers, generator)
+            module._parameters[name] = made[id(old)]
+        fill = getattr(module, "fill", None)
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_meta:
+                if id(buffer) not in tables:
+                    tables[id(buffer)] = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
+                    module._buffers[name] = tables[id(buffer)]
+                    fresh = True
+                else:
+                    module._buffers[name] = tables[id(buffer)]
+                    fresh = False
+                if not fresh:
+                    fill = None
+        if fill is not None and module._buffers:
+            fill()
+
+
+def _seed(seed: int, name: str) -> int:
+    return int.from_bytes(blake2b(f"{seed}/{name}".encode(), digest_size=7).digest())
+
+
+def _fill(
+    value: Tensor, record: Any, module: nn.Module, name: str, init: dict[str, Any], layers: int, generator: torch.Generator
+) -> None:
+    if isinstance(record, float):
+        value.fill_(record)
+    elif isinstance(record, list):
+        value.copy_(torch.tensor(record))
+    elif record is not None and record[0] == "normal":
+        value.normal_(0, record[1], generator=generator)
+    elif record is not None and record[0] == "truncated":
+        _truncated(value, record[1], generator)
+    elif record is not None and record[0] == "fan_in":
+        bound = 1 / math.sqrt(math.prod(value.shape[1:]))
+        value.uniform_(-bound, bound, generator=generator)
+    elif name == "bias" or value.ndim < 2:
+        value.zero_()
+    else:
+        _scheme(value, module, init, layers, generator)
+
+
+def _scheme(value: Tensor, module: nn.Module, init: dict[str, Any], layers: int, generator: torch.Generator) -> None:
+    kind = init["kind"]
+    stacked = value.ndim == 3  # [groups, inputs, outputs]; an ordinary matrix is [outputs, inputs]
+    outputs, inputs = (value.shape[2], value.shape[1]) if stacked else (value.shape[0], value[0].numel())
+    writes = getattr(module, "writes", False)
+    if kind in ("normal", "truncated_normal"):
+        std = init["std"] / (math.sqrt(2 * max(1, layers)) if init["depth_scaled"] and writes else 1)
+        value.normal_(0, std, generator=generator) if kind == "normal" else _truncated(value, std, generator)
+    elif kind == "xavier":  # Glorot and Bengio 2010; parts of a fused matrix count as matrices of their own
+        for part in value.split(getattr(module, "parts", [value.shape[0]]), dim=0):
+            fan = inputs + (outputs if stacked else part.shape[0])
+            bound = init["gain"] * math.sqrt(6 / fan)
+            part.uniform_(-bound, bound, generator=generator)
+    elif kind == "kaiming":  # He et al. 2015, arXiv 1502.01852
+        bound = init["gain"] * math.sqrt(3 / inputs)
+        value.uniform_(-bound, bound, generator=generator)
+    else:  # mup: variance falls with the width beyond the base. Yang et al. 2022, arXiv 2203.03466
+        value.normal_(0, init["std"] * math.sqrt(min(1.0, init["base_width"] / inputs)), generator=generator)
+
+
+def _truncated(value: Tensor, std: float, generator: torch.Generator) -> None:
+    nn.init.trunc_normal_(value, std=std, a=-2 * std, b=2 * std, generator=generator)

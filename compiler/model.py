@@ -1,0 +1,88 @@
+"""From a spec to a model: a traced module over the interface's tensors, with its weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+import compiler.modules  # noqa: F401  registers the built-in modules
+from archspec.graph import Graph
+from archspec.spec import Spec
+from compiler.build import Blocks, Body, call
+from compiler.initialise import materialise
+from compiler.tokens import Tokens
+from compiler.trace import Signature, trace
+
+
+def compile(
+    spec: Spec, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, seed: int = 0
+) -> fx.GraphModule:
+    """Builds the model that a spec describes.
+
+    Its forward takes one tensor for each input of the interface, by name: ids ``[batch, length]``, features
+    ``[batch, tokens, width]`` or a grid ``[batch, rows, columns, channels]``; then the labels that tokens carry and,
+    with padding, ``valid``. It gives the output's tensor, or a dictionary if there are several.
+
+    Args:
+        device: ``"meta"`` allocates nothing.
+        seed: decides every initial weight, each by its own name.
+    """
+    graph = spec.graph
+    root = Body(graph, Blocks())
+    signature, entry = _entry(spec)
+    model: Any = trace(root, signature, spec.name.replace("-", "_").replace(".", "_"), graph.differs_in_training, entry)
+    _tie(model, graph)
+    model.spec = spec
+    if torch.device(device).type != "meta":
+        materialise(model, spec.init, device=device, dtype=dtype, seed=seed, layers=layers(graph))
+    elif dtype != torch.float32:
+        model.to(dtype)
+    return model  # type: ignore[no-any-return]
+
+
+def layers(graph: Graph) -> int:
+    """Residual branches of a graph and its bodies, halved: the depth that initialisation schemes mean."""
+    return max(1, _branches(graph) // 2)
+
+
+def _branches(graph: Graph) -> int:
+    return sum(
+        (node.kind.name_ == "residual") + sum(_branches(body) for body in node.bodies.values()) for node in graph.nodes
+    )
+
+
+def _entry(spec: Spec) -> tuple[Signature, Any]:
+    """The model's inputs as tensors, and how they become tokens."""
+    graph, interface = spec.graph, spec.interface
+    signature = Signature(graph)
+    signature.names = [*graph.inputs, *interface.labels, *(["valid"] if interface.padding else [])]
+
+    def entry(root: nn.Module, proxies: Any, losses: list[Tensor]) -> Any:
+        given = dict(zip(signature.names, proxies, strict=True))
+        inputs = []
+        for name, stream in graph.inputs.items():
+            tensor = given[name]
+            if len(stream.axes) > 1:
+                tensor = tensor.flatten(1, len(stream.axes))
+            labels = {label: given[label] for label, _ in stream.labels} if stream.spans else {}
+            inputs.append(Tokens(tensor, stream, valid=given.get("valid") if stream.spans else None, labels=labels))
+        outputs: dict[str, Any] = {name: t.features for name, t in call(root, *inputs, outer={}).items()}
+        if losses:
+            outputs["loss"] = sum(losses[1:], losses[0])
+        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+    return signature, entry
+
+
+def _tie(model: nn.Module, graph: Graph) -> None:
+    """Heads that are tied use the embedding's table."""
+    for path, module in model.named_modules():
+        tied = getattr(module, "tied", None)
+        if isinstance(tied, str):
+            module._parameters["weight"] = model.get_submodule(tied)._parameters["weight"]
+    for node in graph.nodes:
+        if node.tied:
+            head: Any = model.get_submodule(node.name)
+            head._parameters["weight"] = model.get_submodule(node.tied)._parameters["weight"]

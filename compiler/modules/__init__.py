@@ -1,0 +1,16 @@
+"""The computation of the built-in kinds, a family a file, named as in `archspec.kinds`."""
+
+from compiler.modules import (  # noqa: F401
+    attention,
+    channel,
+    combinator,
+    convolution,
+    embedding,
+    head,
+    linear,
+    norm,
+    position,
+    regularise,
+    rounds,
+    tokens,
+)

@@ -1,0 +1,184 @@
+"""Attention (schema in archspec.kinds.attention)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archspec.kinds import attention as kinds
+from compiler.build import Make, main, project, weight
+from compiler.modules.position import Rope
+from compiler.registry import Leaf, builds
+from compiler.tokens import Tokens
+
+
+@builds(kinds.Attention)
+class Attention(nn.Module):
+    """Query, key and value as one product where they read one stream; positions; the attention; the way out."""
+
+    def __init__(self, spec: kinds.Attention, make: Make) -> None:
+        super().__init__()
+        self.spec_ = spec
+        node = make.node
+        self.heads, self.kv_heads, self.head_width, self.value_width = spec.shape(make.stream)
+        self.memory = make.body("memory") if make.has("memory") else None
+        self.memory_name = node.streams.get("memory")
+        self.mask_name = node.streams.get("mask")
+        alone = spec.query is None and self.memory is None and self.memory_name is None
+        self.qkv = self.kv = None
+        if alone and make.plain("query", "key", "value"):
+            self.qkv = make.fused("query", "key", "value")
+        else:
+            self.query = make.linear("query")
+            if make.plain("key", "value"):
+                self.kv = make.fused("key", "value")
+            else:
+                self.key, self.value = make.linear("key"), make.linear("value")
+        self.query_norm = make.body("qk_norm") if make.has("qk_norm") else None
+        self.key_norm = make.body("qk_norm") if make.has("qk_norm") else None
+        self.position = make.body("position") if make.has("position") else None
+        if self.position is not None and hasattr(self.position, "sized"):
+            self.position.sized(self.heads)
+        memory = node.bodies["memory"].output if self.memory is not None else make.stream
+        self.attend = Attend(spec, self.heads, self.head_width, causal=memory.causal and not self.memory_name)
+        self.out = make.linear("out")
+
+    def forward(self, x: Tokens, outer: Mapping[str, Tokens] | None = None) -> Tokens:
+        spec, outer = self.spec_, outer or {}
+        asked = x if spec.query is None else x.span(spec.query, spec.asked(x.stream))
+        memory = x
+        if self.memory is not None:
+            memory = main(self.memory, x, outer=outer)
+        elif self.memory_name is not None:
+            memory = outer[self.memory_name]
+        widths = (self.heads * self.head_width, self.kv_heads * self.head_width, self.kv_heads * self.value_width)
+        if self.qkv is not None:
+            q, k, v = self.qkv(x.features).split(widths, dim=-1)
+        else:
+            q = project(self.query, asked.features, asked)
+            if self.kv is not None:
+                k, v = self.kv(memory.features).split(widths[1:], dim=-1)
+            else:
+                k, v = project(self.key, memory.features, memory), project(self.value, memory.features, memory)
+        q = q.unflatten(-1, (self.heads, self.head_width))
+        k = k.unflatten(-1, (self.kv_heads, self.head_width))
+        v = v.unflatten(-1, (self.kv_heads, self.value_width))
+        if self.query_norm is not None and self.key_norm is not None:
+            q, k = self.normed(self.query_norm, q, asked), self.normed(self.key_norm, k, memory)
+        bias = None
+        if isinstance(self.position, Rope):
+            q, k = self.position(q, k, asked.coordinates, memory.coordinates)
+        elif self.position is not None:
+            bias = self.position(q, k, asked.coordinates, memory.coordinates)
+        valid = memory.valid if self.mask_name is None else outer[self.mask_name].features
+        y = self.attend(
+            q, k, v, bias, asked.coordinates, memory.coordinates, valid, asked.segment,
+            memory.segment if asked.segment is not None else None,
+        )  # fmt: skip
+        out = project(self.out, y, asked)
+        return asked.give(out, asked.stream.wide(spec.width_out or x.stream.width))
+
+    def normed(self, norm: nn.Module, heads: Tensor, tokens: Tokens) -> Tensor:
+        return main(norm, tokens.give(heads, tokens.stream.wide(self.head_width)), outer={}).features
+
+
+class Attend(Leaf):
+    """``softmax(q k' * scale + bias) v`` for ``[batch, tokens, heads, width]``; gives ``[batch, tokens, heads * width]``.
+
+    Masks follow from places (causality, windows), validity and segments; without any of them no mask is made.
+    """
+
+    def __init__(self, spec: kinds.Attention, heads: int, head_width: int, *, causal: bool) -> None:
+        super().__init__()
+        self.causal, self.window, self.softcap = causal, spec.window, spec.softcap
+        self.scale = spec.scale or 1 / math.sqrt(head_width)
+        self.dropout = spec.dropout
+        self.talking = spec.talking_heads
+        if self.talking:
+            self.before, self.before_bias = weight(heads, heads), weight(heads)
+            self.after, self.after_bias = weight(heads, heads), weight(heads)
+            self.initial = {"before": ("scheme",), "after": ("scheme",), "before_bias": 0.0, "after_bias": 0.0}
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, q_place: Tensor | None = None,
+        k_place: Tensor | None = None, valid: Tensor | None = None, q_segment: Tensor | None = None,
+        k_segment: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        plain = q_place is None and self.window is None and valid is None and q_segment is None and bias is None
+        mask = None
+        if not plain:
+            mask = self.mask(q, k, q_place, k_place, valid, q_segment, k_segment)
+            if mask is not None and mask.shape[0] not in (1, q.shape[0]):
+                mask = mask.repeat(q.shape[0] // mask.shape[0], 1, 1, 1)
+        rate = self.dropout if self.training else 0.0
+        if self.talking or self.softcap is not None:
+            y = self.by_hand(q, k, v, bias, mask if not plain else self.future(q, k), rate)
+        else:
+            y = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=joined(mask, bias, q), dropout_p=rate, is_causal=self.causal and plain,
+                scale=self.scale, enable_gqa=k.shape[1] != q.shape[1],
+            )  # fmt: skip
+        return y.transpose(1, 2).flatten(2)
+
+    def mask(
+        self, q: Tensor, k: Tensor, q_place: Tensor | None, k_place: Tensor | None, valid: Tensor | None,
+        q_segment: Tensor | None, k_segment: Tensor | None,
+    ) -> Tensor | None:  # fmt: skip
+        """``[batch or 1, 1, queries, memory]``, true where a query may read; None if everywhere."""
+        allowed = None
+        if self.causal or self.window is not None:
+            a = torch.arange(q.shape[2], device=q.device)[None] if q_place is None else q_place
+            b = torch.arange(k.shape[2], device=k.device)[None] if k_place is None else k_place
+            distance = a[:, :, None] - b[:, None, :]
+            if self.causal:
+                allowed = distance >= 0
+                if self.window is not None:
+                    allowed = allowed & (distance < self.window)
+            else:
+                assert self.window is not None
+                allowed = distance.abs() < self.window
+        if valid is not None:
+            seen = valid[:, None, :]
+            allowed = seen if allowed is None else allowed & seen
+        if q_segment is not None:
+            assert k_segment is not None
+            same = q_segment[:, :, None] == k_segment[:, None, :]
+            if allowed is not None and allowed.shape[0] not in (1, same.shape[0]):
+                same = same.repeat(allowed.shape[0] // same.shape[0], 1, 1)
+            allowed = same if allowed is None else allowed & same
+        return None if allowed is None else allowed[:, None]
+
+    def future(self, q: Tensor, k: Tensor) -> Tensor | None:
+        return self.mask(q, k, None, None, None, None, None)
+
+    def by_hand(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None, rate: float) -> Tensor:
+        """Attention whose scores are changed between the two products."""
+        if k.shape[1] != q.shape[1]:
+            groups = q.shape[1] // k.shape[1]
+            k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+        scores = (q * self.scale) @ k.transpose(-2, -1)
+        if self.softcap is not None:
+            scores = self.softcap * torch.tanh(scores / self.softcap)
+        if bias is not None:
+            scores = scores + bias
+        if self.talking:
+            scores = torch.einsum("bhqk,gh->bgqk", scores, self.before) + self.before_bias[:, None, None]
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        weights = scores.softmax(dim=-1)
+        if self.talking:
+            weights = torch.einsum("bhqk,gh->bgqk", weights, self.after) + self.after_bias[:, None, None]
+        return F.dropout(weights, rate) @ v if rate else weights @ v
+
+
+def joined(mask: Tensor | None, bias: Tensor | None, q: Tensor) -> Tensor | None:
+    """Mask and bias as one addend of the scores."""
+    if bias is None:
+        return mask
+    bias = bias.to(q.dtype)
+    return bias if mask is None else bias.masked_fill(~mask, float("-inf"))

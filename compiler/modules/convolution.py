@@ -1,0 +1,51 @@
+"""Convolutions over the tokens' grid (schemas in archspec.kinds.convolution)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archspec.kinds import convolution as kinds
+from archspec.streams import Stream
+from compiler.build import Make, weight
+from compiler.registry import builds
+from compiler.tokens import Tokens
+
+
+class GridConvolution(nn.Module):
+    """A depthwise convolution over ``[batch, tokens, width]`` on a grid of one to three axes."""
+
+    def __init__(self, stream: Stream, *, size: int, bias: bool, dilation: int = 1) -> None:
+        super().__init__()
+        axes = stream.axes
+        self.sizes = [axis.size if isinstance(axis.size, int) else -1 for axis in axes]
+        self.causal, self.dilation, self.width = stream.causal, dilation, stream.width
+        self.reach = dilation * (size - 1)
+        self.weight = weight(stream.width, 1, *[size] * len(axes))
+        self.bias = weight(stream.width) if bias else None
+        self.initial = {"weight": ("fan_in",), "bias": 0.0}
+
+    def forward(self, x: Tensor) -> Tensor:
+        grid = x.transpose(1, 2)
+        if len(self.sizes) > 1:
+            grid = grid.unflatten(2, self.sizes)
+        pad = self.reach // 2
+        if self.causal:
+            grid, pad = F.pad(grid, (self.reach, 0)), 0
+        convolve = (F.conv1d, F.conv2d, F.conv3d)[len(self.sizes) - 1]
+        y = convolve(grid, self.weight, self.bias, padding=pad, dilation=self.dilation, groups=self.width)
+        return y.flatten(2).transpose(1, 2)
+
+
+@builds(kinds.DepthwiseConvolution)
+class DepthwiseConvolution(nn.Module):
+    def __init__(self, spec: kinds.DepthwiseConvolution, make: Make) -> None:
+        super().__init__()
+        self.convolution = GridConvolution(make.stream, size=spec.size, bias=spec.bias, dilation=spec.dilation)
+
+    def forward(self, x: Tokens) -> Tensor:
+        features = x.features
+        if x.valid is not None:  # padding is silence to its neighbours
+            features = features * x.valid[..., None]
+        out: Tensor = self.convolution(features)
+        return out

@@ -1,0 +1,75 @@
+"""What a weight matrix may be (schemas in archspec.kinds.linear)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from archspec.kinds import linear as kinds
+from archspec.kinds.kind import Matrix
+from archspec.streams import Stream
+from compiler.build import Make, main, plain_linear
+from compiler.modules.grouped import GroupedLinear, Sorting
+from compiler.registry import builds
+from compiler.tokens import Tokens
+
+
+@builds(kinds.LowRank)
+class LowRank(nn.Module):
+    def __init__(self, spec: kinds.LowRank, stream: Stream, matrix: Matrix) -> None:
+        super().__init__()
+        self.down = plain_linear(Matrix(matrix.inputs, spec.rank))
+        self.up = plain_linear(Matrix(spec.rank, matrix.outputs, matrix.bias, matrix.init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.up(self.down(x))
+        return out
+
+
+@builds(kinds.NoMatrix)
+class NoMatrix(nn.Module):
+    def __init__(self, spec: kinds.NoMatrix, stream: Stream, matrix: Matrix) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class LabelLinear(nn.Module):
+    """A weight matrix for each value of a label ``[batch, tokens]``; a token uses its own label's."""
+
+    def __init__(self, spec: kinds.ByLabel, stream: Stream, matrix: Matrix) -> None:
+        super().__init__()
+        self.label = spec.label
+        groups = spec.copies(stream)
+        self.sorting = Sorting(groups)
+        self.linear = GroupedLinear(groups, matrix)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        rows, order, ends = self.sorting(x.flatten(0, 1), labels.expand(x.shape[:2]).flatten())
+        out = self.linear(rows, ends)
+        return torch.empty_like(out).index_copy(0, order, out).unflatten(0, x.shape[:2])
+
+
+@builds(kinds.ByLabel)
+class ByLabel(nn.Module):
+    """A copy of a body for each value of a label; each token keeps its own copy's output."""
+
+    def __new__(cls, spec: kinds.ByLabel, *where: object) -> nn.Module:  # type: ignore[misc]
+        return super().__new__(cls) if isinstance(where[0], Make) else LabelLinear(spec, *where)  # type: ignore[arg-type]
+
+    def __init__(self, spec: kinds.ByLabel, make: Make) -> None:
+        super().__init__()
+        self.label = spec.label
+        self.copies = nn.ModuleList(make.body(slot) for slot in make.slots("copies"))
+
+    def forward(self, x: Tokens, outer: Mapping[str, Tokens]) -> Tensor:
+        labels = x.labels[self.label][..., None]
+        out = main(self.copies[0], x, outer=outer).features
+        for value, copy in enumerate(list(self.copies)[1:], 1):
+            out = torch.where(labels == value, main(copy, x, outer=outer).features, out)
+        return out
+
+

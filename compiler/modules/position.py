@@ -1,0 +1,200 @@
+"""Positions (schemas in archspec.kinds.position)."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+from archspec.kinds import position as kinds
+from archspec.streams import Stream
+from compiler.build import Make, weight
+from compiler.registry import Leaf, builds
+from compiler.tokens import Tokens
+
+
+def table(leaf: nn.Module, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> None:
+    """A buffer that is computed from the spec and not stored with the weights; ``fill`` gives it its values."""
+    leaf.register_buffer(name, torch.empty(shape, dtype=dtype, device="meta"), persistent=False)
+
+
+@builds(kinds.LearnedPosition)
+class LearnedPosition(nn.Module):
+    def __init__(self, spec: kinds.LearnedPosition, make: Make) -> None:
+        super().__init__()
+        stream = make.stream
+        self.weight = weight(spec.places(stream) + spec.offset, stream.width)
+        self.initial = {"weight": ("normal", spec.std)}
+        self.lookup = Lookup(stream, spec)
+
+    def forward(self, x: Tokens) -> Tensor:
+        return x.features + self.lookup(self.weight, x.features, x.coordinates)
+
+
+class Lookup(Leaf):
+    """Rows of a table of places for tokens ``[batch, tokens, width]``."""
+
+    def __init__(self, stream: Stream, spec: kinds.LearnedPosition) -> None:
+        super().__init__()
+        self.offset = spec.offset
+        self.whole = spec.over is None
+        self.sizes = [int(axis.size) for axis in stream.axes] if not self.whole else []
+        self.kept = [axis.name in (spec.over or []) for axis in stream.axes]
+
+    def forward(self, rows: Tensor, x: Tensor, coordinates: Tensor | None) -> Tensor:
+        if coordinates is not None:
+            return rows[coordinates + self.offset]
+        if self.whole:
+            return rows[self.offset : self.offset + x.shape[1]]
+        shape = [size if kept else 1 for size, kept in zip(self.sizes, self.kept, strict=True)]
+        grid = rows.view(*shape, rows.shape[-1]).expand(*self.sizes, rows.shape[-1])
+        return grid.reshape(-1, rows.shape[-1])
+
+
+@builds(kinds.SinusoidalPosition)
+class SinusoidalPosition(nn.Module):
+    def __init__(self, spec: kinds.SinusoidalPosition, make: Make) -> None:
+        super().__init__()
+        self.waves = Waves(make.stream.most or spec.length or 0, make.stream.width, spec.base)
+
+    def forward(self, x: Tokens) -> Tensor:
+        out: Tensor = self.waves(x.features, x.coordinates)
+        return out
+
+
+class Waves(Leaf):
+    """Adds sines (even features) and cosines (odd features) of the token's place."""
+
+    def __init__(self, length: int, width: int, base: float) -> None:
+        super().__init__()
+        self.base = base
+        table(self, "values", length, width)
+
+    def fill(self) -> None:
+        length, width = self.values.shape
+        rates = self.base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+        angles = torch.arange(length, dtype=torch.float64)[:, None] * rates
+        self.values.copy_(torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1))
+
+    def forward(self, x: Tensor, coordinates: Tensor | None) -> Tensor:
+        rows = self.values[: x.shape[1]] if coordinates is None else self.values[coordinates]
+        return x + rows.to(x.dtype)
+
+
+@builds(kinds.Rope)
+class Rope(Leaf):
+    """Rotates queries and keys ``[batch, tokens, heads, width]``.
+
+    Tables ``[places, rotated / 2]``; over a grid, each axis has its share of the columns.
+    """
+
+    def __init__(self, spec: kinds.Rope, make: Make) -> None:
+        super().__init__()
+        self.spec_, self.stream = spec, make.stream
+        self.rotated = int(make.stream.width * spec.share)
+        length = make.stream.most or spec.length or 0
+        table(self, "cos", length, self.rotated // 2)
+        table(self, "sin", length, self.rotated // 2)
+
+    def fill(self) -> None:
+        spec, axes = self.spec_, self.stream.axes
+        share = self.rotated // len(axes)
+        rates = spec.theta ** (-torch.arange(0, share, 2, dtype=torch.float64) / share)
+        rates = scaled(rates, spec.scaling)
+        sizes = [axis.most or spec.length or 0 for axis in axes]
+        places = torch.tensor(list(product(*(range(size) for size in sizes))), dtype=torch.float64)
+        angles = torch.cat([places[:, axis : axis + 1] * rates for axis in range(len(axes))], dim=1)
+        self.cos.copy_(angles.cos())
+        self.sin.copy_(angles.sin())
+
+    def forward(self, q: Tensor, k: Tensor, q_place: Tensor | None, k_place: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self.rotate(q, q_place), self.rotate(k, k_place)
+
+    def rotate(self, x: Tensor, place: Tensor | None) -> Tensor:
+        """``[batch, tokens, heads, width]`` turned by its places."""
+        if place is None:
+            cos, sin = self.cos[: x.shape[1], None], self.sin[: x.shape[1], None]
+        else:
+            cos, sin = self.cos[place][:, :, None], self.sin[place][:, :, None]
+        cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+        turned, rest = (x, None) if self.rotated == x.shape[-1] else x.split((self.rotated, x.shape[-1] - self.rotated), -1)
+        if self.spec_.layout == "halves":
+            a, b = turned.chunk(2, dim=-1)
+            turned = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+        else:
+            a, b = turned.unflatten(-1, (-1, 2)).unbind(-1)
+            turned = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
+        return turned if rest is None else torch.cat((turned, rest), dim=-1)
+
+
+def scaled(rates: Tensor, scaling: kinds.RopeScaling | None) -> Tensor:
+    """Rotary frequencies for a longer context (sources in archspec.kinds.position.RopeScaling)."""
+    if scaling is None:
+        return rates
+    if scaling.kind == "linear":
+        return rates / scaling.factor
+    wave = 2 * math.pi / rates
+    smooth = (scaling.length / wave - scaling.low) / (scaling.high - scaling.low)
+    smooth = smooth.clamp(0, 1)
+    return (1 - smooth) * rates / scaling.factor + smooth * rates
+
+
+@builds(kinds.Alibi)
+class Alibi(Leaf):
+    """Biases ``[1 or batch, heads, queries, memory]``: minus a slope times the distance."""
+
+    def __init__(self, spec: kinds.Alibi, make: Make) -> None:
+        super().__init__()
+        self.heads = 1  # set by the attention that owns it
+        self.causal = make.stream.causal
+
+    def sized(self, heads: int) -> None:
+        """Fixes the number of heads."""
+        self.heads = heads
+        table(self, "slopes", heads)
+
+    def fill(self) -> None:
+        self.slopes.copy_(torch.tensor(slopes(self.heads)))
+
+    def forward(self, q: Tensor, k: Tensor, q_place: Tensor | None, k_place: Tensor | None) -> Tensor:
+        a = torch.arange(q.shape[1], device=q.device)[None] if q_place is None else q_place
+        b = torch.arange(k.shape[1], device=k.device)[None] if k_place is None else k_place
+        distance = (a[:, :, None] - b[:, None, :]).abs()
+        return -self.slopes[:, None, None].to(q.dtype) * distance[:, None].to(q.dtype)
+
+
+def slopes(heads: int) -> list[float]:
+    """ALiBi's slopes: powers of 2**(-8/n) for the next lower power of two n, then every other of the finer series."""
+    power = 2 ** math.floor(math.log2(heads))
+    series = [2 ** (-8 * (head + 1) / power) for head in range(power)]
+    finer = [2 ** (-4 * (head + 1) / power) for head in range(2 * power)]
+    return series + finer[::2][: heads - power]
+
+
+@builds(kinds.RelativeBiasTable)
+class RelativeBiasTable(Leaf):
+    """Biases ``[1, heads, tokens, tokens]`` looked up by the offset between two tokens of a grid."""
+
+    def __init__(self, spec: kinds.RelativeBiasTable, make: Make) -> None:
+        super().__init__()
+        self.sizes = [int(axis.size) for axis in make.stream.axes]
+        self.std = spec.std
+        table(self, "offsets", math.prod(self.sizes), math.prod(self.sizes), dtype=torch.int64)
+
+    def sized(self, heads: int) -> None:
+        """Fixes the number of heads."""
+        self.weight = weight(math.prod(2 * size - 1 for size in self.sizes), heads)
+        self.initial = {"weight": ("truncated", self.std)}
+
+    def fill(self) -> None:
+        places = torch.tensor(list(product(*(range(size) for size in self.sizes))))
+        index = torch.zeros(len(places), len(places), dtype=torch.int64)
+        for axis, size in enumerate(self.sizes):
+            offset = places[:, None, axis] - places[None, :, axis] + size - 1
+            index = index * (2 * size - 1) + offset
+        self.offsets.copy_(index)
+
+    def forward(self, q: Tensor, k: Tensor, q_place: Tensor | None, k_place: Tensor | None) -> Tensor:
+        return self.weight[self.offsets].permute(2, 0, 1)[None]

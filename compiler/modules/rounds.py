@@ -1,0 +1,125 @@
+"""Rounds (schemas in archspec.kinds.rounds)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from archspec.kinds import rounds as kinds
+from compiler.build import Make, call, main, project, weight
+from compiler.modules.combinator import named
+from compiler.registry import builds
+from compiler.tokens import Tokens
+
+Outer = Mapping[str, Tokens]
+
+
+@builds(kinds.Repeat, kinds.Loop)
+class Rounds(nn.Module):
+    """The rounds are children by number; a loop's rounds are one child, or share their weights."""
+
+    def __init__(self, spec: kinds.Rounds, make: Make) -> None:
+        super().__init__()
+        self.node = make.node
+        self.places = []
+        shared: dict[str, str] = {}
+        for number, slot in enumerate(make.slots("rounds")):
+            key = make.node.bodies[slot].digest("full") if isinstance(spec, kinds.Loop) and spec.share is None else slot
+            place = shared.setdefault(key, str(number))
+            self.places.append(place)
+            if place == str(number):
+                self.add_module(place, make.block(slot))
+        self.shared = self._shared(spec)
+        for place in dict.fromkeys(self.places[1:]):
+            tie(self._modules[place], self._modules[self.places[0]], self.shared)
+        self.history = nn.ModuleDict({slot.replace(".", "_"): make.body(slot)
+                                      for prefix in ("history", "history_out") for slot in make.slots(prefix)})  # fmt: skip
+
+    def _shared(self, spec: kinds.Rounds) -> list[str] | None:
+        if isinstance(spec, kinds.Loop):
+            return spec.share
+        return spec.share if isinstance(spec, kinds.Repeat) else []
+
+    def forward(self, *inputs: Tokens, outer: Outer) -> dict[str, Tokens]:
+        node, streams = self.node, list(inputs)
+        names = [str(ref).rsplit(".", 1)[-1] for ref in node.inputs]
+        mains = [inputs[0]]
+        outputs: dict[str, Tokens] = dict(zip(names, inputs, strict=True))
+        taps: dict[str, Tokens] = {}
+        for number, place in enumerate(self.places):
+            key = f"history_{number}"
+            if key in self.history:
+                streams[0] = main(self.history[key], *mains, outer=outer)
+            block = self._modules[place]
+            assert block is not None
+            outputs = call(block, *streams, outer=outer)
+            if len(outputs) == 1:
+                streams[0] = next(iter(outputs.values()))
+            else:
+                streams = [outputs.get(name, old) for name, old in zip(names, streams, strict=True)]
+            mains.append(next(iter(outputs.values())))
+            taps[str(number)] = mains[-1]
+        result = named(outputs)
+        key = f"history_out_{len(self.places)}"
+        if key in self.history:
+            result[""] = main(self.history[key], *mains, outer=outer)
+        if "each" in node.reads:
+            together = torch.cat([out.features for out in mains[1:]], dim=1)
+            taps["each"] = Tokens(together, node.outputs["each"])
+        return {**{port: tap for port, tap in taps.items() if port in node.reads}, **result}
+
+
+def tie(module: Any, source: Any, names: list[str] | None) -> None:
+    """Makes one block use another's weights: all of them, or those of some of its nodes."""
+    if module is source or names == []:
+        return
+    for name, parameter in list(source.named_parameters()):
+        if names is None or name.split(".")[0] in names:
+            *path, last = name.split(".")
+            target = module
+            for part in path:
+                target = getattr(target, part)
+            target._parameters[last] = parameter
+
+
+@builds(kinds.LearnedMix)
+class LearnedMix(nn.Module):
+    def __init__(self, spec: kinds.LearnedMix, make: Make) -> None:
+        super().__init__()
+        count = len(make.node.types)
+        self.weight = weight(count)
+        self.normalize = spec.normalize
+        high = 1.0 if spec.normalize == "none" else 4.0
+        self.initial = {"weight": [0.0] * (count - 1) + [high if spec.init == "last" else 0.0]}
+
+    def forward(self, *inputs: Tokens) -> Tensor:
+        shares = self.weight.softmax(0) if self.normalize == "softmax" else self.weight
+        total = inputs[0].features * shares[0]
+        for number, tokens in enumerate(inputs[1:], 1):
+            total = total + tokens.features * shares[number]
+        return total
+
+
+@builds(kinds.AddInput)
+class AddInput(nn.Module):
+    def __init__(self, spec: kinds.AddInput, make: Make) -> None:
+        super().__init__()
+        self.factor = spec.factor
+
+    def forward(self, *inputs: Tokens) -> Tensor:
+        return inputs[-1].features + self.factor * inputs[0].features
+
+
+@builds(kinds.ConcatHistory)
+class ConcatHistory(nn.Module):
+    def __init__(self, spec: kinds.ConcatHistory, make: Make) -> None:
+        super().__init__()
+        self.linear = make.linear("weight")
+
+    def forward(self, *inputs: Tokens) -> Tensor:
+        return project(self.linear, torch.cat([tokens.features for tokens in inputs], dim=-1), inputs[0])
+
+

@@ -1,0 +1,28 @@
+"""Which module computes a kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from torch import nn
+
+from archspec.kinds.kind import Kind
+
+M = TypeVar("M", bound=nn.Module)
+MODULES: dict[type[Kind], type[nn.Module]] = {}
+
+
+def builds(*kinds: type[Kind]) -> Callable[[type[M]], type[M]]:
+    """Ties a module to the kinds that it computes."""
+
+    def tie(module: type[M]) -> type[M]:
+        for kind in kinds:
+            MODULES[kind] = module
+        return module
+
+    return tie
+
+
+class Leaf(nn.Module):
+    """A module that a trace keeps as one call: it reads ``self.training``, or what it does depends on the data."""

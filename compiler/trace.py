@@ -1,0 +1,233 @@
+"""Tracing: a body becomes an ``fx.GraphModule`` over plain tensors, each distinct body once.
+
+Copies of a block share its class, and so its code and its graph; parameters, rates and initialisation are their own.
+Modules that read ``self.training``, or whose work depends on the data, stay calls (`compiler.registry.Leaf`), so that
+switching between ``train()`` and ``eval()`` after tracing does what it does for a hand-written module. A body that
+computes more in training (training-only nodes, auxiliary losses) has two graphs over the same weights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from archspec.graph import Graph
+from archspec.streams import Stream
+from compiler.build import LOSSES, Blocks, Body, call, collecting
+from compiler.registry import Leaf
+from compiler.tokens import Tokens, pack, suffixes
+
+
+class Signature:
+    """Which tensors a traced block takes and gives.
+
+    ``outputs`` tells for each output where each of its tensors comes from: an input, by number, or what the block
+    returns, by ``~number``.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.names: list[str] = []
+        self.outputs: dict[bool, list[tuple[str, Stream, list[int]]]] = {}
+        self.losses: dict[bool, bool] = {}
+        taken: set[str] = set()
+        for name, stream in graph.inputs.items():
+            for suffix in suffixes(stream):
+                word = re.sub(r"\W", "_", name + suffix)
+                while word in taken:
+                    word += "_"
+                taken.add(word)
+                self.names.append(word)
+
+    def unpack(self, tensors: Sequence[Any]) -> tuple[list[Tokens], dict[str, Tokens]]:
+        """The block's inputs, and what it reads from outside by name."""
+        values, start = {}, 0
+        for name, stream in self.graph.inputs.items():
+            stop = start + len(suffixes(stream))
+            values[name] = pack(stream, list(tensors[start:stop]))
+            start = stop
+        names = list(values)
+        outer = {name: values[name] for name in names[self.graph.given :]}
+        return [values[name] for name in names[: self.graph.given]], outer
+
+    def call(self, block: nn.Module, inputs: Sequence[Tokens], outer: Mapping[str, Tokens]) -> dict[str, Tokens]:
+        """Calls the traced block on tokens."""
+        tokens = [*inputs[: self.graph.given], *(outer[name] for name in self.graph.outer)]
+        tensors = [tensor for token in tokens for _, tensor in token.tensors()]
+        assert len(tensors) == len(self.names), (self.names, [name for t in tokens for name, _ in t.tensors()])
+        training = LOSSES.get() is not None and False in self.outputs
+        given = block(*tensors)
+        kept = self.outputs[training] if training in self.outputs else self.outputs[True]
+        returned = 1 + max((~place for _, _, places in kept for place in places if place < 0), default=-1)
+        losses = self.losses.get(training, False)
+        results = [given] if returned + losses == 1 else [given[number] for number in range(returned + losses)]
+        if losses:
+            collected = LOSSES.get()
+            assert collected is not None
+            collected.append(results[-1])
+        return {
+            name: pack(stream, [tensors[place] if place >= 0 else results[~place] for place in places])
+            for name, stream, places in kept
+        }
+
+
+class _Tracer(fx.Tracer):
+    """Traces a body whose inputs are tokens, as a function of their tensors."""
+
+    def __init__(self, names: Sequence[str], run: Any) -> None:
+        super().__init__(autowrap_modules=())
+        self.names, self.run = names, run
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        proxies = [self.create_proxy("placeholder", name, (), {}) for name in self.names]
+        return self.run, proxies
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, (Leaf, fx.GraphModule)) or m.__module__.startswith("torch.nn")
+
+
+class Traced(fx.GraphModule):
+    """A traced body. ``graph`` and ``code`` are those of the mode that it is in, if training has a graph of its own."""
+
+    signature: Signature
+    forms: dict[bool, fx.Graph] | None = None
+
+    def _recompile_submodules(self) -> list[Any]:
+        return []  # blocks inside have their own code; editing this graph does not change it
+
+
+def block(graph: Graph, blocks: Blocks) -> nn.Module:
+    """A body as a traced block: the trace of its structure, with weights of its own."""
+    key = graph.digest("layout")
+    template = blocks.templates.get(key)
+    if template is None:
+        root = _root(graph, blocks)
+        traced = trace(root, Signature(graph), "Block", graph.differs_in_training)
+        blocks.templates[key] = (graph.digest("full"), traced)
+        return traced
+    full, traced = template
+    if full == graph.digest("full"):
+        return clone(traced)
+    return adopt(traced, _root(graph, blocks), graph)
+
+
+def _root(graph: Graph, blocks: Blocks) -> nn.Module:
+    return Body(graph, blocks)
+
+
+def trace(root: nn.Module, signature: Signature, name: str, two_forms: bool, entry: Any = None) -> Traced:
+    """Traces a body.
+
+    Args:
+        root: a `Body`.
+        signature: filled with the outputs.
+        two_forms: whether training has a graph of its own.
+        entry: replaces how tensors become tokens, and tokens results.
+    """
+    graphs = {mode: _graph(root, signature, mode, entry) for mode in ([True, False] if two_forms else [True])}
+    traced = Traced(root, graphs[True], name)
+    if two_forms:
+        _switch(traced, Traced(root, graphs[False], name), graphs)
+    traced.signature = signature
+    return traced
+
+
+def _graph(root: nn.Module, signature: Signature, training: bool, entry: Any) -> fx.Graph:
+    def run(*proxies: Any) -> Any:
+        losses: list[Tensor] = []
+        with collecting(losses if training else None):
+            if entry is not None:
+                return entry(root, proxies, losses)
+            inputs, outer = signature.unpack(proxies)
+            results: list[Any] = []
+            outputs = []
+            for name, tokens in call(root, *inputs, outer=outer).items():
+                places = []
+                for _, tensor in tokens.tensors():
+                    place = next((n for n, proxy in enumerate(proxies) if proxy is tensor), None)
+                    if place is None:
+                        results.append(tensor)
+                        place = ~(len(results) - 1)
+                    places.append(place)
+                outputs.append((name, tokens.stream, places))
+            signature.outputs[training] = outputs
+            signature.losses[training] = bool(losses)
+            if losses:
+                results.append(_sum(losses))
+            return results[0] if len(results) == 1 else tuple(results)
+
+    graph = _Tracer(signature.names, run).trace(root)
+    graph._tracer_cls = fx.Tracer
+    return graph
+
+
+def _sum(losses: list[Any]) -> Any:
+    total = losses[0]
+    for loss in losses[1:]:
+        total = total + loss
+    return total
+
+
+def _switch(traced: Traced, inference: Traced, graphs: dict[bool, fx.Graph]) -> None:
+    """Gives a traced body its second graph."""
+    cls = type(traced)
+    forwards = {True: cls.forward, False: type(inference).forward}
+
+    def forward(self: nn.Module, *tensors: Any) -> Any:
+        return forwards[self.training](self, *tensors)
+
+    cls.forward = forward  # type: ignore[method-assign]
+    traced.forms = graphs
+
+
+def clone(module: nn.Module) -> Any:
+    """A copy that shares class, graph and buffers, and owns uninitialised parameters."""
+    copy = object.__new__(type(module))
+    state = module.__dict__
+    copy.__dict__.update(state)
+    for key, value in state.items():
+        if isinstance(value, OrderedDict):  # hooks
+            copy.__dict__[key] = OrderedDict()
+    copy.__dict__["_non_persistent_buffers_set"] = set(state["_non_persistent_buffers_set"])
+    copy.__dict__["_buffers"] = dict(state["_buffers"])
+    copy.__dict__["_parameters"] = {
+        name: None if old is None else nn.Parameter(torch.empty(old.shape, dtype=old.dtype, device="meta"))
+        for name, old in state["_parameters"].items()
+    }
+    copy.__dict__["_modules"] = {name: None if m is None else clone(m) for name, m in state["_modules"].items()}
+    return copy
+
+
+def adopt(traced: Traced, root: nn.Module, graph: Graph) -> Any:
+    """A body with other rates or initialisation under the traced code of the same structure."""
+    copy = object.__new__(type(traced))
+    copy.__dict__.update(traced.__dict__)
+    fresh = nn.Module()
+    for key, value in fresh.__dict__.items():
+        copy.__dict__[key] = value
+    for node in traced.graph.nodes:
+        if node.op in ("call_module", "get_attr"):
+            _take(root, copy, node.target.split("."))
+    return copy
+
+
+def _take(source: nn.Module, target: nn.Module, path: list[str]) -> None:
+    for part in path[:-1]:
+        source = getattr(source, part)
+        known = target._modules.get(part)
+        if known is source:
+            return  # taken whole already
+        if known is None:
+            known = nn.Module()
+            target.add_module(part, known)
+        target = known
+    name = path[-1]
+    if name in source._modules:
+        target.add_module(name, source._modules[name])
+    else:
+        setattr(target, name, getattr(source, name))

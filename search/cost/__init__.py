@@ -1,0 +1,1 @@
+"""What a model costs: parameters, FLOPs, bytes and latency, read off the operators that it executes."""

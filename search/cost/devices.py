@@ -1,0 +1,144 @@
+"""Device profiles: what a device can do at best, as data.
+
+A profile is a YAML file beside this one (``search/cost/devices/*.yaml``) or the user's own::
+
+    title: NVIDIA L4
+    peak: {float32: 30.3e12, bfloat16: 121e12}              # FLOP/s, dense, one multiply-add is 2
+    memory:                                                 # nearest first
+      - {name: GDDR6, size: 24e9, bandwidth: 300e9}         # bytes, bytes/s
+    overhead: 5e-6                                          # seconds for each operator
+    power: {idle: 16, full: 72}                             # watts
+    sources: ["where each number comes from"]
+
+Peaks are those that torch reaches for without being told: float32 without TF32, float16 and bfloat16 on matrix units
+with float32 accumulation, sparsity off. A cache is listed where a source states its bandwidth.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from archspec import source
+from archspec.errors import Mark, Problem, SpecError, did_you_mean
+
+LOCAL = "local"
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+DType = Literal["float64", "float32", "bfloat16", "float16", "float8_e4m3fn", "int8"]
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Level(_Data):
+    """A memory or a cache: its size in bytes, and the bytes/s, read and written, that it moves."""
+
+    name: str
+    size: Positive
+    bandwidth: Positive
+
+
+class Power(_Data):
+    """Watts of the idle and of the fully busy device."""
+
+    idle: Positive
+    full: Positive
+
+
+class Device(_Data):
+    """A device profile."""
+
+    title: str
+    peak: dict[DType, Positive]
+    memory: tuple[Level, ...]
+    overhead: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    power: Power | None = None
+    sources: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Device:
+        if not (self.peak and self.memory and self.sources):
+            raise ValueError("peak, memory and sources must not be empty")
+        for near, far in zip(self.memory, self.memory[1:], strict=False):
+            if near.size > far.size or near.bandwidth < far.bandwidth:
+                raise ValueError(
+                    f"memory is listed nearest first: {near.name} must be smaller and faster than {far.name}"
+                )
+        if self.power and self.power.idle >= self.power.full:
+            raise ValueError("idle power must be below full power")
+        return self
+
+    def bandwidth(self, working_set: float) -> float:
+        """Bytes/s of the nearest level that holds so many bytes; of the last one if none does."""
+        return next((level.bandwidth for level in self.memory if working_set <= level.size), self.memory[-1].bandwidth)
+
+    def peak_flops(self, dtype: str) -> float:
+        """FLOP/s of matrix products.
+
+        Errors:
+            SpecError: the profile states none for this dtype.
+        """
+        found = {str(key): value for key, value in self.peak.items()}.get(dtype)
+        if found is None:
+            raise SpecError(Problem(f"{self.title} states no peak for {dtype}", f"it states {', '.join(self.peak)}"))
+        return found
+
+
+def names() -> list[str]:
+    """Names of the profiles that come with the package, and of the computer that this runs on."""
+    own = (Path(entry.name) for entry in files("search.cost").joinpath("devices").iterdir())
+    return [*sorted(path.stem for path in own if path.suffix == ".yaml"), LOCAL]
+
+
+def load(name: str) -> Device:
+    """A profile by its name, or by the path of a YAML file; ``local`` is measured once and remembered.
+
+    Errors:
+        SpecError: there is no such profile, or the file is wrong.
+    """
+    if name == LOCAL:
+        from search.cost import local  # measures with torch, which reading a profile does not need
+
+        return local.load()
+    if name.endswith((".yaml", ".yml")):
+        return from_tree(source.read(name))
+    if name not in names():
+        raise SpecError(Problem(f"there is no device {name!r}", did_you_mean(name, names()) or "name a YAML file"))
+    file = files("search.cost").joinpath("devices", f"{name}.yaml")
+    return from_tree(source.parse(file.read_text(encoding="utf-8"), str(file)))
+
+
+def from_tree(tree: source.Map) -> Device:
+    """A profile from its YAML tree.
+
+    Errors:
+        SpecError: all that is wrong with it, with the places.
+    """
+    try:
+        return Device.model_validate(tree)
+    except ValidationError as error:
+        raise SpecError(*(_problem(tree, detail) for detail in error.errors())) from None
+
+
+def _problem(tree: source.Map, detail: Any) -> Problem:
+    keys = [key for key in detail["loc"] if key != "[key]"]
+    mark: Mark | None = tree.mark
+    place: Any = tree
+    for key in keys:
+        if not isinstance(place, (source.Map, source.Seq)):
+            break
+        mark = place.where(key) or mark
+        place = place[key] if isinstance(place, source.Seq) or key in place else None
+    path = ".".join(map(str, keys))
+    if detail["type"] == "extra_forbidden":
+        schemas: dict[int, type[_Data]] = {1: Device, 2: Power, 3: Level}
+        fields = schemas[len(keys)].model_fields
+        return Problem(f"there is no field {keys[-1]}", did_you_mean(str(keys[-1]), fields), path, mark)
+    if detail["type"] == "missing":
+        return Problem(f"the field {keys[-1]} is missing", None, path, mark)
+    cause = detail["msg"].removeprefix("Value error, ")
+    return Problem(cause[:1].lower() + cause[1:], None, path, mark)

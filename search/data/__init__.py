@@ -1,0 +1,1 @@
+"""Data sets that a study trains on."""

@@ -1,0 +1,77 @@
+"""One spec trained into a folder: ``spec.yaml``, ``weights.safetensors`` and ``result.json``.
+
+``result.json`` is written last, so that a folder that has it is whole. Until then the folder holds a checkpoint, and the
+same call goes on from it; afterwards the same call trains nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx
+
+import compiler
+from archspec.errors import Problem, SpecError
+from archspec.spec import Spec
+from search import checkpoint
+from search.data.batches import DataSet
+from search.durable import flush, write_json
+from search.recipe import Recipe
+from search.study import differences
+from search.train import Progress, TrainingResult, train
+
+RESULT = "result.json"
+
+
+def fit(
+    spec: Spec, data: DataSet, recipe: Recipe, folder: Path, *, progress: Progress | None = None, save_seconds: float = 60.0
+) -> tuple[fx.GraphModule, TrainingResult]:
+    """Compiles and trains a spec.
+
+    Args:
+        folder: created if missing; a run that was interrupted there goes on, a finished one is loaded.
+        save_seconds: time between checkpoints.
+
+    Errors:
+        TrainingFailed: the loss became NaN or infinite, or memory ran out.
+        SpecError: the folder holds another run, or the disk is full.
+    """
+    identity = {"spec": spec.full, "data": data.fingerprint, "recipe": recipe.model_dump(mode="json")}
+    stored = read_result(folder)
+    if stored is not None:
+        changed = differences(_flat(stored["identity"]), _flat(identity))
+        if changed:
+            hint = "name another folder, or remove this one"
+            raise SpecError(Problem(f"{folder} holds another training run: {'; '.join(changed)}", hint))
+        model = compiler.load(folder, device=recipe.device)
+        return model, TrainingResult.from_dict(stored["training"])
+    model = compiler.compile(spec, device=recipe.device, dtype=torch.float32, seed=recipe.seed)
+    result = train(model, data, recipe, folder=folder, progress=progress, save_seconds=save_seconds)
+    folder.mkdir(parents=True, exist_ok=True)
+    compiler.save(model, folder)
+    for path in sorted(folder.iterdir()):
+        flush(path)
+    training = result.as_dict()
+    write_json(folder / RESULT, {"schema": 1, "name": spec.name, "identity": identity, "training": training})
+    (folder / checkpoint.NAME).unlink(missing_ok=True)
+    return model, result
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """What ``result.json`` says, or None if the folder has none."""
+    path = folder / RESULT
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise SpecError(Problem(f"{path} cannot be read: {error}", "remove it to train anew")) from None
+    return found
+
+
+def _flat(identity: dict[str, Any]) -> dict[str, Any]:
+    recipe = {f"recipe.{name}": value for name, value in identity["recipe"].items()}
+    return {"spec": identity["spec"], "data": identity["data"], **recipe}

@@ -1,0 +1,217 @@
+"""What a study wants: figures of a spec, of a trained model, or measured on this computer.
+
+A figure of the spec alone is known before any training, so it may also be a hard constraint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from pydantic import Field, model_validator
+from torch import nn
+
+from search.kinds import Fields, Kind
+from search.recipe import Recipe
+from search.train import TrainingResult
+
+Direction = Literal["minimize", "maximize"]
+
+
+@dataclass(frozen=True)
+class Priced:
+    """What is known of a candidate before it is built: its spec, and its price by batch, length, dtype and device."""
+
+    spec: Any
+    recipe: Recipe
+    prices: Callable[..., Mapping[str, Any]]  # (spec, *, batch, length, dtype, device) -> the nested figures
+
+    @cached_property
+    def _known(self) -> dict[tuple[Any, ...], Mapping[str, Any]]:
+        return {}
+
+    def price(self, *, batch: int, length: int | None, dtype: str, device: str) -> Mapping[str, Any]:
+        """The nested cost figures; each combination is computed once."""
+        key = (batch, length, dtype, device)
+        if key not in self._known:
+            self._known[key] = self.prices(self.spec, batch=batch, length=length, dtype=dtype, device=device)
+        return self._known[key]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is known of a candidate after its training."""
+
+    candidate: Priced
+    model: nn.Module
+    result: TrainingResult
+    inputs: Mapping[str, Any]  # of one validation batch, by name; the first dimension is the batch
+
+
+class Objective(Kind):
+    """A figure to minimise or maximise; a subclass has its fields, and one of `before` and `after`."""
+
+    role: ClassVar[str] = "objective"
+    group: ClassVar[str] = "archspec.objectives"
+    registered: ClassVar[dict[str, type[Kind]]] = {}
+
+    @property
+    def name(self) -> str:
+        """The column's name in tables and JSON: the kind, and what is said of it beside the defaults."""
+        said = self.model_dump(exclude_defaults=True, exclude={"kind"})
+        extra = [name if value is True else f"{name} {value}" for name, value in said.items()]
+        return f"{self.kind_name} ({', '.join(extra)})" if extra else self.kind_name
+
+    @property
+    def direction(self) -> Direction:
+        return "minimize"
+
+    @property
+    def unit(self) -> str:
+        """Of the figure; empty for counts and shares."""
+        return ""
+
+    @property
+    def needs_training(self) -> bool:
+        """Whether the figure can be told only after training, by `after`."""
+        return type(self).after is not Objective.after
+
+    def before(self, candidate: Priced) -> float:
+        """The figure of a spec."""
+        raise NotImplementedError
+
+    def after(self, trained: Trained) -> float:
+        """The figure of a trained model."""
+        raise NotImplementedError
+
+
+class Figure(NamedTuple):
+    """Where a cost stands in the nested figures."""
+
+    path: tuple[str, ...]
+    unit: str
+
+
+FIGURES = {
+    "parameters": Figure(("parameters", "total"), ""),
+    "active_parameters": Figure(("parameters", "active"), ""),
+    "flops": Figure(("flops", "forward"), "FLOP"),
+    "training_flops": Figure(("flops", "training_step"), "FLOP"),
+    "macs": Figure(("macs", "forward"), "MAC"),
+    "memory": Figure(("memory", "peak_inference"), "bytes"),
+    "training_memory": Figure(("memory", "peak_training"), "bytes"),
+    "weights": Figure(("memory", "weights"), "bytes"),
+    "cache": Figure(("memory", "cache_per_token"), "bytes"),
+}
+
+
+class CostFigure(Objective):
+    """An exact figure of a spec.
+
+    Example:
+        objectives: [validation_loss, {kind: memory, batch: 8, length: 512}]
+    """
+
+    kind: Literal[
+        "parameters",
+        "active_parameters",
+        "flops",
+        "training_flops",
+        "macs",
+        "memory",
+        "training_memory",
+        "weights",
+        "cache",
+    ]
+    batch: int = Field(1, ge=1)
+    length: int | None = Field(None, ge=1, description="tokens; without it, those of training")
+    dtype: str = "float32"
+
+    @property
+    def unit(self) -> str:
+        return FIGURES[self.kind].unit
+
+    def before(self, candidate: Priced) -> float:
+        length = self.length or candidate.recipe.length
+        value: Any = candidate.price(batch=self.batch, length=length, dtype=self.dtype, device="local")
+        for part in FIGURES[self.kind].path:
+            value = value[part]
+        return float(value)
+
+
+class Latency(Objective):
+    """Milliseconds of one forward pass (prefill): predicted for a device, or measured on this computer.
+
+    Example:
+        objectives: [validation_loss, {kind: latency, device: l4, batch: 8}]
+    """
+
+    kind: Literal["latency"] = "latency"
+    measured: bool = Field(False, description="timed on the computer and device of training, not predicted")
+    device: str = Field("local", description="device whose latency is predicted")
+    batch: int = Field(1, ge=1)
+    length: int | None = Field(None, ge=1, description="tokens; without it, those of training")
+    dtype: str = "float32"
+    repeats: int = Field(20, ge=3, description="timed passes of a measurement")
+
+    @model_validator(mode="after")
+    def _one_device(self) -> Latency:
+        if self.measured and self.device != "local":
+            raise ValueError(f"latency on {self.device} can be predicted, not measured, here")
+        return self
+
+    @property
+    def unit(self) -> str:
+        return "ms"
+
+    @property
+    def needs_training(self) -> bool:
+        return self.measured
+
+    def before(self, candidate: Priced) -> float:
+        length = self.length or candidate.recipe.length
+        price = candidate.price(batch=self.batch, length=length, dtype=self.dtype, device=self.device)
+        return float(price["latency_ms"])
+
+    def after(self, trained: Trained) -> float:
+        from search.latency import measure, resized
+
+        inputs = resized(trained.inputs, batch=self.batch, length=self.length)
+        return measure([trained.model], inputs, repeats=self.repeats)[0].median_ms
+
+
+class Validation(Objective):
+    """A figure of the trained model on the validation split: loss in nats a target, or the share predicted right."""
+
+    kind: Literal["validation_loss", "validation_accuracy", "bits_per_byte"]
+
+    @property
+    def direction(self) -> Direction:
+        return "maximize" if self.kind == "validation_accuracy" else "minimize"
+
+    @property
+    def unit(self) -> str:
+        return {"validation_loss": "nats", "bits_per_byte": "bits"}.get(self.kind, "")
+
+    def after(self, trained: Trained) -> float:
+        value = getattr(trained.result, self.kind)
+        if value is None:
+            raise ValueError(f"{self.kind} is not known for this data")
+        return float(value)
+
+
+class Bound(Fields):
+    """A hard bound on a figure of the spec: what breaks it never becomes a trial."""
+
+    objective: Objective
+    at_most: float | None = None
+    at_least: float | None = None
+
+    def allows(self, value: float) -> bool:
+        return (self.at_most is None or value <= self.at_most) and (self.at_least is None or value >= self.at_least)
+
+    def __str__(self) -> str:
+        bounds = (("at most", self.at_most), ("at least", self.at_least))
+        return f"{self.objective.name} " + ", ".join(f"{word} {bound:,g}" for word, bound in bounds if bound is not None)

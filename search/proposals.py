@@ -1,0 +1,163 @@
+"""Candidates worth a trial: drawn by an Optuna sampler, refused by exact cost before a trial exists, never drawn twice.
+
+The sampler works on a mirror of the study in memory. Draws that are refused stay there; one that is accepted goes on
+record with all its choices at once. The sampler's seed is a function of the study's seed and of how many trials there
+are, so that a study that was interrupted proposes what it would have proposed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
+
+from archspec.errors import SpecError
+from archspec.spec import Spec
+from search.objectives import Priced
+from search.storage import Record, counted
+from search.study import Study
+from spaces.space import Space
+
+DRAWS = 1000  # for one proposal, before the space counts as exhausted
+FAITHFUL = 24  # draws of the study's own sampler; it may propose the same for ever, so what follows is random
+DUPLICATE = "tried before"
+POPULATION = 20  # of the genetic samplers; a study has tens to hundreds of trials
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A candidate that keeps all constraints and was not trained yet."""
+
+    spec: Spec
+    priced: Priced
+    key: str
+    mirrored: int  # number in the mirror
+    params: dict[str, Any]
+    distributions: dict[str, Any]
+    system: dict[str, Any]
+    draws: int
+    refused: dict[str, int]  # how many draws each constraint refused, before this one
+
+
+@dataclass(frozen=True)
+class Exhausted:
+    """No draw was accepted."""
+
+    draws: int
+    refused: dict[str, int]
+
+    def __str__(self) -> str:
+        return f"{self.draws:,} candidates were drawn; {refusals(self.refused)}"
+
+
+def refusals(refused: dict[str, int]) -> str:
+    """Which constraint refused how many, the most frequent first."""
+    ordered = sorted(refused.items(), key=lambda pair: -pair[1])
+    return "; ".join(f"{count:,} {cause if cause == DUPLICATE else f'refused by: {cause}'}" for cause, count in ordered)
+
+
+class Proposer:
+    """Proposes candidates of one study."""
+
+    def __init__(self, study: Study, space: Space, record: Record, fingerprint: str, prices: Any) -> None:
+        self.study, self.space, self.record, self.fingerprint, self.prices = study, space, record, fingerprint, prices
+        self.mirror = optuna.create_study(directions=[objective.direction for objective in study.objectives])
+        self.mirrored: dict[int, int] = {}  # trial on record -> its number in the mirror
+        self.ended: set[int] = set()
+        self.causes: dict[str, str] = {}  # of refusals, whatever their numbers
+
+    def ask(self) -> Proposal | Exhausted:
+        """A candidate to train next; one whose process died before comes first."""
+        trials = self.record.trials()
+        spent = counted(trials)
+        taken = {trial.user_attrs["key"] for trial in spent}
+        self._follow(trials)
+        seed = _seed(self.study.seed, len(spent))
+        random = Random(seed)
+        self.mirror.sampler = sampler(self.study, seed)
+        again = (t for t in trials if t.user_attrs.get("again") and t.user_attrs["key"] not in taken)
+        if (trial := next(again, None)) is not None:
+            self.mirror.enqueue_trial(trial.params)
+        refused: Counter[str] = Counter()
+        for draws in range(1, DRAWS + 1):
+            if (self.study.sampler == "random" or draws > FAITHFUL) and not (draws == 1 and trial is not None):
+                self.mirror.enqueue_trial(self.space.draw(random).values)
+            drawn = self.mirror.ask()
+            try:
+                spec = self.space.suggest(drawn).spec
+            except SpecError as error:
+                refused[self._cause(error)] += 1
+            else:
+                priced = Priced(spec, self.study.recipe, self.prices)
+                key = self.key(spec)
+                bound = self._broken(priced)
+                if bound is None and key not in taken:
+                    frozen = self.mirror.get_trials(deepcopy=False)[drawn.number]
+                    return Proposal(
+                        spec, priced, key, drawn.number, dict(frozen.params), dict(frozen.distributions),
+                        dict(frozen.system_attrs), draws, dict(refused),
+                    )  # fmt: skip
+                refused[bound or DUPLICATE] += 1
+            self.mirror.tell(drawn.number, state=TrialState.FAIL)
+        return Exhausted(DRAWS, dict(refused))
+
+    def key(self, spec: Spec) -> str:
+        """What is trained only once: a spec, on this data, by this recipe."""
+        parts = f"{spec.full} {self.study.recipe.digest} {self.fingerprint}"
+        return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+    def adopt(self, number: int, proposal: Proposal) -> None:
+        """Ties a proposal in the mirror to its trial on record."""
+        self.mirrored[number] = proposal.mirrored
+
+    def _broken(self, priced: Priced) -> str | None:
+        for bound in self.study.bounds:
+            if not bound.allows(bound.objective.before(priced)):
+                return str(bound)
+        return None
+
+    def _cause(self, error: SpecError) -> str:
+        cause = error.problems[0].cause
+        return self.causes.setdefault(re.sub(r"\d+(\.\d+)?", "#", cause), cause)
+
+    def _follow(self, trials: list[FrozenTrial]) -> None:
+        """Brings the mirror up to the record."""
+        for trial in trials:
+            if trial.number in self.ended:
+                continue
+            if trial.number not in self.mirrored:
+                self.mirrored[trial.number] = len(self.mirror.get_trials(deepcopy=False))
+                self.mirror.add_trial(trial)
+            elif trial.state.is_finished():
+                self.mirror.tell(self.mirrored[trial.number], trial.values, state=trial.state)
+            if trial.state.is_finished():
+                self.ended.add(trial.number)
+
+
+def sampler(study: Study, seed: int) -> BaseSampler:
+    """The study's sampler for one proposal."""
+    match study.sampler:
+        case "random":
+            return RandomSampler(seed)
+        case "tpe":
+            return TPESampler(seed=seed)
+        case "nsga2":
+            return NSGAIISampler(population_size=POPULATION, seed=seed)
+        case "nsga3":
+            return NSGAIIISampler(population_size=POPULATION, seed=seed)
+        case "gp":
+            return GPSampler(seed=seed, warn_independent_sampling=False)
+        case "qmc":  # one sequence for the whole study
+            return QMCSampler(seed=study.seed, scramble=True, warn_independent_sampling=False)
+
+
+def _seed(seed: int, trials: int) -> int:
+    digest = hashlib.sha256(f"{seed} {trials}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")

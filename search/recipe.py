@@ -1,0 +1,65 @@
+"""A training recipe: everything that decides a trained model beside its spec and its data."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, Strict
+
+from search.kinds import Fields
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class AdamW(Fields):
+    """Loshchilov and Hutter 2019, "Decoupled weight decay regularization", arXiv 1711.05101."""
+
+    kind: Literal["adamw"] = "adamw"
+    betas: Annotated[tuple[Share, Share], Strict(False)] = (0.9, 0.95)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.1, ge=0, description="not of norms, biases and embeddings")
+
+
+class Schedule(Fields):
+    """Linear warm-up, then a cosine (Loshchilov and Hutter 2017, "SGDR", arXiv 1608.03983)."""
+
+    warmup: float = Field(0.1, ge=0, le=1, description="share of the steps")
+    final: float = Field(0.1, ge=0, le=1, description="learning rate at the end, as a share of the highest")
+
+
+class Recipe(Fields):
+    """How a model is trained.
+
+    Example:
+        train: {steps: 600, batch: 16, length: 128, learning_rate: 3e-3}
+    """
+
+    steps: int = Field(100, ge=1, description="optimizer steps")
+    batch: int = Field(16, ge=1, description="sequences or images of one forward pass")
+    length: int | None = Field(None, ge=1, description="tokens of a sequence; without it, the interface's")
+    accumulate: int = Field(1, ge=1, description="forward passes an optimizer step")
+    optimizer: AdamW = AdamW()
+    learning_rate: float = Field(3e-3, gt=0)
+    schedule: Schedule = Schedule()
+    clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast, weights in float32")
+    seed: int = Field(0, ge=0, description="of initialisation, batches and dropout")
+    evaluate_every: int | None = Field(None, ge=1, description="steps between validations; one is at the end anyway")
+    validation_batches: int = Field(16, ge=1, description="at most so many")
+    device: str = "cpu"
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        warm = self.schedule.warmup * self.steps
+        if step + 1 <= warm:
+            return self.learning_rate * (step + 1) / warm
+        done = (step + 1 - warm) / max(1.0, self.steps - warm)
+        cosine = 0.5 * (1 + math.cos(math.pi * done))
+        return self.learning_rate * (self.schedule.final + (1 - self.schedule.final) * cosine)
+
+    @property
+    def digest(self) -> str:
+        """A hash of all fields."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]

@@ -1,0 +1,211 @@
+"""What a study has tried, on record in an Optuna storage that several processes and machines may share.
+
+A trial is put on record with its candidate in one transaction before it is trained, and told when it ends. A process
+that works on trials holds a lock on a file of its own, which the system releases when the process dies in any way: a
+running trial whose worker's lock is free is stale.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import platform
+import sqlite3
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import optuna
+from archspec.errors import Problem, SpecError
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
+
+from search.durable import NotSaved
+
+DATABASE = "study.db"
+ABANDONED = 2  # a candidate that took its process along so often is not tried again
+
+
+class Running(NamedTuple):
+    """A trial that was put on record by this process."""
+
+    number: int
+    trial_id: int
+
+
+class Record:
+    """The trials of one study.
+
+    Each has user attributes ``key`` (what may be trained only once), ``worker``, ``host`` and, once it has ended,
+    ``result``; a failed one has ``reason``, and ``again`` when its candidate is to be tried once more.
+    """
+
+    def __init__(self, url: str, name: str, directions: list[str], folder: Path) -> None:
+        self.folder, self.name = folder, name
+        optuna.logging.set_verbosity(logging.ERROR)
+        with _storage_errors(url, folder):
+            self.storage = _open(url, folder)
+            self.study = optuna.create_study(
+                storage=self.storage,
+                study_name=name,
+                directions=directions,
+                load_if_exists=True,
+                sampler=optuna.samplers.RandomSampler(),  # has no part in it: candidates are proposed elsewhere
+            )
+        self.worker = uuid.uuid4().hex[:12]
+        self._lock = _acquire(folder / "workers" / self.worker)
+        assert self._lock is not None
+
+    def close(self) -> None:
+        """Gives the worker's lock back."""
+        if self._lock is not None:
+            (self.folder / "workers" / self.worker).unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
+        if isinstance(self.storage, RDBStorage):
+            self.storage.remove_session()
+            self.storage.engine.dispose()
+
+    def remember(self, key: str, value: Any) -> None:
+        """Keeps a fact of the whole study."""
+        self.study.set_user_attr(key, value)
+
+    def recall(self, key: str) -> Any:
+        return self.study.user_attrs.get(key)
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials in the order of their numbers; not to be changed."""
+        return self.study.get_trials(deepcopy=False)
+
+    def start(
+        self, params: dict[str, Any], distributions: dict[str, BaseDistribution], system: dict[str, Any], **facts: Any
+    ) -> Running:
+        """Puts a candidate on record, before it is trained."""
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=params,
+            distributions=distributions,
+            user_attrs={**facts, "worker": self.worker, "host": platform.node()},
+            system_attrs=system,
+        )
+        template.datetime_start = datetime.now()
+        trial_id = self._storage.create_new_trial(self._study_id, template)
+        return Running(self._storage.get_trial(trial_id).number, trial_id)
+
+    def finish(self, trial: Running, values: list[float], result: Mapping[str, Any]) -> None:
+        """Puts the end of a trial on record."""
+        self._storage.set_trial_user_attr(trial.trial_id, "result", dict(result))
+        self._storage.set_trial_state_values(trial.trial_id, TrialState.COMPLETE, values)
+
+    def fail(self, trial: Running, reason: str, *, again: bool = False) -> None:
+        """Puts a failure on record; with `again`, of the process and not of the candidate."""
+        self._storage.set_trial_user_attr(trial.trial_id, "reason", reason[:2000])
+        if again:
+            self._storage.set_trial_user_attr(trial.trial_id, "again", True)
+        self._storage.set_trial_state_values(trial.trial_id, TrialState.FAIL)
+
+    def stale(self) -> list[FrozenTrial]:
+        """Running trials whose process is dead; those of other machines are not judged."""
+        running = [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
+        return [trial for trial in running if trial.user_attrs.get("host") == platform.node() and self._is_dead(trial)]
+
+    def _is_dead(self, trial: FrozenTrial) -> bool:
+        worker = str(trial.user_attrs.get("worker"))
+        if worker == self.worker:
+            return False
+        path = self.folder / "workers" / worker
+        if not path.exists():
+            return True
+        handle = _acquire(path)
+        if handle is None:
+            return False
+        path.unlink(missing_ok=True)
+        os.close(handle)
+        return True
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other workers of this folder from proposing at the same time."""
+        handle = _acquire(self.folder / "workers" / "propose", wait=True)
+        assert handle is not None
+        try:
+            yield
+        finally:
+            os.close(handle)
+
+    @property
+    def _storage(self) -> BaseStorage:
+        return self.study._storage  # the cached one; Optuna hands out no public name for it
+
+    @property
+    def _study_id(self) -> int:
+        return self.study._study_id
+
+
+def counted(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Trials that are spent of the study's budget: all but those that are to be tried again."""
+    return [trial for trial in trials if not trial.user_attrs.get("again")]
+
+
+def compare(record: Record, identity: dict[str, Any], differences: Any) -> list[str]:
+    """What differs between this study and the one on record; a new record takes the identity."""
+    then = record.recall("identity")
+    if then is None:
+        record.remember("identity", json.loads(json.dumps(identity)))
+        return []
+    return list(differences(then, json.loads(json.dumps(identity))))
+
+
+def _open(url: str, folder: Path) -> RDBStorage:
+    if url != "sqlite":
+        return RDBStorage(url)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = (folder / DATABASE).resolve()
+    # A write-ahead log needs one flush a transaction, not three; it is consistent after any death, and a transaction
+    # that a power cut takes is restored from the trial's own files.
+    with sqlite3.connect(path, timeout=60) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    connection.close()
+    storage = RDBStorage(
+        f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}}, skip_table_creation=False
+    )
+
+    @event.listens_for(storage.engine, "connect")
+    def _(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    storage.remove_session()
+    storage.engine.dispose()  # connections that were made before the line above
+    return storage
+
+
+@contextmanager
+def _storage_errors(url: str, folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, ValueError) as error:
+        cause = str(getattr(error, "orig", None) or error.__cause__ or error).splitlines()[0]
+        where = folder / DATABASE if url == "sqlite" else url.split("@")[-1]  # without a password
+        raise SpecError(Problem(f"the storage {where} cannot be opened: {cause}", None, "storage")) from None
+
+
+def _acquire(path: Path, *, wait: bool = False) -> int | None:
+    """An exclusive lock on a file, or None when another process holds it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise NotSaved(Problem(f"{path} cannot be written: {error.strerror}", "name another folder with --out")) from None
+    with suppress(BlockingIOError):
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        return handle
+    os.close(handle)
+    return None

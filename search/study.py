@@ -1,0 +1,246 @@
+"""A study file: which space is searched, on which data, for what, within what.
+
+::
+
+    archstudy: 1
+    name: demo
+    space: language_model                 # a space of the library, or a path relative to this file
+    data: {kind: text}
+    train: {steps: 60, batch: 16, length: 128, learning_rate: 3e-3}
+    objectives: [validation_loss, {kind: latency, measured: true}]
+    constraints: [{kind: parameters, at_most: 3e6}]
+    sampler: tpe
+    trials: 24
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, field_validator
+
+from archspec.errors import Mark, Problem, SpecError, did_you_mean
+from archspec.source import Map, Seq, read
+from archspec.spec import header
+from search.data.batches import Data
+from search.kinds import Fields, fields, shown
+from search.objectives import Bound, Objective
+from search.recipe import Recipe
+from spaces.space import library, library_file, resolved
+
+T = TypeVar("T")
+
+SamplerName = Literal["random", "tpe", "nsga2", "nsga3", "gp", "qmc"]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class StudyFields(Fields):
+    """What a study file may say at its top level; the parts with kinds are read one by one."""
+
+    archstudy: Literal[1]
+    name: str = Field(description="names the folder of its results")
+    description: str = ""
+    space: str = Field(description="a path relative to the study file, or the name of a space of the library")
+    data: Any = Field(description="what is trained on")
+    train: Any = Field(default_factory=dict, description="the recipe of every candidate")
+    objectives: list[Any] = Field(min_length=1, description="figures to trade off")
+    constraints: list[Any] = Field(default_factory=list, description="figures of the spec with at_most or at_least")
+    sampler: SamplerName = Field("tpe", description="how candidates are proposed")
+    seed: int = Field(0, ge=0, description="of the sampler; that of training is in the recipe")
+    trials: int = Field(24, ge=1, description="how many candidates are trained; may be raised later")
+    workers: int = Field(1, ge=1, description="processes that train at the same time")
+    storage: str = Field("sqlite", description="sqlite for a file beside the results, or a database URL")
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError("the name is not fit for a folder: letters, digits, '.', '_' and '-' are")
+        return name
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file, read and checked."""
+
+    file: str
+    name: str
+    space: Path
+    data: Data
+    recipe: Recipe
+    objectives: tuple[Objective, ...]
+    bounds: tuple[Bound, ...]
+    sampler: SamplerName
+    seed: int
+    trials: int
+    workers: int
+    storage: str
+    tree: Map
+
+    def place(self, path: str) -> Mark | None:
+        """Where the file says something, for an error about it."""
+        return self.tree.where(path.split(".")[0].split("[")[0])
+
+    def identity(self) -> dict[str, Any]:
+        """All that makes its trials comparable, flat: what may not change while results are kept."""
+        parts = {
+            "space": resolved(read(self.space)),
+            "data": self.data.model_dump(mode="json"),
+            "train": self.recipe.model_dump(mode="json"),
+            "objectives": [{**o.model_dump(mode="json"), "kind": o.kind_name} for o in self.objectives],
+            "constraints": [
+                {**b.objective.model_dump(mode="json"), "at_most": b.at_most, "at_least": b.at_least} for b in self.bounds
+            ],
+            "sampler": self.sampler,
+            "seed": self.seed,
+        }
+        return dict(_flat("", parts))
+
+
+def load(path: str | os.PathLike[str]) -> Study:
+    """Reads and checks a study file.
+
+    Errors:
+        SpecError: every independent problem of the file, with its place.
+    """
+    tree = read(path)
+    header(tree, "archstudy", "study")
+    problems: list[Problem] = []
+    top: StudyFields | None = _collect(problems, lambda: fields(StudyFields, tree))
+    data = _collect(problems, lambda: Data.read(tree["data"], "data", tree.where("data"))) if "data" in tree else None
+    recipe = _collect(problems, lambda: fields(Recipe, _mapping(tree, "train"), "train"))
+    objectives = _objectives(problems, tree)
+    bounds = _bounds(problems, tree)
+    space = _collect(problems, lambda: _space(Path(path), tree)) if isinstance(tree.get("space"), str) else None
+    if problems:
+        raise SpecError(*problems)
+    assert top is not None and data is not None and recipe is not None and space is not None
+    return Study(
+        os.fspath(path), top.name, space, data, recipe, objectives, bounds, top.sampler, top.seed, top.trials, top.workers,
+        top.storage, tree,
+    )  # fmt: skip
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two identities, as sentences by path."""
+    said = []
+    for path in sorted({*then, *now}):
+        if path not in now:
+            said.append(f"{path} was {shown(then[path])}, is gone")
+        elif path not in then:
+            said.append(f"{path} is new: {shown(now[path])}")
+        elif then[path] != now[path]:
+            said.append(f"{path} was {shown(then[path])}, is {shown(now[path])}")
+    return said
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of study files, with every registered kind of data and objective."""
+    result = StudyFields.model_json_schema()
+    definitions: dict[str, Any] = {}
+
+    def kinds(role: type[Data] | type[Objective], extra: dict[str, Any]) -> dict[str, Any]:
+        names = sorted(role.kinds())
+        options: list[dict[str, Any]] = [] if extra else [{"enum": names}]
+        for kind in dict.fromkeys(role.kinds().values()):
+            one = kind.model_json_schema()
+            definitions.update(one.pop("$defs", {}))
+            one["properties"] |= extra
+            one["required"] = sorted({"kind", *one.get("required", [])})
+            options.append(one)
+        return {"anyOf": options}
+
+    bounds = {bound: {"type": "number"} for bound in ("at_most", "at_least")}
+    recipe = Recipe.model_json_schema()
+    definitions.update(recipe.pop("$defs", {}))
+    properties = result["properties"]
+    properties["data"] |= kinds(Data, {})
+    properties["train"] |= recipe
+    properties["objectives"]["items"] = kinds(Objective, {})
+    properties["constraints"]["items"] = kinds(Objective, bounds)
+    return {**result, "title": "archspec study", "$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": definitions}
+
+
+def _collect(problems: list[Problem], read_part: Callable[[], T]) -> T | None:
+    try:
+        return read_part()
+    except SpecError as error:
+        problems.extend(error.problems)
+        return None
+
+
+def _mapping(tree: Map, key: str) -> Map:
+    value = tree.get(key, Map())
+    if not isinstance(value, Map):
+        raise SpecError(Problem(f"{key} is {shown(value)}; it should be a mapping", None, key, tree.where(key)))
+    return value
+
+
+def _objectives(problems: list[Problem], tree: Map) -> tuple[Objective, ...]:
+    found: dict[str, Objective] = {}
+    items = tree.get("objectives")
+    for number, item in enumerate(items if isinstance(items, Seq) else ()):
+        path, mark = f"objectives[{number}]", items.where(number)
+        objective = _collect(problems, lambda: Objective.read(item, path, mark))  # noqa: B023 -- called at once
+        if objective is not None and objective.name in found:
+            problems.append(Problem(f"{objective.name} stands twice", "name each objective once", path, mark))
+        elif objective is not None:
+            found[objective.name] = objective
+    return tuple(found.values())
+
+
+def _bounds(problems: list[Problem], tree: Map) -> tuple[Bound, ...]:
+    found = []
+    items = tree.get("constraints")
+    for number, item in enumerate(items if isinstance(items, Seq) else ()):
+        path, mark = f"constraints[{number}]", items.where(number)
+        bound = _collect(problems, lambda: _bound(item, path, mark))  # noqa: B023 -- called at once
+        if bound is not None:
+            found.append(bound)
+    return tuple(found)
+
+
+def _bound(item: Any, path: str, mark: Mark | None) -> Bound:
+    example = "as {kind: parameters, at_most: 3e6}"
+    if not isinstance(item, Map):
+        raise SpecError(Problem(f"expected a constraint, found {shown(item)}", example, path, mark))
+    limits = item.move("at_most", "at_least")
+    if not limits:
+        raise SpecError(Problem("a constraint needs at_most or at_least", example, path, item.mark))
+    for key, value in limits.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            cause = f"{key} is {shown(value)}; it should be a number"
+            raise SpecError(Problem(cause, None, f"{path}.{key}", limits.where(key)))
+    objective = Objective.read(item.move(*(key for key in item if key not in limits)), path, mark)
+    if objective.needs_training:
+        cause = f"{objective.name} is known only after training, a constraint must be known before"
+        others = sorted(name for name, kind in Objective.kinds().items() if kind.after is Objective.after)
+        hint = "use the predicted latency" if objective.kind_name == "latency" else f"there are {', '.join(others)}, latency"
+        raise SpecError(Problem(cause, hint, path, item.mark))
+    return Bound(objective=objective, at_most=limits.get("at_most"), at_least=limits.get("at_least"))
+
+
+def _space(file: Path, tree: Map) -> Path:
+    said = tree["space"]
+    beside = file.parent / Path(said).expanduser()
+    if beside.is_file():
+        return beside
+    if said in library():
+        return library_file(said)
+    if said.endswith((".yaml", ".yml")):
+        raise SpecError(Problem(f"there is no file {beside}", None, "space", tree.where("space")))
+    cause = f"there is no space {said!r}, neither in the library nor as a file"
+    raise SpecError(Problem(cause, did_you_mean(said, library()), "space", tree.where("space")))
+
+
+def _flat(path: str, value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [pair for key, part in value.items() for pair in _flat(f"{path}.{key}" if path else str(key), part)]
+    if isinstance(value, list) and any(isinstance(part, (dict, list)) for part in value):
+        return [pair for number, part in enumerate(value) for pair in _flat(f"{path}[{number}]", part)]
+    return [(path, value)]

@@ -1,0 +1,266 @@
+"""Trains one model on one data set by one recipe; killed at any moment, it goes on to bit-identical weights.
+
+That holds because nothing depends on the past but weights and optimizer state: batches, learning rate and dropout are
+functions of the step.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from archspec.errors import Problem, SpecError
+from search import checkpoint
+from search.data.batches import Batch, DataSet
+from search.losses import Loss, loss
+from search.recipe import Recipe
+
+Progress = Callable[[int, int, float], None]  # steps done, of how many, the last loss in nats
+
+
+class TrainingFailed(RuntimeError):
+    """A candidate cannot be trained: its loss is not a number, or it needs more memory than there is."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass
+class TrainingResult:
+    """What came of a training run. Losses in nats a target, seconds over all parts of an interrupted run."""
+
+    steps: int
+    losses: list[float] = field(default_factory=list)  # of every step, with what the model adds
+    validations: list[tuple[int, float, float]] = field(default_factory=list)  # after a step: loss, accuracy
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    targets: int = 0  # tokens or samples learned from
+    bits_per_byte: float | None = None
+
+    @property
+    def validation_loss(self) -> float:
+        return self.validations[-1][1]
+
+    @property
+    def validation_accuracy(self) -> float:
+        return self.validations[-1][2]
+
+    @property
+    def targets_per_second(self) -> float:
+        return self.targets / self.wall_seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers for JSON."""
+        return {
+            **asdict(self),
+            "validation_loss": self.validation_loss,
+            "validation_accuracy": self.validation_accuracy,
+            "targets_per_second": self.targets_per_second,
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> TrainingResult:
+        """From `as_dict`, or from the fields alone."""
+        known = {name: stored[name] for name in cls.__dataclass_fields__}
+        return cls(**{**known, "validations": [tuple(row) for row in known["validations"]]})
+
+
+def train(
+    model: nn.Module,
+    data: DataSet,
+    recipe: Recipe,
+    *,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+    save_seconds: float = 60.0,
+    save_steps: int | None = None,
+) -> TrainingResult:
+    """Trains a model in place.
+
+    Args:
+        model: called with the batch's inputs by name; returns logits, or a mapping with ``logits`` and losses.
+        folder: where checkpoints are kept; a run found there is continued.
+        save_seconds: time between checkpoints; with `save_steps`, also after every so many steps.
+
+    Errors:
+        TrainingFailed: the loss became NaN or infinite, or memory ran out.
+        SpecError: the data does not fit the recipe, the folder holds another run, or the disk is full.
+    """
+    device = _device(recipe)
+    forked = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(forked), _memory_errors():
+        return _Run(model.to(device), data, recipe, device).through(folder, progress, save_seconds, save_steps)
+
+
+class _Run:
+    def __init__(self, model: nn.Module, data: DataSet, recipe: Recipe, device: torch.device) -> None:
+        self.model, self.data, self.recipe, self.device = model, data, recipe, device
+        self.optimizer = _optimizer(model, recipe)
+        self.result = TrainingResult(recipe.steps)
+        self.step = 0
+        self.unread: list[tuple[Tensor, Tensor]] = []  # losses and target counts that are still on the device
+
+    def through(
+        self, folder: Path | None, progress: Progress | None, save_seconds: float, save_steps: int | None
+    ) -> TrainingResult:
+        if folder is not None:
+            self.resume(folder)
+        recipe, result = self.recipe, self.result
+        saved = mark = time.perf_counter()
+        cpu = time.process_time()
+        # Reading a loss makes an accelerator wait for its queue, so there it is done now and then.
+        patience = 1 if self.device.type == "cpu" else 16
+
+        def settle() -> None:
+            nonlocal mark, cpu
+            self.read_losses()
+            result.wall_seconds += time.perf_counter() - mark
+            result.cpu_seconds += time.process_time() - cpu
+            mark, cpu = time.perf_counter(), time.process_time()
+
+        while self.step < recipe.steps:
+            self.advance()
+            if len(self.unread) >= patience:
+                self.read_losses()
+                if progress:
+                    progress(self.step, recipe.steps, result.losses[-1])
+            if self.step == recipe.steps or (recipe.evaluate_every and self.step % recipe.evaluate_every == 0):
+                settle()
+                self.validate()
+                mark, cpu = time.perf_counter(), time.process_time()  # validation is not training time
+            due = time.perf_counter() - saved >= save_seconds or (save_steps and self.step % save_steps == 0)
+            if folder is not None and due:
+                settle()
+                self.save(folder)
+                saved = mark = time.perf_counter()
+        if self.data.bytes_per_target is not None:
+            result.bits_per_byte = result.validation_loss / math.log(2) / self.data.bytes_per_target
+        return result
+
+    def advance(self) -> None:
+        """One optimizer step."""
+        recipe = self.recipe
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.rate(self.step)
+        losses, counts = [], []
+        for part in range(recipe.accumulate):
+            number = self.step * recipe.accumulate + part
+            batch = self.data.batch(number, seed=recipe.seed, size=recipe.batch, length=recipe.length)
+            torch.manual_seed(recipe.seed * 1_000_003 + number)  # dropout follows the step, not the past
+            value = self.loss(batch)
+            total = (value.task + value.added) / recipe.accumulate
+            total.backward()  # type: ignore[no-untyped-call]
+            losses.append(total.detach())
+            counts.append(value.targets)
+        if recipe.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.unread.append((torch.stack(losses).sum(), torch.stack(counts).sum()))
+
+    def loss(self, batch: Batch) -> Loss:
+        inputs = {name: value.to(self.device) for name, value in batch.inputs.items()}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+            outputs = self.model(**inputs)
+        return loss(self.data.interface.name_, outputs, Batch(inputs, batch.targets.to(self.device)))
+
+    def read_losses(self) -> None:
+        for value, count in self.unread:
+            number = value.item()
+            if not math.isfinite(number):
+                raise TrainingFailed(f"the loss is {number} at step {len(self.result.losses) + 1}")
+            self.result.losses.append(number)
+            self.result.targets += int(count.item())
+        self.unread.clear()
+
+    def validate(self) -> None:
+        """Mean loss and accuracy over the validation targets, without what the model adds in training."""
+        recipe = self.recipe
+        self.model.eval()
+        total = right = targets = 0.0
+        with torch.no_grad():
+            for batch in self.data.validation(
+                size=recipe.batch, length=recipe.length, batches=recipe.validation_batches
+            ):
+                value = self.loss(batch)
+                count = value.targets.item()
+                total += value.task.item() * count
+                right += value.right.item()
+                targets += count
+        mean = total / targets
+        if not math.isfinite(mean):
+            raise TrainingFailed(f"the validation loss is {mean} after step {self.step}")
+        self.result.validations.append((self.step, mean, right / targets))
+
+    def save(self, folder: Path) -> None:
+        progress = {
+            "step": self.step,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "data": self.data.fingerprint,
+            "result": asdict(self.result),
+        }
+        checkpoint.save(folder, self.model, self.optimizer, progress)
+
+    def resume(self, folder: Path) -> None:
+        progress = checkpoint.load(folder, self.model, self.optimizer)
+        if progress is None:
+            return
+        path = folder / checkpoint.NAME
+        now = {**self.recipe.model_dump(mode="json"), "data": self.data.fingerprint}
+        then = {**progress["recipe"], "data": progress["data"]}
+        changed = [f"{name} was {then.get(name)}, is {now[name]}" for name in now if then.get(name) != now[name]]
+        if changed:
+            hint = "go on with the old values, or name another folder"
+            raise SpecError(Problem(f"{path} is of another training run: {'; '.join(changed)}", hint))
+        self.step = progress["step"]
+        self.result = TrainingResult.from_dict(progress["result"])
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+    embeddings = {
+        id(parameter)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) or "embedding" in name
+        for parameter in module.parameters()
+    }
+    decayed: list[Tensor] = []
+    free: list[Tensor] = []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            (free if parameter.dim() < 2 or id(parameter) in embeddings else decayed).append(parameter)
+    optimizer = recipe.optimizer
+    groups = [{"params": decayed, "weight_decay": optimizer.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=optimizer.betas, eps=optimizer.eps)
+
+
+def _device(recipe: Recipe) -> torch.device:
+    try:
+        device = torch.device(recipe.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        cause = f"device {recipe.device} is not there: {str(error).splitlines()[0]}"
+        raise SpecError(Problem(cause, "try device: cpu", "train.device")) from None
+    return device
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise TrainingFailed(f"out of memory: {str(error).splitlines()[0] if str(error) else 'allocation failed'}") from error
+    except RuntimeError as error:
+        if "not enough memory" in str(error) or "can't allocate memory" in str(error):
+            raise TrainingFailed(f"out of memory: {str(error).splitlines()[0]}") from error
+        raise
