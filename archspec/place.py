@@ -120,6 +120,11 @@ class Place:
     def raw(self, field: str) -> Any:
         return self._raw.get(field)
 
+    def number(self, container: Map, key: str) -> Any:
+        """A number that stands inside a slot's mapping; an expression is evaluated."""
+        value = container.get(key)
+        return self._elaborator.evaluate(container, key, value, self.scope, whole=True) if isinstance(value, str) else value
+
     def rounds_scope(self, index: int, times: int) -> Scope:
         return self.scope.child(index=index, times=times)
 

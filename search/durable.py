@@ -48,7 +48,7 @@ def flush(path: Path) -> None:
         finally:
             os.close(handle)
     except OSError as error:
-        raise _not_saved(path, error) from None
+        raise not_saved(path, error) from None
 
 
 def _write(path: Path, write: Any) -> None:
@@ -59,14 +59,15 @@ def _write(path: Path, write: Any) -> None:
         flush(beside)
         os.replace(beside, path)
     except (OSError, SafetensorError) as error:
-        raise _not_saved(path, error) from None
+        raise not_saved(path, error) from None
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
     flush(path.parent)
 
 
-def _not_saved(path: Path, error: Exception) -> NotSaved:
+def not_saved(path: Path, error: Exception) -> NotSaved:
+    """The error that tells of a failed write, and how to go on."""
     why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     hint = "make room or name another folder, then give the same command again: it goes on from what was saved"
     return NotSaved(Problem(f"{path} cannot be written: {why}", hint))

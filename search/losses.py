@@ -46,7 +46,8 @@ def loss(interface: str, outputs: Tensor | Mapping[str, Tensor], batch: Batch) -
 
     Args:
         interface: the interface's kind.
-        outputs: logits, or a mapping that has ``logits`` and may have scalars named ``loss``, already weighted.
+        outputs: logits, or a mapping whose first entry, or that named ``logits``, they are; it may have scalars named
+            ``loss``, already weighted.
         batch: the targets, on the device of the outputs.
 
     Errors:
@@ -58,9 +59,13 @@ def loss(interface: str, outputs: Tensor | Mapping[str, Tensor], batch: Batch) -
     if isinstance(outputs, Tensor):
         logits, added = outputs, outputs.new_zeros((), dtype=torch.float32)
     else:
-        logits = outputs["logits"]
-        scalars = [value for name, value in outputs.items() if name.split(".")[-1] == "loss" and value.dim() == 0]
+        scalars = [value for name, value in outputs.items() if _is_loss(name)]
+        logits = outputs["logits"] if "logits" in outputs else next(v for n, v in outputs.items() if not _is_loss(n))
         added = torch.stack([value.float() for value in scalars]).sum() if scalars else logits.new_zeros(())
     counted = batch.targets != -100
     right = (logits.detach().argmax(-1) == batch.targets) & counted
     return Loss(LOSSES[interface](logits, batch.targets), added, right.sum(), counted.sum())
+
+
+def _is_loss(name: str) -> bool:
+    return name.rsplit(".", 1)[-1] == "loss"

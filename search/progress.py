@@ -19,16 +19,19 @@ class Display:
 
     Args:
         stream: where to; ``sys.stderr`` by default.
+        quiet: shows nothing.
     """
 
-    def __init__(self, objectives: Sequence[Objective], of: int, stream: TextIO | None = None) -> None:
-        self.objectives, self.of = objectives, of
+    def __init__(
+        self, objectives: Sequence[Objective], of: int, *, stream: TextIO | None = None, quiet: bool = False
+    ) -> None:
+        self.objectives, self.of, self.quiet = objectives, of, quiet
         self.stream = stream or sys.stderr
         self.bar: Progress | None = None
         self.study = self.training = TaskID(0)
 
     def __enter__(self) -> Display:
-        if self.stream.isatty():
+        if self.stream.isatty() and not self.quiet:
             self.bar = Progress(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                 TimeRemainingColumn(), console=Console(file=self.stream),
@@ -67,7 +70,7 @@ class Display:
         """One line."""
         if self.bar is not None:
             self.bar.console.print(line, markup=False, highlight=False)
-        else:
+        elif not self.quiet:
             print(line, file=self.stream, flush=True)
 
 

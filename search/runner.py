@@ -1,4 +1,4 @@
-"""Runs a study: proposes, trains and records, candidate after candidate, until its trials are spent.
+"""Runs a study, candidate after candidate, until its trials are spent.
 
 The same call goes on where the last one stopped, however it stopped. Several processes may run the same study at the
 same time; they share its storage and nothing else.
@@ -6,32 +6,35 @@ same time; they share its storage and nothing else.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
+import sys
+import time
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from random import Random
 from typing import Any
 
+import torch
 from optuna.trial import TrialState
 
 from archspec.errors import Problem, SpecError
-from archspec.kinds.interface import Interface
-from search.cost.price import price
-from search.data.batches import DataSet
-from search.durable import NotSaved
-from search.evaluate import evaluate
-from search.proposals import Exhausted, Proposal, Proposer, refusals
-from search.storage import ABANDONED, DATABASE, Record, Running, compare, counted
-from search.study import Study, differences
-from search.train import Progress, TrainingFailed
-from spaces.space import load as load_space
+from search import plugins, winners
+from search.progress import Display
+from search.proposals import Exhausted
+from search.session import Asked, OpenStudy
+from search.storage import Record, counted, in_use
+from search.study import Study, load
+
+INTERRUPTED = 130  # the exit status of a process that Ctrl-C ended
+POLL_SECONDS = 0.2
 
 
 class Interrupted(KeyboardInterrupt):
-    """The study was stopped from outside; everything that ended is on record. `str()` tells how to go on."""
+    """The study was stopped from outside; everything that ended is on record. ``str()`` tells how to go on."""
 
 
 @dataclass(frozen=True)
@@ -42,135 +45,160 @@ class Outcome:
     exhausted: Exhausted | None  # why there are fewer trials than asked for
 
 
-class OpenStudy:
-    """A study that is being run: ask for a candidate, tell what came of it.
+def run(
+    study: Study, *, out: Path | None = None, fresh: bool = False, plugin_files: Sequence[Path] = (), quiet: bool = False
+) -> Outcome:
+    """Runs a study to its end, and writes ``pareto/`` beside the trials.
 
     Args:
-        folder: of its results.
+        out: folder of the results, ``runs/<name>`` by default.
+        fresh: sets older results aside, under another name.
+        plugin_files: Python files with kinds of the user, for further processes to import as well.
+        quiet: shows nothing.
 
     Errors:
-        SpecError: the space, the data or the storage cannot be opened, or the study changed against its storage.
+        SpecError: the study cannot be opened, changed against its storage, has no feasible candidate, or the disk is full.
+        Interrupted: Ctrl-C.
     """
-
-    def __init__(self, study: Study, folder: Path) -> None:
-        self.study, self.folder = study, folder
-        self.space = load_space(study.space)
-        self._opened: list[tuple[Interface, DataSet]] = []
-        interface = self.space.sample(Random(0)).spec.interface
-        fingerprint = self.data(interface).fingerprint
-        next(self.data(interface).validation(size=1, length=study.recipe.length, batches=1))  # refuses a wrong length
-        self.record = Record(study.storage, study.name, [objective.direction for objective in study.objectives], folder)
-        try:
-            identity = {**study.identity(), "data.content": fingerprint}
-            changed = compare(self.record, identity, differences)
-            if changed:
-                raise _changed(study, folder, changed)
-            columns = [{"name": o.name, "unit": o.unit, "direction": o.direction} for o in study.objectives]
-            self.record.remember("objectives", columns)
-        except BaseException:
-            self.record.close()
-            raise
-        self.proposer = Proposer(study, self.space, self.record, fingerprint, prices)
-
-    def close(self) -> None:
-        """Gives up the study; trials of this process that run become stale."""
-        self.record.close()
-
-    def data(self, interface: Interface) -> DataSet:
-        """The study's data for an interface; read once."""
-        for known, data in self._opened:
-            if known == interface:
-                return data
-        data = self.study.data.open(interface)
-        self._opened.append((interface, data))
-        return data
-
-    def ask(self) -> tuple[Running, Proposal] | Exhausted | None:
-        """The next candidate, put on record as a running trial; None when the study's trials are spent.
-
-        Errors:
-            SpecError: the study has no trial yet, and no candidate keeps its constraints.
-        """
-        with self.record.alone():
-            self._settle()
-            trials = counted(self.record.trials())
-            if len(trials) >= self.study.trials:
-                return None
-            proposal = self.proposer.ask()
-            if isinstance(proposal, Exhausted):
-                if not trials:
-                    raise _infeasible(self.study, proposal)
-                return proposal
-            trial = self.record.start(
-                proposal.params,
-                proposal.distributions,
-                proposal.system,
-                key=proposal.key,
-                hash=proposal.spec.full,
-                draws=proposal.draws,
-                refused=proposal.refused,
-            )
-            self.proposer.adopt(trial.number, proposal)
-            return trial, proposal
-
-    def place(self, proposal: Proposal) -> Path:
-        """The folder of a candidate."""
-        return self.folder / "trials" / proposal.spec.full[:16]
-
-    def run_one(self, progress: Progress | None = None) -> Running | Exhausted | None:
-        """Asks, trains and tells once.
-
-        Errors:
-            NotSaved: the disk is full; the candidate is tried again when the study goes on.
-            KeyboardInterrupt: likewise.
-        """
-        asked = self.ask()
-        if asked is None or isinstance(asked, Exhausted):
-            return asked
-        trial, proposal = asked
-        try:
-            evaluation = evaluate(
-                self.study, proposal, self.data(proposal.spec.interface), self.place(proposal), progress=progress
-            )
-        except (NotSaved, KeyboardInterrupt) as error:
-            signal.signal(signal.SIGINT, signal.SIG_IGN) if isinstance(error, KeyboardInterrupt) else None
-            self.record.fail(trial, "interrupted" if isinstance(error, KeyboardInterrupt) else str(error), again=True)
-            raise
-        except Exception as error:
-            self.record.fail(trial, _reason(error))
-        else:
-            self.record.finish(trial, evaluation.values, evaluation.result)
-        return trial
-
-    def _settle(self) -> None:
-        """Fails the trials of dead processes, and has their candidates tried again."""
-        trials = self.record.trials()
-        for stale in self.record.stale():
-            died = sum(t.user_attrs.get("died", False) and t.user_attrs["key"] == stale.user_attrs["key"] for t in trials)
-            trial = Running(stale.number, stale._trial_id)
-            reason = "the process died while it was trained"
-            self.record.fail(trial, reason, again=died + 1 < ABANDONED, died=True)
+    folder = out or Path("runs") / study.name
+    if fresh:
+        set_aside(study, folder)
+    try:
+        with closing(OpenStudy(study, folder)) as opened, Display(study.objectives, study.trials, quiet=quiet) as display:
+            _greet(opened, display)
+            if study.workers == 1:
+                exhausted = _alone(opened, display)
+            else:
+                exhausted = _together(opened, display, plugin_files)
+            if exhausted is not None:
+                display.say(f"the space is exhausted: {exhausted}")
+                opened.record.remember("exhausted", str(exhausted))
+            winners.write(opened)
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; give the same command again to go on from {folder}") from None
+    return Outcome(folder, exhausted)
 
 
-def prices(spec: Any, **conditions: Any) -> dict[str, Any]:
-    """The nested cost figures of a spec."""
-    return price(spec, **conditions).as_dict()
+def set_aside(study: Study, folder: Path) -> Path | None:
+    """Renames a folder of results; where to, or None if there was none.
+
+    Errors:
+        SpecError: the results are in a database elsewhere, or the study is running.
+    """
+    if study.storage != "sqlite":
+        cause = "--fresh sets aside a folder, the trials of this study are in a database"
+        raise SpecError(Problem(cause, "give the study another name:", "storage", study.place("storage")))
+    if not folder.exists():
+        return None
+    if in_use(folder):
+        raise SpecError(Problem(f"the study in {folder} is running", "stop it first, or give this one another name:"))
+    number = next(n for n in range(1, sys.maxsize) if not folder.with_name(f"{folder.name}.{n}").exists())
+    return folder.rename(folder.with_name(f"{folder.name}.{number}"))
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, (TrainingFailed, SpecError)):
-        return str(error).strip()
-    return f"{type(error).__name__}: {error}"
+def _greet(opened: OpenStudy, display: Display) -> None:
+    before = len(counted(opened.record.trials()))
+    display.done(before)
+    if before:
+        display.say(f"going on from {opened.folder}: {before} of {opened.study.trials} trials are there")
 
 
-def _infeasible(study: Study, exhausted: Exhausted) -> SpecError:
-    cause = f"no candidate of {study.space} is feasible: {exhausted.draws:,} were tried; {refusals(exhausted.refused)}"
-    return SpecError(Problem(cause, "loosen a constraint, or widen the space", "constraints", study.place("constraints")))
+def _alone(opened: OpenStudy, display: Display) -> Exhausted | None:
+    while isinstance(asked := opened.ask(), Asked):
+        opened.train(asked, display.step)
+        trials = opened.record.trials()
+        display.ended(trials[asked.trial.number])
+        display.done(_ended(opened.record))
+    return asked
 
 
-def _changed(study: Study, folder: Path, changed: list[str]) -> SpecError:
-    lines = "\n  ".join(changed[:12] + ([f"and {len(changed) - 12} more"] if len(changed) > 12 else []))
-    where = folder / DATABASE if study.storage == "sqlite" else study.storage.split("@")[-1]
-    cause = f"the study is not the one whose trials are in {where}:\n  {lines}"
-    hint = "give it a new name: to keep both, or run it with --fresh to set the old results aside"
-    return SpecError(Problem(cause, hint, "name", study.place(changed[0])))
+def _together(opened: OpenStudy, display: Display, plugin_files: Sequence[Path]) -> Exhausted | None:
+    study = opened.study
+    context = multiprocessing.get_context("spawn")
+    messages = context.SimpleQueue()
+    threads = max(1, (os.cpu_count() or 1) // study.workers)
+    told = {trial.number for trial in opened.record.trials() if trial.state.is_finished()}
+    exhausted: Exhausted | None = None
+
+    def start() -> tuple[BaseProcess, int]:
+        arguments = (study.file, study.trials, opened.folder, [str(path) for path in plugin_files], threads, messages)
+        process = context.Process(target=_work, args=arguments)
+        process.start()
+        return process, len(opened.record.trials())
+
+    workers = [start() for _ in range(study.workers)]
+    try:
+        while workers:
+            time.sleep(POLL_SECONDS)
+            trials = opened.record.trials()
+            for trial in trials:
+                if trial.state.is_finished() and trial.number not in told:
+                    told.add(trial.number)
+                    display.ended(trial)
+            display.done(_ended(opened.record))
+            while not messages.empty():
+                kind, content = messages.get()
+                if kind == "error":
+                    raise SpecError(*content)
+                exhausted = content
+            for worker in list(workers):
+                process, trials_before = worker
+                if process.exitcode is None:
+                    continue
+                workers.remove(worker)
+                if process.exitcode == INTERRUPTED:
+                    raise KeyboardInterrupt
+                if process.exitcode != 0:
+                    display.say(f"a worker died ({_status(process.exitcode)}); its candidate is tried again")
+                    if len(trials) > trials_before:  # else it did not get as far as a trial, and never will
+                        workers.append(start())
+        if (left := study.trials - len(counted(opened.record.trials()))) > 0 and exhausted is None:
+            raise SpecError(Problem(f"all workers died with {left} trials left", "give the same command again to go on"))
+    finally:
+        _stop([process for process, _ in workers])
+    return exhausted
+
+
+def _work(file: str, trials: int, folder: Path, plugin_files: list[str], threads: int, messages: Any) -> None:
+    """What a worker process does."""
+    parent = os.getppid()
+
+    def orphaned(*_: object) -> None:
+        if os.getppid() != parent:
+            raise KeyboardInterrupt
+
+    try:
+        torch.set_num_threads(threads)
+        plugins.load(plugin_files)
+        with closing(OpenStudy(replace(load(file), trials=trials), folder)) as opened:
+            while isinstance(asked := opened.ask(), Asked):
+                opened.train(asked, orphaned)
+                orphaned()
+        if asked is not None:
+            messages.put(("exhausted", asked))
+    except SpecError as error:
+        messages.put(("error", error.problems))
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sys.exit(INTERRUPTED)
+
+
+def _stop(processes: list[BaseProcess]) -> None:
+    """Ends workers gently, so that they put on record what they give up."""
+    deadline = time.monotonic() + 0.5  # a Ctrl-C on the terminal has reached them already
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+    for process in processes:
+        if process.exitcode is None and process.pid is not None:
+            os.kill(process.pid, signal.SIGINT)
+    for process in processes:
+        process.join(10)
+        process.kill()
+
+
+def _ended(record: Record) -> int:
+    return sum(trial.state != TrialState.RUNNING for trial in counted(record.trials()))
+
+
+def _status(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"status {code}"

@@ -31,7 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from search.durable import NotSaved
 
 DATABASE = "study.db"
-ABANDONED = 2  # a candidate that took its process along so often is not tried again
+ABANDONED = 3  # a candidate that took its process along so often is not tried again
 
 
 class Running(NamedTuple):
@@ -63,6 +63,20 @@ class Record:
         self.worker = uuid.uuid4().hex[:12]
         self._lock = _acquire(folder / "workers" / self.worker)
         assert self._lock is not None
+
+    @classmethod
+    def existing(cls, folder: Path) -> Record:
+        """The study whose trials are in a folder.
+
+        Errors:
+            SpecError: the file is damaged.
+        """
+        with _storage_errors("sqlite", folder):
+            storage = _open("sqlite", folder)
+            summary = optuna.get_all_study_summaries(storage)[0]
+            storage.engine.dispose()
+        directions = [direction.name.lower() for direction in summary.directions]
+        return cls("sqlite", summary.study_name, directions, folder)
 
     def close(self) -> None:
         """Gives the worker's lock back."""
@@ -105,11 +119,12 @@ class Record:
         self._storage.set_trial_user_attr(trial.trial_id, "result", dict(result))
         self._storage.set_trial_state_values(trial.trial_id, TrialState.COMPLETE, values)
 
-    def fail(self, trial: Running, reason: str, *, again: bool = False) -> None:
+    def fail(self, trial: Running, reason: str, *, again: bool = False, died: bool = False) -> None:
         """Puts a failure on record; with `again`, of the process and not of the candidate."""
-        self._storage.set_trial_user_attr(trial.trial_id, "reason", reason[:2000])
-        if again:
-            self._storage.set_trial_user_attr(trial.trial_id, "again", True)
+        facts = {"reason": reason[:2000], "again": again, "died": died}
+        for name, fact in facts.items():
+            if fact:
+                self._storage.set_trial_user_attr(trial.trial_id, name, fact)
         self._storage.set_trial_state_values(trial.trial_id, TrialState.FAIL)
 
     def stale(self) -> list[FrozenTrial]:
@@ -209,3 +224,13 @@ def _acquire(path: Path, *, wait: bool = False) -> int | None:
         return handle
     os.close(handle)
     return None
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process works on the study in a folder."""
+    for path in (folder / "workers").glob("*"):
+        handle = _acquire(path)
+        if handle is None:
+            return True
+        os.close(handle)
+    return False

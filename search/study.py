@@ -25,13 +25,14 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, field_validator
 
 from archspec.errors import Mark, Problem, SpecError, did_you_mean
+from archspec.resolve import resolve
 from archspec.source import Map, Seq, read
 from archspec.spec import header
 from search.data.batches import Data
 from search.kinds import Fields, fields, shown
 from search.objectives import Bound, Objective
 from search.recipe import Recipe
-from spaces.space import library, library_file, resolved
+from spaces.space import library, library_file
 
 T = TypeVar("T")
 
@@ -89,7 +90,7 @@ class Study:
     def identity(self) -> dict[str, Any]:
         """All that makes its trials comparable, flat: what may not change while results are kept."""
         parts = {
-            "space": resolved(read(self.space)),
+            "space": resolve(read(self.space)),
             "data": self.data.model_dump(mode="json"),
             "train": self.recipe.model_dump(mode="json"),
             "objectives": [{**o.model_dump(mode="json"), "kind": o.kind_name} for o in self.objectives],

@@ -8,11 +8,12 @@ works the result is an interval.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable
 from typing import NamedTuple
 
 from archspec.source import Map, Seq
-from spaces.choices import Alternative, Constant, Node, Part, Product, Rounds, below
+from spaces.choices import Alternative, Code, Constant, Node, Part, Product, Rounds, below, product_of
 from spaces.dims import LIMIT
 from spaces.identity import identity
 from spaces.legality import Legality
@@ -102,18 +103,18 @@ class Counter:
     def _rows(self, node: Product, dims: Numbers) -> Cardinality:
         free = _product(self.count(part.node, dims) for part in node.free)
         if isinstance(node.template, Seq) and not _readable(node):
-            least = _product(Cardinality(max(1, self.count(part.node, dims).low - part.optional), None) for part in node.free)
-            free = Cardinality(least.low, free.high)
+            present = [max(1, self.count(part.node, dims).low - part.optional) for part in node.free]
+            free = Cardinality(math.prod(present), free.high)
         if not node.ties:
             return free
         if not self.legality.tabulated(node):
-            tied = _product(Cardinality(0, part.node.raw) for part in (*node.joint, *([node.rounds] if node.rounds else [])))
-            return _times(free, Cardinality(0, tied.high))
+            tied = product_of(part.node.raw for part in node.parts if part not in node.free)
+            return _times(free, Cardinality(0, tied))
         combinations: dict[Hashable, set[int]] = {}
         for cells, times in self.legality.rows(node, dims):
-            codes = [None] * node.size
+            codes: list[Code] = [None] * node.size
             for at, code in cells:
-                codes[at] = code  # type: ignore[call-overload]
+                codes[at] = code
             shown = tuple(identity(value(p.node, codes, p.offset, dims)) for p in node.joint if p.shown)
             combinations.setdefault(shown, set()).add(times)
         if node.rounds is None:
@@ -143,7 +144,7 @@ class Counter:
 
 def unlike(a: Node, b: Node) -> bool:
     """Whether no value of ``a`` equals one of ``b``, as far as is easily seen."""
-    if isinstance(b, Alternative) or isinstance(b, Range) and not isinstance(a, Alternative):
+    if isinstance(b, Alternative) or (isinstance(b, Range) and not isinstance(a, Alternative)):
         a, b = b, a
     if isinstance(a, Alternative):
         return all(unlike(option, b) for option in a.options)
@@ -170,7 +171,7 @@ def _unlike_range(a: Range, b: Node) -> bool:
         return not a.symbolic
     if isinstance(b.value, bool) or not isinstance(b.value, (int, float)):
         return True
-    return a.symbolic or a.of is None and a.nearest(b.value) is None
+    return a.symbolic or (a.of is None and a.nearest(b.value) is None)
 
 
 def _tree(node: Node) -> object:

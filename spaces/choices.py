@@ -8,8 +8,7 @@ the position of an option or the drawn number, None where the choice is not reac
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,9 +40,10 @@ class Alternative:
         reads: dims that decide what is legal inside; ``factors``, dims that decide what the value is.
     """
 
-    __slots__ = (
-        "default", "factors", "labels", "mark", "marks", "offsets", "options", "path", "positions", "raw", "reads", "size"
-    )  # fmt: skip
+    size: int
+    raw: int | None
+    reads: tuple[str, ...]
+    factors: tuple[str, ...]
 
     def __init__(
         self, options: list[Node], labels: list[Scalar], *, default: int = 0, path: str = "",
@@ -78,13 +78,19 @@ class Rounds:
 
     Attributes:
         times: how many rounds; a node of its own product, or a constant (a number or an expression over dims).
+        listed: the member lists the bodies (`repeat`); else it has one and overrides for the others (`loop`).
         most: the largest number of rounds; round ``r`` has its slots at ``r * body.size``.
     """
 
-    __slots__ = ("body", "factors", "most", "optional", "path", "raw", "reads", "size", "times")
+    size: int
+    raw: int | None
+    reads: tuple[str, ...]
+    factors: tuple[str, ...]
 
-    def __init__(self, body: Node, times: Node, most: int, path: str, reads: tuple[str, ...]) -> None:
-        self.body, self.times, self.most, self.path = body, times, most, path
+    def __init__(
+        self, body: Node, times: Node, most: int, *, path: str, reads: tuple[str, ...], listed: bool = True
+    ) -> None:
+        self.body, self.times, self.most, self.path, self.listed = body, times, most, path, listed
         self.size = most * body.size
         self.optional = may_be_absent(body)
         self.reads = _names([body.reads, reads])
@@ -104,13 +110,13 @@ class Product:
         binding: dims that the joint parts themselves read.
     """
 
-    __slots__ = (
-        "binding", "constraints", "deferred", "factors", "fixed", "free", "joint", "mark", "path", "parts", "raw", "reads", "rounds",
-        "size", "template",
-    )  # fmt: skip
+    size: int
+    raw: int | None
+    reads: tuple[str, ...]
+    factors: tuple[str, ...]
 
     def __init__(
-        self, template: Map | Seq, parts: list[tuple[str | int, Node]], constraints: list[Constraint] | None = None,
+        self, template: Map | Seq, parts: Sequence[tuple[Any, Node]], constraints: list[Constraint] | None = None,
         *, hidden: tuple[str, ...] = (), fixed: dict[str, Any] | None = None, path: str = "",
     ) -> None:  # fmt: skip
         self.template, self.path, self.mark, self.fixed = template, path, template.mark, fixed or {}
@@ -132,10 +138,7 @@ class Product:
         self.binding = _names(binding)
         self.reads = _names([self.binding, *(part.node.reads for part in self.parts)])
         self.factors = _names([part.node.factors for part in self.parts])
-        self.raw = math.prod(part.node.raw for part in self.parts) if self._finite() else None  # type: ignore[misc]
-
-    def _finite(self) -> bool:
-        return all(part.node.raw is not None for part in self.parts)
+        self.raw = product_of(part.node.raw for part in self.parts)
 
     @property
     def ties(self) -> bool:
@@ -205,14 +208,19 @@ def may_be_absent(node: Node) -> bool:
 
 
 def scalars(node: Node) -> Iterator[Any]:
-    """What may stand there, mappings and lists left out; for a range the range itself."""
-    if isinstance(node, Range):
-        yield node
-    elif isinstance(node, Alternative):
+    """As `leaves`, without mappings and lists."""
+    return (leaf for leaf in leaves(node) if not isinstance(leaf, (Map, Seq)))
+
+
+def leaves(node: Node) -> Iterator[Any]:
+    """What may stand there; for a range the range itself, for what varies inside its template."""
+    if isinstance(node, Alternative):
         for option in node.options:
-            yield from scalars(option)
-    elif isinstance(node, Constant) and not isinstance(node.value, (Map, Seq)):
+            yield from leaves(option)
+    elif isinstance(node, Constant):
         yield node.value
+    else:
+        yield node.template if isinstance(node, Product) else node
 
 
 @dataclass
@@ -262,7 +270,17 @@ def _names(groups: Any) -> tuple[str, ...]:
     return tuple(sorted({name for group in groups for name in group}))
 
 
-def _sum(counts: Iterator[int | None]) -> int | None:
+def product_of(counts: Iterable[int | None]) -> int | None:
+    """A product in which None stands for infinitely many, unless something has none."""
+    total: int | None = 1
+    for count in counts:
+        if count == 0:
+            return 0
+        total = None if total is None or count is None else total * count
+    return total
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
     total = 0
     for count in counts:
         if count is None:

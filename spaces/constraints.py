@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from archspec.errors import Mark, Problem
+from archspec.errors import Mark, Problem, did_you_mean
 from archspec.expressions import ExpressionError, Number, evaluate, names
 
 
@@ -37,7 +37,8 @@ class Constraint:
             if evaluate(self.text, {name: number(name, fields, dims) for name in names(self.text)}):
                 return None
         except ExpressionError as error:
-            return Problem(f"`{self.text}` cannot be told: {error}", None, self.path, self.mark)
+            hint = did_you_mean(error.unknown, {*fields, *dims, "width_in"}) if error.unknown else None
+            return Problem(f"`{self.text}` cannot be told: {error}", hint, self.path, self.mark)
         return self.refusal(fields, dims)
 
     def refusal(self, fields: Mapping[str, Any], dims: Mapping[str, Number]) -> Problem:
@@ -45,7 +46,9 @@ class Constraint:
         return Problem(f"`{self.text}` does not hold", f"here {shown}" if shown else None, self.path, self.mark)
 
 
-def number(name: str, fields: Mapping[str, Any], dims: Mapping[str, Number], busy: frozenset[str] = frozenset()) -> Number:
+def number(
+    name: str, fields: Mapping[str, Any], dims: Mapping[str, Number], busy: frozenset[str] = frozenset()
+) -> Number:
     """The number that a name means among fields, whose values may be expressions, and dims.
 
     Errors:

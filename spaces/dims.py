@@ -30,17 +30,17 @@ class Dims:
         self.names = frozenset(template)
         self.product = Product(template, list(nodes.items()), path="dims")
         self.texts = {name: texts(nodes[name]) if name in nodes else _text(template[name]) for name in template}
-        self.order = [part for key in self._sorted(nodes) for part in self.product.parts if part.key == key]
+        self.order = [part for key in self._sorted(template, nodes) for part in self.product.parts if part.key == key]
 
-    def _sorted(self, nodes: Mapping[str, Node]) -> list[str]:
+    def _sorted(self, template: Map, nodes: Mapping[str, Node]) -> list[str]:
         """Names of those that vary, each after those that its ``of`` reads."""
         reads = {name: bindings(node.factors, self.texts, ())[0] & nodes.keys() for name, node in nodes.items()}
         try:
             return list(TopologicalSorter(reads).static_order())
         except CycleError as error:
-            ring = error.args[1]
-            cause = f"a cycle: {' is a multiple of '.join(ring)}"
-            raise SpecError(Problem(cause, None, f"dims.{ring[0]}", self.product.template.where(ring[0]))) from None  # type: ignore[arg-type]
+            name = error.args[1][0]
+            mark = template.where(name)
+            raise SpecError(Problem(f"{name} is a multiple of itself", None, f"dims.{name}", mark)) from None
 
     def read_by(self, names: Collection[str]) -> list[Part]:
         """The varying dims that decide the values of some dims."""

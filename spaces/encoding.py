@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archspec.errors import Problem, SpecError
+from spaces.candidate import Candidate
 from spaces.choices import Code
 from spaces.ranges import Range
-from spaces.space import Candidate, Space
+from spaces.space import Space
 
 Vectors = NDArray[np.float64]
 
@@ -27,7 +28,9 @@ def encode(candidate: Candidate) -> Vectors:
 def encode_all(candidates: Sequence[Candidate]) -> Vectors:
     """The vectors of candidates, ``[candidates, slots]``."""
     assert candidates
-    return np.array([[math.nan if code is None else code for code in one.codes] for one in candidates], dtype=np.float64)
+    return np.array(
+        [[math.nan if code is None else code for code in one.codes] for one in candidates], dtype=np.float64
+    )
 
 
 def decode(space: Space, vector: Vectors) -> Candidate:

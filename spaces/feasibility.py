@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from archspec.errors import Problem, SpecError
+from archspec.errors import Mark, Problem, SpecError
 from spaces.choices import Alternative, Node, Product, Rounds, Slot, slots_of
 from spaces.legality import Legality
 from spaces.members import Numbers
@@ -40,9 +40,10 @@ class Refusals:
             shown.append(f"{count:,} refused: {problem.cause}" + (f" ({place})" if place else ""))
         return shown
 
-    def no_member(self, mark: object = None) -> SpecError:
+    def no_member(self, mark: Mark | None) -> SpecError:
         cause = f"the space has no member: {self.tried:,} candidates were tried"
-        return SpecError(Problem("\n  ".join([cause, *self.lines()]), None, "", mark))  # type: ignore[arg-type]
+        hint = next(iter(self.examples.values())).hint if len(self.examples) == 1 else None
+        return SpecError(Problem("\n  ".join([cause, *self.lines()]), hint, "", mark))
 
 
 def never_legal(legality: Legality, slots: Iterable[Slot]) -> list[Problem]:
@@ -51,18 +52,21 @@ def never_legal(legality: Legality, slots: Iterable[Slot]) -> list[Problem]:
     if members is None:
         return []
     met = _Met(legality)
+    deciding = legality.dims.read_by(legality.root.reads)
+    for part in legality.dims.order:
+        if part not in deciding:
+            met.visit(part.node, {})
     for codes, dims in members:
-        for part in legality.dims.order:
+        for part in deciding:
             met.cells(part.node, codes[part.offset : part.offset + part.node.size])
         met.visit(legality.root, dims)
     problems: dict[str, Problem] = {}
     dead: set[tuple[str, object]] = set()
-    deciding = {part.key for part in legality.dims.read_by(legality.root.reads)}
     for slot in slots:
         node = slot.node
-        if not isinstance(node, Alternative) or slot.path.startswith("dims.") and slot.path[5:].split(".")[0] not in deciding:
+        if not isinstance(node, Alternative) or id(node) in met.open:
             continue
-        if id(node) in met.open or any(slot.fold.startswith(f"{fold}.{label}.") for fold, label in dead):
+        if any(slot.fold.startswith(f"{fold}.{label}.") for fold, label in dead):
             continue
         for number, label in enumerate(node.labels):
             if (id(node), number) not in met.options:

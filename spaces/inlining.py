@@ -7,6 +7,7 @@ from typing import Any
 
 from archspec.errors import Problem, SpecError
 from archspec.source import Map, Seq
+from spaces.syntax import is_choice
 
 PLACEMENT = ("name", "from", "when")  # what a call says about its place and not about the block
 
@@ -48,7 +49,7 @@ class _Inliner:
         if isinstance(raw, str):
             return raw in self.blocks and raw not in seen and self.varies(self.blocks[raw], (*seen, raw))
         if isinstance(raw, Map):
-            return "choose" in raw or "range" in raw or any(self.varies(value, seen) for value in raw.values())
+            return is_choice(raw) or any(self.varies(value, seen) for value in raw.values())
         return isinstance(raw, Seq) and any(self.varies(value, seen) for value in raw)
 
     def visit(self, raw: Any, *, inside: bool) -> Any:

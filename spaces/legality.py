@@ -46,7 +46,9 @@ class Legality:
         key = (id(node), *(dims.get(name) for name in node.binding))
         known = self._rows.get(key)
         if known is None:
-            known = self._rows[key] = [row for codes in self._joint(node, dims) if (row := self._row(node, codes, dims))]
+            known = self._rows[key] = [
+                row for codes in self._joint(node, dims) if (row := self._row(node, codes, dims))
+            ]
         return known
 
     def _joint(self, node: Product, dims: Numbers) -> Iterator[list[Code]]:

@@ -9,6 +9,7 @@ from archspec.expressions import Number
 from archspec.source import Map, Seq
 from spaces.choices import Alternative, Code, Constant, Node, Product, Rounds
 from spaces.constraints import number
+from spaces.identity import identity
 from spaces.ranges import Range
 
 Numbers = Mapping[str, Number]
@@ -29,27 +30,30 @@ def value(node: Node, codes: Sequence[Code], at: int, dims: Numbers, memo: Memo 
         drawn = codes[at]
         assert drawn is not None
         return node.value(drawn, dims)
+    assert not isinstance(node, Rounds)
     if memo is None or node.raw is None or node.raw > MEMOISED:
-        return _value(node, codes, at, dims, memo)
+        return fresh(node, codes, at, dims, memo)
     key = (id(node), *codes[at : at + node.size], *(dims[name] for name in node.factors))
     found = memo.get(key)
     if found is None:
         if len(memo) >= KEPT:
             memo.clear()
-        found = memo[key] = _value(node, codes, at, dims, memo)
+        found = memo[key] = fresh(node, codes, at, dims, memo)
     return found
 
 
-def _value(node: Node, codes: Sequence[Code], at: int, dims: Numbers, memo: Memo | None) -> Any:
+def fresh(node: Alternative | Product, codes: Sequence[Code], at: int, dims: Numbers, memo: Memo | None) -> Any:
+    """As `value`, an object that no other member has; what it contains may be shared."""
     if isinstance(node, Alternative):
         chosen = codes[at]
         assert isinstance(chosen, int)
         return value(node.options[chosen], codes, at + node.offsets[chosen], dims, memo)
     assert isinstance(node, Product)
-    built = {}
+    built: dict[str | int, Any] = {}
     for part in node.parts:
         if isinstance(part.node, Rounds):
-            built[part.key] = bodies(part.node, rounds(node, codes, at, dims), codes, at + part.offset, dims, memo)
+            items = bodies(part.node, rounds(node, codes, at, dims), codes, at + part.offset, dims, memo)
+            built |= {part.key: items} if part.node.listed else overridden(items)
         elif part.shown:
             built[part.key] = value(part.node, codes, at + part.offset, dims, memo)
     return assemble(node, built)
@@ -73,7 +77,7 @@ def assemble(node: Product, built: Mapping[str | int, Any]) -> Map | Seq:
         items.extend(template)
         items.value_marks = template.value_marks
         for key, item in built.items():
-            items[key] = item  # type: ignore[call-overload]
+            items[key] = item  # type: ignore[index]
         return items
     items.value_marks = []
     for key, item in enumerate(template):
@@ -89,6 +93,14 @@ def bodies(node: Rounds, times: int, codes: Sequence[Code], at: int, dims: Numbe
     if node.optional:
         items = [item for item in items if item != "absent"]
     return Seq(items, path=node.path)
+
+
+def overridden(items: Seq) -> dict[str | int, Any]:
+    """The fields of a loop with these bodies: the first, and by number those that differ from it."""
+    first = items[0] if items else "absent"
+    same = identity(first)
+    others = Map({str(turn): item for turn, item in enumerate(items) if identity(item) != same}, items.mark, items.path)
+    return {"times": len(items), "body": first, "overrides": others}
 
 
 def rounds(node: Product, codes: Sequence[Code], at: int, dims: Numbers) -> int:

@@ -29,8 +29,6 @@ class Range:
         count: how many numbers there are, None for a continuum.
     """
 
-    __slots__ = ("_grid", "count", "default", "high", "log", "low", "mark", "of", "path", "size", "step", "symbolic", "whole")
-
     def __init__(
         self, low: Number, high: Number, *, step: Number | None = None, log: bool = False, of: str | None = None,
         symbolic: bool = False, default: Number | None = None, path: str = "", mark: Mark | None = None,
@@ -102,7 +100,7 @@ class Range:
 
 def whole_of_log(portion: float, low: int, high: int) -> int:
     """The whole number at a portion (0 to 1) of the way from ``low`` to ``high`` in the logarithm."""
-    number = round((low - 0.5) * ((high + 0.5) / (low - 0.5)) ** portion)
+    number = round((low - 0.5) * math.pow((high + 0.5) / (low - 0.5), portion))
     return min(max(number, low), high)
 
 

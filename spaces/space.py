@@ -12,21 +12,23 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from archspec.errors import Mark, Problem, SpecError, did_you_mean
 from archspec.resolve import resolve
 from archspec.source import Map, Seq, read
 from archspec.spec import Spec, from_tree, header
+from spaces.candidate import Candidate
 from spaces.cardinality import Cardinality, Counter
-from spaces.choices import Alternative, Code, Node, Product, Rounds, Slot, slots_of
+from spaces.choices import Code, Slot, slots_of
 from spaces.deferred import broken, deferred_in
 from spaces.feasibility import Refusals, never_legal
 from spaces.identity import identity
 from spaces.inlining import inline_blocks
 from spaces.legality import Legality
-from spaces.members import Memo, rounds, value
+from spaces.members import Memo, fresh
 from spaces.parsing import Parser
+from spaces.picking import Pick, Trial, check_reached, given, suggested, walk
 from spaces.ranges import Range
 from spaces.sampling import Sampler, Unlucky
 
@@ -35,61 +37,6 @@ if TYPE_CHECKING:
 
 LIBRARY = Path(__file__).parent / "library"
 TRIES = 1000
-
-Pick = Callable[[int], Code]  # slot number to code
-
-
-class Trial(Protocol):
-    """What suggests values, as Optuna's trials do."""
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
-
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float: ...
-
-
-class Candidate:
-    """One member of a space.
-
-    Attributes:
-        codes: option numbers and drawn numbers by slot, None for choices that are not reached.
-    """
-
-    def __init__(self, space: Space, codes: tuple[Code, ...]) -> None:
-        self.space, self.codes = space, codes
-
-    @cached_property
-    def values(self) -> dict[str, Any]:
-        """What was chosen, by path, for the choices that are reached; an option is its label."""
-        return {
-            slot.path: slot.node.labels[int(code)] if isinstance(slot.node, Alternative) else code
-            for slot, code in zip(self.space.slots, self.codes, strict=True)
-            if code is not None
-        }
-
-    @cached_property
-    def tree(self) -> Map:
-        """The spec, without choices. It shares parts with other candidates and must not be changed."""
-        return self.space.tree_of(self.codes)
-
-    @cached_property
-    def spec(self) -> Spec:
-        """The elaborated spec.
-
-        Errors:
-            SpecError: the language refuses it.
-        """
-        return self.space.elaborate(self.tree)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Candidate) and self.space is other.space and self.codes == other.codes
-
-    def __hash__(self) -> int:
-        return hash(self.codes)
-
-    def __repr__(self) -> str:
-        return f"Candidate({self.values})"
 
 
 class Space:
@@ -116,6 +63,7 @@ class Space:
         self.deferred = deferred_in(self.root)
         self.refusals = Refusals()
         self._memo: Memo = {}
+        self._dims: dict[tuple[Code, ...], Map] = {}
         if self.legality.members_of_dims == []:
             raise self._tally().no_member(self.mark)
         if problems := never_legal(self.legality, self.slots):
@@ -171,19 +119,7 @@ class Space:
         Errors:
             SpecError: a constraint between its choices is broken.
         """
-
-        def pick(number: int) -> Code:
-            slot = self.slots[number]
-            node = slot.node
-            if isinstance(node, Alternative):
-                return node.position(trial.suggest_categorical(slot.path, node.labels))
-            if node.whole:
-                found: float = trial.suggest_int(slot.path, int(node.low), int(node.high), step=int(node.step or 1), log=node.log)
-            else:
-                found = trial.suggest_float(slot.path, node.low, node.high, step=node.step, log=node.log)
-            return node.nearest(found)
-
-        return self.walk(pick)
+        return self.walk(suggested(self.slots, trial))
 
     def candidate(self, values: Mapping[str, Any]) -> Candidate:
         """The candidate of values by path, as `Candidate.values` gives them.
@@ -191,21 +127,8 @@ class Space:
         Errors:
             SpecError: a value is missing, unknown, not among the options, or breaks a constraint.
         """
-        asked: set[str] = set()
-
-        def pick(number: int) -> Code:
-            slot = self.slots[number]
-            asked.add(slot.path)
-            if slot.path not in values:
-                raise SpecError(Problem("no value is given for this choice", _domain(slot.node), slot.path, slot.node.mark))
-            return self.code(slot, values[slot.path])
-
-        result = self.walk(pick)
-        for path in values:
-            if path not in asked:
-                known = [slot.path for slot in self.slots]
-                cause = "this choice is not reached by the others" if path in known else "no choice has this path"
-                raise SpecError(Problem(cause, did_you_mean(path, known) if path not in known else None, path))
+        result = self.walk(given(self.slots, values))
+        check_reached(self.slots, result.codes, values)
         return result
 
     def default(self) -> Candidate:
@@ -216,56 +139,22 @@ class Space:
         """
         return self.walk(lambda number: self.slots[number].node.default)
 
-    def code(self, slot: Slot, given: Any) -> Code:
-        node = slot.node
-        if isinstance(node, Alternative):
-            code: Code = node.position(given)
-        else:
-            numeric = isinstance(given, (int, float)) and not isinstance(given, bool)
-            code = node.nearest(given) if numeric else None
-        if code is None:
-            raise SpecError(Problem(f"{given!r} cannot be chosen here", _domain(node), slot.path, node.mark))
-        return code
-
     def walk(self, pick: Pick) -> Candidate:
-        """The candidate whose reached choices are picked one by one, dims first.
+        """The candidate whose reached choices are picked one by one.
 
         Errors:
-            SpecError: a constraint is broken.
+            SpecError: a constraint between its choices is broken.
         """
-        codes: list[Code] = [None] * len(self.slots)
-
-        def visit(node: Node, at: int, dims: Mapping[str, Any]) -> None:
-            if isinstance(node, Range):
-                codes[at] = pick(at)
-            elif isinstance(node, Alternative):
-                codes[at] = chosen = pick(at)
-                assert isinstance(chosen, int)
-                visit(node.options[chosen], at + node.offsets[chosen], dims)
-            elif isinstance(node, Product):
-                for part in (*node.joint, *node.free):
-                    visit(part.node, at + part.offset, dims)
-                problem = self.legality.broken(node, codes[at : at + node.size], 0, dims) if node.constraints else None
-                if problem is not None:
-                    raise SpecError(problem)
-                if node.rounds is not None:
-                    inner = node.rounds.node
-                    assert isinstance(inner, Rounds)
-                    for turn in range(rounds(node, codes, at, dims)):
-                        visit(inner.body, at + node.rounds.offset + turn * inner.body.size, dims)
-
-        for part in self.dims.order:
-            visit(part.node, part.offset, {})
-        dims = self.sampler.numbers(tuple(codes[: self.sampler.start]))
-        visit(self.root, self.sampler.start, dims)
-        return Candidate(self, tuple(codes))
+        return Candidate(self, walk(self.sampler, pick))
 
     def tree_of(self, codes: tuple[Code, ...]) -> Map:
         """The spec that codes stand for."""
         own = codes[: self.sampler.start]
-        tree: Map = value(self.root, codes, self.sampler.start, self.sampler.numbers(own), self._memo)
-        if self.dims.order:
-            tree["dims"] = self.dims.tree(own)
+        tree: Map = fresh(self.root, codes, self.sampler.start, self.sampler.numbers(own), self._memo)
+        if own:
+            if own not in self._dims:
+                self._dims[own] = self.dims.tree(own)
+            tree["dims"] = self._dims[own]
         return tree
 
     def cardinality(self) -> Cardinality:
@@ -341,7 +230,9 @@ def library_file(path: str | os.PathLike[str]) -> Path:
     if str(path) in library():
         return LIBRARY / f"{path}.yaml"
     hint = did_you_mean(str(path), library())
-    raise SpecError(Problem(f"no file and no space of the library is called {str(path)!r}", hint, mark=Mark(str(path), 1, 1)))
+    raise SpecError(
+        Problem(f"no file and no space of the library is called {str(path)!r}", hint, mark=Mark(str(path), 1, 1))
+    )
 
 
 def _marked(value: Any) -> Any:
@@ -349,9 +240,3 @@ def _marked(value: Any) -> Any:
     if isinstance(value, Mapping):
         return Map({key: _marked(inner) for key, inner in value.items()})
     return Seq([_marked(inner) for inner in value]) if isinstance(value, (list, tuple)) else value
-
-
-def _domain(node: Range | Alternative) -> str | None:
-    if isinstance(node, Range):
-        return f"a number from {node.low} to {node.high}" + (f" in steps of {node.step}" if node.step else "")
-    return f"there are {', '.join(str(label) for label in node.labels)}"

@@ -85,17 +85,22 @@ class VectorSampler:
 
     def numbers(self, node: Range, generator: np.random.Generator, count: int) -> Vectors:
         """Drawn numbers of a range."""
+        drawn: Vectors
         if node.log:
             low, high = (node.low - 0.5, node.high + 0.5) if node.whole else (node.low, node.high)
             drawn = low * (high / low) ** generator.random(count)
-            return np.clip(np.rint(drawn) if node.whole else drawn, node.low, node.high)
-        if node.count is None:
-            return np.clip(generator.uniform(node.low, node.high, count), node.low, node.high)
-        if node.whole:
-            return float(node.low) + generator.integers(node.count, size=count) * float(node.step or 1)
-        if id(node) not in self._grids:
-            self._grids[id(node)] = np.array(list(node.numbers()))
-        return self._grids[id(node)][integers(generator, node.count, count)]
+            drawn = np.rint(drawn) if node.whole else drawn
+        elif node.count is None:
+            drawn = generator.uniform(node.low, node.high, count)
+        elif node.whole:
+            drawn = np.asarray(node.low + generator.integers(node.count, size=count) * float(node.step or 1))
+        else:
+            if id(node) not in self._grids:
+                self._grids[id(node)] = np.array(list(node.numbers()))
+            drawn = self._grids[id(node)][integers(generator, node.count, count)]
+        if node.count is not None and not node.log:
+            return drawn
+        return np.asarray(np.clip(drawn, float(node.low), float(node.high)), dtype=np.float64)
 
 
 class _Chunk:
@@ -179,4 +184,4 @@ def integers(generator: np.random.Generator, below: int, count: int) -> Indices:
     """``count`` whole numbers from 0 to ``below - 1``."""
     if below == 1:
         return np.zeros(count, dtype=np.intp)
-    return generator.integers(below, size=count, dtype=np.int32 if below < 2**31 else np.int64)  # type: ignore[return-value]
+    return generator.integers(below, size=count, dtype=np.int32 if below < 2**31 else np.int64)

@@ -37,20 +37,27 @@ class Rounds(Kind):
         for number, (container, key) in enumerate(places):
             if number:
                 streams = (self._history(at, mains, number, len(places)), *streams[1:])
+            given = streams
             if at.has("router"):
-                at.keep(f"router.{number}", at.body_in(at.raws, "router", "router", at.rounds_scope(number, len(places)), streams[:1], ()))
-            found = known.get((id(container), key, streams))
+                scope = at.rounds_scope(number, len(places))
+                router = at.body_in(at.raws, "router", "router", scope, streams[:1], ())
+                at.keep(f"router.{number}", router)
+                given = (router.output, *streams[1:])
+            found = known.get((id(container), key, given))
             if found is None:
                 scope = at.rounds_scope(number, len(places))
                 before = at.layers
-                graph = at.body_in(container, key, "body", scope, streams, names)
+                graph = at.body_in(container, key, "body", scope, given, names)
                 if not scope.touched:
-                    known[id(container), key, streams] = (graph, at.layers - before)
+                    known[id(container), key, given] = (graph, at.layers - before)
             else:
                 graph, layers = found
                 at.layers += layers
             at.keep(f"rounds.{number}", graph)
-            if len(graph.types) == 1:
+            if given is not streams:
+                if (graph.output.width, graph.output.spans) != (streams[0].width, given[0].spans) or len(graph.types) > 1:
+                    raise Refused("body", f"gives {graph.output}; routed tokens must come back as {given[0]}")
+            elif len(graph.types) == 1:
                 streams = (graph.output, *streams[1:])
             else:
                 missing = [name for name in graph.outputs if name not in names]
@@ -58,16 +65,14 @@ class Rounds(Kind):
                     raise Refused("body", f"the output {missing[0]!r} feeds no input of the next round",
                                   f"call the outputs {', '.join(names)}")  # fmt: skip
                 streams = tuple(graph.types.get(name, old) for name, old in zip(names, streams, strict=True))
-            outputs = ports(graph.types)
-            mains.append(graph.output)
-            taps[str(number)] = graph.output
+            outputs = {"": streams[0]} if given is not streams else ports(graph.types)
+            mains.append(outputs[""])
+            taps[str(number)] = outputs[""]
         if len(set(taps.values())) == 1 and taps:
             last = next(iter(taps.values()))
             if len(last.spans) == 1:
                 stack = Span(last.spans[0].name, (Axis("round", len(taps)), *last.axes))
                 taps["each"] = last.on(stack)
-        if at.has("history") and at.raw("history") != "last":
-            self._history(at, mains, len(places), len(places), field="history_out")
         return {**taps, **outputs}
 
     def _places(self, at: Place) -> list[tuple[Map | Seq, Any]]:
@@ -78,7 +83,7 @@ class Rounds(Kind):
         """The body of each round."""
         return [body for key, body in node.bodies.items() if key.startswith("rounds.")]
 
-    def _history(self, at: Place, mains: list[Stream], number: int, times: int, field: str = "history") -> Stream:
+    def _history(self, at: Place, mains: list[Stream], number: int, times: int) -> Stream:
         raw = at.raw("history")
         if raw is None or raw == "last":
             return mains[-1]
@@ -86,7 +91,7 @@ class Rounds(Kind):
             if stream != mains[0]:
                 raise Refused("history", f"mixes outputs of one type, not {mains[0]} and {stream}")
         graph = at.body_in(at.raws, "history", "history", at.rounds_scope(number, times), tuple(mains), ())
-        at.keep(f"{field}.{number}", graph)
+        at.keep(f"history.{number}", graph)
         return graph.output
 
     def _counted(self, at: Place) -> list[tuple[Map | Seq, Any]]:

@@ -175,3 +175,36 @@ class Gather(Weighted, kind="gather"):
             at.slot("norm_after", joined.wide(self.width))
         at.own({"weight": Matrix(block, self.width, self.bias)})
         return joined.wide(self.width)
+
+
+class Regroup(Kind, kind="regroup"):
+    """Makes each block of neighbouring tokens an axis of its own: the pixels of a patch.
+
+    Tokens on [row, column] become tokens on [row, column, pixel], ``size`` × ``size`` pixels for each of fewer places.
+    """
+
+    size: Width
+    axis: str = Field("pixel", description="name of the new axis")
+
+    def output(self, x: Stream) -> Stream:
+        if len(x.spans) != 1 or not x.axes:
+            raise Refused("", f"regroups tokens of a grid, not {x}")
+        axes = []
+        for axis in x.axes:
+            if not isinstance(axis.size, int) or axis.size % self.size:
+                raise Refused("size", f"{axis} does not divide into blocks of {self.size}",
+                              divisors(axis.size) if isinstance(axis.size, int) else None)  # fmt: skip
+            axes.append(Axis(axis.name, axis.size // self.size))
+        block = Axis(self.axis, self.size ** len(x.axes))
+        return x.on(Span(x.spans[0].name, (*axes, block)))
+
+
+class Rename(Kind, kind="rename"):
+    """Gives the tokens' only span another name, so that it can be joined with one of the same name."""
+
+    span: str
+
+    def output(self, x: Stream) -> Stream:
+        if len(x.spans) != 1:
+            raise Refused("", f"renames one span, not those of {x}")
+        return x.on(Span(self.span, x.axes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from archspec.kinds import rounds as kinds
 from compiler.build import Make, call, main, project, weight
 from compiler.modules.combinator import named
+from compiler.modules.route import ExpertChoice, scatter
 from compiler.registry import builds
 from compiler.tokens import Tokens
 
@@ -36,7 +38,9 @@ class Rounds(nn.Module):
         for place in dict.fromkeys(self.places[1:]):
             tie(self._modules[place], self._modules[self.places[0]], self.shared)
         self.history = nn.ModuleDict({slot.replace(".", "_"): make.body(slot)
-                                      for prefix in ("history", "history_out") for slot in make.slots(prefix)})  # fmt: skip
+                                      for slot in make.slots("history")})  # fmt: skip
+
+        self.routers = nn.ModuleDict({slot.split(".")[1]: make.body(slot) for slot in make.slots("router")})
 
     def _shared(self, spec: kinds.Rounds) -> list[str] | None:
         if isinstance(spec, kinds.Loop):
@@ -49,12 +53,21 @@ class Rounds(nn.Module):
         mains = [inputs[0]]
         outputs: dict[str, Tokens] = dict(zip(names, inputs, strict=True))
         taps: dict[str, Tokens] = {}
+        whole = inputs[0].features
+        active: Tokens = inputs[0]
+        places: Tensor | None = None
         for number, place in enumerate(self.places):
             key = f"history_{number}"
             if key in self.history:
                 streams[0] = main(self.history[key], *mains, outer=outer)
             block = self._modules[place]
             assert block is not None
+            if self.routers:
+                active, places, streams[0] = self.routed(number, block, active, places, streams[0], whole, outer)
+                mains.append(streams[0])
+                taps[str(number)] = streams[0]
+                outputs = {"": streams[0]}
+                continue
             outputs = call(block, *streams, outer=outer)
             if len(outputs) == 1:
                 streams[0] = next(iter(outputs.values()))
@@ -63,13 +76,25 @@ class Rounds(nn.Module):
             mains.append(next(iter(outputs.values())))
             taps[str(number)] = mains[-1]
         result = named(outputs)
-        key = f"history_out_{len(self.places)}"
-        if key in self.history:
-            result[""] = main(self.history[key], *mains, outer=outer)
         if "each" in node.reads:
             together = torch.cat([out.features for out in mains[1:]], dim=1)
             taps["each"] = Tokens(together, node.outputs["each"])
         return {**{port: tap for port, tap in taps.items() if port in node.reads}, **result}
+
+
+    def routed(
+        self, number: int, block: nn.Module, active: Tokens, places: Tensor | None, stream: Tokens, whole: Tensor, outer: Outer
+    ) -> tuple[Tokens, Tensor | None, Tokens]:  # fmt: skip
+        """One round on the tokens that go on, chosen among those of the round before; the others stay as they are."""
+        take = self.routers[str(number)]
+        assert isinstance(take, ExpertChoice)
+        inside, chosen, weights = take.select(active, whole)
+        out = main(block, inside, outer=outer).features
+        if chosen is None or weights is None:
+            return replace(active, features=out), places, stream.give(out, stream.stream)
+        out = inside.features + weights * (out - inside.features)
+        places = chosen if places is None else places.gather(1, chosen)
+        return replace(inside, features=out), places, stream.give(scatter(stream.features, places, out), stream.stream)
 
 
 def tie(module: Any, source: Any, names: list[str] | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -140,3 +141,24 @@ class Gather(nn.Module):
             joined = main(self.norm, joined, outer={})
         out = Tokens(project(self.linear, joined.features, joined), self.out)
         return out if self.norm_after is None else main(self.norm_after, out, outer={})
+
+
+@builds(kinds.Regroup)
+class Regroup(nn.Module):
+    def __init__(self, spec: kinds.Regroup, make: Make) -> None:
+        super().__init__()
+        self.size, self.out = spec.size, make.node.output
+        self.sizes = [int(axis.size) for axis in make.stream.axes]
+
+    def forward(self, x: Tokens) -> Tokens:
+        return Tokens(blocks(x.features, self.sizes, self.size).flatten(1, 2), self.out)
+
+
+@builds(kinds.Rename)
+class Rename(nn.Module):
+    def __init__(self, spec: kinds.Rename, make: Make) -> None:
+        super().__init__()
+        self.out = make.node.output
+
+    def forward(self, x: Tokens) -> Tokens:
+        return replace(x, stream=self.out)

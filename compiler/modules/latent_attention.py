@@ -1,0 +1,71 @@
+"""Latent attention (schema in archspec.kinds.latent_attention)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archspec.kinds import latent_attention as kinds
+from compiler.build import Make, main, project
+from compiler.registry import Leaf, builds
+from compiler.tokens import Tokens
+
+
+@builds(kinds.LatentAttention)
+class LatentAttention(nn.Module):
+    def __init__(self, spec: kinds.LatentAttention, make: Make) -> None:
+        super().__init__()
+        self.spec_ = spec
+        if spec.query_rank:
+            self.query_down, self.query_up = make.linear("query_down"), make.linear("query_up")
+            self.query_norm = make.body("query_norm")
+        else:
+            self.query = make.linear("query")
+        self.kv_down, self.kv_up, self.out = make.linear("kv_down"), make.linear("kv_up"), make.linear("out")
+        self.kv_norm = make.body("kv_norm")
+        self.position = make.body("position")
+        self.attend = LatentAttend(spec, causal=make.stream.causal)
+
+    def forward(self, x: Tokens, outer: Mapping[str, Tokens]) -> Tensor:
+        spec = self.spec_
+        if spec.query_rank:
+            latent = x.give(project(self.query_down, x.features, x), x.stream.wide(spec.query_rank))
+            q = project(self.query_up, main(self.query_norm, latent, outer=outer).features, x)
+        else:
+            q = project(self.query, x.features, x)
+        q = q.unflatten(-1, (spec.heads, -1))
+        latent_kv, turned = project(self.kv_down, x.features, x).split((spec.kv_rank, spec.rope_width), dim=-1)
+        normed = main(self.kv_norm, x.give(latent_kv, x.stream.wide(spec.kv_rank)), outer=outer).features
+        kv = project(self.kv_up, normed, x).unflatten(-1, (spec.heads, -1))
+        q_plain, q_turned = q.split((spec.nope_width, spec.rope_width), dim=-1)
+        k_plain, v = kv.split((spec.nope_width, spec.value_width), dim=-1)
+        q_turned, k_turned = self.position(q_turned, turned[:, :, None], x.coordinates, x.coordinates)
+        q = torch.cat((q_plain, q_turned), dim=-1)
+        k = torch.cat((k_plain, k_turned.expand(-1, -1, spec.heads, -1)), dim=-1)
+        return project(self.out, self.attend(q, k, v, x.coordinates, x.valid), x)
+
+
+class LatentAttend(Leaf):
+    """Attention over ``[batch, tokens, heads, width]`` whose values may have another width."""
+
+    def __init__(self, spec: kinds.LatentAttention, *, causal: bool) -> None:
+        super().__init__()
+        self.scale = spec.scale or 1 / math.sqrt(spec.nope_width + spec.rope_width)
+        self.causal, self.dropout = causal, spec.dropout
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, place: Tensor | None, valid: Tensor | None) -> Tensor:
+        mask = None
+        if place is not None or valid is not None:
+            at = torch.arange(q.shape[1], device=q.device)[None] if place is None else place
+            mask = at[:, None, :, None] >= at[:, None, None, :] if self.causal else None
+            if valid is not None:
+                mask = valid[:, None, None] if mask is None else mask & valid[:, None, None]
+        y = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, scale=self.scale,
+            dropout_p=self.dropout if self.training else 0.0, is_causal=self.causal and mask is None,
+        )  # fmt: skip
+        return y.transpose(1, 2).flatten(2)

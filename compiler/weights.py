@@ -1,0 +1,203 @@
+"""Saving and loading: a folder of ``spec.yaml`` (the canonical form) and ``weights.safetensors``.
+
+Tensors that are one in the model are stored once, under the first of their names; ``ties`` in the file's metadata maps
+the other names to it. Tables that follow from the spec are not stored. Files are written beside their place and moved
+over it when they are whole, so that a process that dies, or a full disk, leaves the older ones as they were.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, fx, nn
+
+from archspec.errors import Problem, SpecError, either
+from archspec.spec import load as load_spec
+from compiler.initialise import materialise
+from compiler.model import compile
+
+SPEC, WEIGHTS = "spec.yaml", "weights.safetensors"
+
+
+def save(model: fx.GraphModule, folder: str | os.PathLike[str]) -> None:
+    """Writes a compiled model into a folder, which is made if it is missing.
+
+    Errors:
+        SpecError: the folder cannot be written, the disk is full, or the model has no weights (the meta device).
+    """
+    place = Path(folder)
+    tensors, ties = _unique(model)
+    bare = next((name for name, tensor in tensors.items() if tensor.is_meta), None)
+    if bare is not None:
+        _refuse(f"{bare} has no values: the model is on the meta device", "compile it on a device before saving", place)
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {"format": "pt", "ties": json.dumps(ties)}
+    spec: Any = model.spec
+    beside = {name: place / f".{name}.{os.getpid()}" for name in (WEIGHTS, SPEC)}
+    with ExitStack() as leftovers:
+        for path in beside.values():
+            leftovers.callback(_remove, path)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            save_file(held, beside[WEIGHTS], metadata)
+            beside[SPEC].write_text(text(spec.canonical()), encoding="utf-8")
+            for path in beside.values():
+                _flush(path)
+            for name, path in beside.items():
+                path.replace(place / name)
+            _flush(place)
+        except (OSError, SafetensorError) as error:
+            _refuse(f"cannot be written: {_reason(error)}", "make room, or name another folder", place)
+
+
+def load(
+    folder: str | os.PathLike[str], *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> fx.GraphModule:
+    """Reads a model that `save` wrote.
+
+    Args:
+        dtype: of the weights; as they are stored by default.
+
+    Errors:
+        SpecError: a file is missing or damaged, or its tensors are not those that the spec describes, each by name.
+    """
+    place = Path(folder)
+    if not place.is_dir():
+        _refuse("there is no such folder", "name a folder that compiler.save wrote", place)
+    spec = load_spec(place / SPEC)
+    model = compile(spec, device="meta")
+    groups = _groups(model)
+    stored = _read(place / WEIGHTS, model, groups, device)
+    owners = [
+        (module, name, old) for module in model.modules() for name, old in module._parameters.items() if old is not None
+    ]
+    for module, name, _ in owners:
+        module._parameters[name] = None  # what is left to make are the tables
+    materialise(model, spec.init, device=device, dtype=dtype or torch.float32, seed=0, layers=1)
+    made: dict[int, nn.Parameter] = {}
+    values = {id(tensor): stored[names[0]] for names, tensor in groups}
+    for module, name, old in owners:
+        if id(old) not in made:
+            value = values[id(old)]
+            value = value.to(dtype) if dtype is not None and value.is_floating_point() else value
+            made[id(old)] = nn.Parameter(value, requires_grad=old.requires_grad)
+        module._parameters[name] = made[id(old)]
+    for names, tensor in groups:
+        if id(tensor) not in made:
+            buffer = model.get_buffer(names[0])
+            buffer.copy_(stored[names[0]])
+    return model
+
+
+def text(canonical: dict[str, Any]) -> str:
+    """A canonical form as YAML that `archspec.source` reads back as it was."""
+    return yaml.dump(canonical, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes words that YAML 1.2 reads as numbers, and writes equal parts in full."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|0[ox].*$"),
+    list("-+.0123456789"),
+)
+
+
+def _groups(model: nn.Module) -> list[tuple[list[str], Tensor]]:
+    """The tensors that a model stores, each once, with all of its names."""
+    found: dict[int, tuple[list[str], Tensor]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        found.setdefault(id(tensor), ([], tensor))[0].append(name)
+    return list(found.values())
+
+
+def _unique(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    groups = _groups(model)
+    ties = {name: names[0] for names, _ in groups for name in names[1:]}
+    return {names[0]: tensor for names, tensor in groups}, ties
+
+
+def _read(
+    path: Path, model: nn.Module, groups: list[tuple[list[str], Tensor]], device: str | torch.device
+) -> dict[str, Tensor]:
+    """The stored tensors by the first name that each has in the model; refused unless they are exactly the model's."""
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            names = set(file.keys())
+            ties: dict[str, str] = json.loads((file.metadata() or {}).get("ties", "{}"))
+            where = {name: name for name in names} | {name: kept for name, kept in ties.items() if kept in names}
+            wrong = list(_differences(where, {n: file.get_slice(n).get_shape() for n in names}, groups))
+            if wrong:
+                raise SpecError(*(Problem(cause, hint, str(path)) for cause, hint in wrong))
+            return {own[0]: file.get_tensor(next(where[n] for n in own if n in where)) for own, _ in groups}
+    except FileNotFoundError:
+        _refuse("there is no such file", "name a folder that compiler.save wrote", path)
+    except (OSError, SafetensorError, ValueError) as error:
+        if isinstance(error, SpecError):
+            raise
+        _refuse(f"cannot be read: {_reason(error)}", "the file is damaged; save it again", path)
+
+
+def _differences(
+    where: dict[str, str], shapes: dict[str, list[int]], groups: list[tuple[list[str], Tensor]]
+) -> Iterator[tuple[str, str | None]]:
+    """What is missing, too much, of another shape, or tied in only one of model and file: causes and hints."""
+    own = {name for names, _ in groups for name in names}
+    missing = [names[0] for names, _ in groups if not any(name in where for name in names)]
+    extra = sorted(name for name in shapes if name not in own)
+    for word, names in (("has no", missing), ("has besides", extra)):
+        if names:
+            yield f"the file {word} {_few(names)}", "spec.yaml describes another model than the one that was saved"
+    for names, tensor in groups:
+        kept = list(dict.fromkeys(where[name] for name in names if name in where))
+        if len(kept) > 1:
+            yield f"{_few(names)} are one tensor in the spec and {len(kept)} in the file", None
+        for name in kept[:1]:
+            if shapes[name] != list(tensor.shape):
+                yield f"{names[0]} is {_shape(shapes[name])} in the file and {_shape(tensor.shape)} in the spec", None
+
+
+def _few(names: list[str]) -> str:
+    shown = either(names).replace(" or ", " and ")
+    return f"{shown} ({len(names)} tensors)" if len(names) > 9 else shown
+
+
+def _shape(sizes: Any) -> str:
+    return " × ".join(map(str, sizes)) or "a number"
+
+
+def _flush(path: Path) -> None:
+    """Has the disk keep a file, or the names in a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+
+
+def _refuse(cause: str, hint: str, place: Path) -> NoReturn:
+    raise SpecError(Problem(cause, hint, str(place))) from None

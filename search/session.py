@@ -1,0 +1,199 @@
+"""An open study: ask for a candidate, train it, tell what came of it.
+
+::
+
+    with closing(OpenStudy(load("demo.yaml"), Path("runs/demo"))) as study:
+        while isinstance(asked := study.ask(), Asked):
+            study.tell(asked, [loss_of(asked.proposal.spec)])
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+from archspec.errors import Problem, SpecError
+from archspec.kinds.interface import Interface
+from search.cost.price import price
+from search.data.batches import DataSet
+from search.durable import NotSaved
+from search.evaluate import evaluate
+from search.proposals import Exhausted, Proposal, Proposer, refusals
+from search.storage import ABANDONED, DATABASE, Record, Running, compare, counted
+from search.study import Study, differences
+from search.train import Progress, TrainingFailed
+from spaces.space import load as load_space
+
+
+class Asked(NamedTuple):
+    """A candidate, and its trial on record."""
+
+    trial: Running
+    proposal: Proposal
+
+
+class OpenStudy:
+    """A study that is being run: ask for a candidate, tell what came of it.
+
+    Args:
+        folder: of its results.
+
+    Errors:
+        SpecError: the space, the data or the storage cannot be opened, or the study changed against its storage.
+    """
+
+    def __init__(self, study: Study, folder: Path) -> None:
+        self.study, self.folder = study, folder
+        self.space = load_space(study.space)
+        self._opened: list[tuple[Interface, DataSet]] = []
+        data = self.data(self.space.sample(Random(0)).spec.interface)
+        fingerprint = data.fingerprint
+        with _placed(study):
+            data.batch(0, seed=0, size=1, length=study.recipe.length)  # refuses a wrong length
+        self.record = Record(study.storage, study.name, [objective.direction for objective in study.objectives], folder)
+        try:
+            identity = {**study.identity(), "data.content": fingerprint}
+            changed = compare(self.record, identity, differences)
+            if changed:
+                raise _changed(study, folder, changed)
+            columns = [{"name": o.name, "unit": o.unit, "direction": o.direction} for o in study.objectives]
+            self.record.remember("objectives", columns)
+        except BaseException:
+            self.record.close()
+            raise
+        self.proposer = Proposer(study, self.space, self.record, fingerprint, prices)
+
+    def close(self) -> None:
+        """Gives up the study; trials of this process that run become stale."""
+        self.record.close()
+
+    def data(self, interface: Interface) -> DataSet:
+        """The study's data for an interface; read once."""
+        for known, data in self._opened:
+            if known == interface:
+                return data
+        with _placed(self.study):
+            data = self.study.data.open(interface)
+        self._opened.append((interface, data))
+        return data
+
+    def ask(self) -> Asked | Exhausted | None:
+        """The next candidate, put on record as a running trial; None when the study's trials are spent.
+
+        Errors:
+            SpecError: the study has no trial yet, and no candidate keeps its constraints.
+        """
+        with self.record.alone():
+            self._settle()
+            trials = counted(self.record.trials())
+            if len(trials) >= self.study.trials:
+                return None
+            proposal = self.proposer.ask()
+            if isinstance(proposal, Exhausted):
+                if not trials:
+                    raise _infeasible(self.study, proposal)
+                return proposal
+            trial = self.record.start(
+                proposal.params,
+                proposal.distributions,
+                proposal.system,
+                key=proposal.key,
+                hash=proposal.spec.full,
+                draws=proposal.draws,
+                refused=proposal.refused,
+            )
+            self.proposer.adopt(trial.number, proposal)
+            return Asked(trial, proposal)
+
+    def place(self, proposal: Proposal) -> Path:
+        """The folder of a candidate."""
+        return self.folder / "trials" / proposal.spec.full[:16]
+
+    def tell(self, asked: Asked, values: list[float], result: dict[str, Any] | None = None) -> None:
+        """Puts the values of the objectives on record."""
+        self.record.finish(asked.trial, values, result or {})
+
+    def fail(self, asked: Asked, reason: str) -> None:
+        """Puts on record why a candidate has no values; it is not tried again."""
+        self.record.fail(asked.trial, reason)
+
+    def train(self, asked: Asked, progress: Progress | None = None) -> None:
+        """Trains a candidate and tells; what goes wrong with it is put on record.
+
+        Errors:
+            NotSaved, KeyboardInterrupt: the candidate is tried again when the study goes on.
+        """
+        trial, proposal = asked
+        try:
+            data = self.data(proposal.spec.interface)
+            evaluation = evaluate(self.study, proposal, data, self.place(proposal), progress=progress)
+        except (NotSaved, KeyboardInterrupt) as error:
+            with _undisturbed():
+                reason = str(error).strip() or "interrupted"
+                self.record.fail(trial, reason, again=True)
+            raise
+        except Exception as error:
+            self.record.fail(trial, _reason(error))
+        else:
+            self.record.finish(trial, evaluation.values, evaluation.result)
+
+    def _settle(self) -> None:
+        """Fails the trials of dead processes, and has their candidates tried again."""
+        trials = self.record.trials()
+        for stale in self.record.stale():
+            died = sum(t.user_attrs.get("died", False) and t.user_attrs["key"] == stale.user_attrs["key"] for t in trials)
+            trial = Running(stale.number, stale._trial_id)
+            again = died + 1 < ABANDONED
+            said = "the process died while it trained this"
+            self.record.fail(trial, said if again else f"{said}, for the {ABANDONED}rd time", again=again, died=True)
+
+
+def prices(spec: Any, **conditions: Any) -> dict[str, Any]:
+    """The nested cost figures of a spec."""
+    return price(spec, **conditions).as_dict()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, (TrainingFailed, SpecError)):
+        return str(error).strip()
+    return f"{type(error).__name__}: {error}"
+
+
+def _infeasible(study: Study, exhausted: Exhausted) -> SpecError:
+    cause = f"no candidate of {study.space} is feasible: {exhausted.draws:,} were tried; {refusals(exhausted.refused)}"
+    return SpecError(Problem(cause, "loosen a constraint, or widen the space", "constraints", study.place("constraints")))
+
+
+def _changed(study: Study, folder: Path, changed: list[str]) -> SpecError:
+    lines = "\n  ".join(changed[:12] + ([f"and {len(changed) - 12} more"] if len(changed) > 12 else []))
+    where = folder / DATABASE if study.storage == "sqlite" else study.storage.split("@")[-1]
+    cause = f"the study is not the one whose trials are in {where}:\n  {lines}"
+    hint = "give it a new name: to keep both, or run it with --fresh to set the old results aside"
+    return SpecError(Problem(cause, hint, "name", study.place(changed[0])))
+
+
+@contextmanager
+def _placed(study: Study) -> Iterator[None]:
+    """Gives errors about the data or the recipe their place in the study file."""
+    try:
+        yield
+    except SpecError as error:
+        raise SpecError(*(p if p.mark else p._replace(mark=study.place(p.path)) for p in error.problems)) from None
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keeps a second Ctrl-C from cutting off what the first one began."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
