@@ -200,10 +200,10 @@ class Elaborator:
         forward = False
         for number, raw in enumerate(raws):
             heads = {text.split(".")[0] for text in _words(raw.get("from"))}
-            heads |= {
-                head for text in _words({k: v for k, v in raw.items() if k not in NODE_KEYS})
-                if (head := text.split(".")[0]) in place and not self.is_node(head)
-            }  # fmt: skip
+            kind = lookup(raw["kind"]) if isinstance(raw.get("kind"), str) else None
+            for slot in kind.slots if kind else ():
+                inside = {text.split(".")[0] for text in _words(raw.get(slot))}
+                heads |= {head for head in inside if head != names[number] and not self.is_node(head)}
             needs[number] = {place[head] for head in heads if head in place}
             if "from" not in raw and number and self.arity(raw)[1] > 0:
                 needs[number].add(number - 1)

@@ -132,7 +132,7 @@ def _elaborate(tree: Map, layers: int) -> tuple[Elaborator, Graph]:
             scope.values_[name] = elaborator.number_or_word(dims, name, scope)
             if isinstance(scope.values_[name], str):
                 elaborator.evaluate(dims, name, dims[name], scope)
-        inputs = interface.inputs()
+        inputs = interface.streams()
         frame = Frame(None, dict(inputs))
         declared = tree.move("graph", "outputs")
         graph = elaborator.sequence(tree["graph"], frame, scope, len(inputs), None, declared)
@@ -160,7 +160,7 @@ def _interface(elaborator: Elaborator, tree: Map, scope: Scope) -> Interface:
     assert isinstance(interface, Interface)
     elaborator.interface = interface
     try:
-        interface.inputs()
+        interface.streams()
     except Refused as refused:
         elaborator.refused(raw, refused)
         raise Broken from None

@@ -47,13 +47,14 @@ def load(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             progress: dict[str, Any] = json.loads(file.metadata()["archspec"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- the file is no mapping
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise SpecError(Problem(f"{path} is no checkpoint of a training run: {error}", "remove it to start anew")) from None
+        cause = f"{path} is no checkpoint of a training run: {error}"
+        raise SpecError(Problem(cause, "remove it to start anew")) from None
     held = _tensors(model)
-    stored = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+    stored, state = (_under(part, tensors) for part in ("model.", "optimizer."))
     for name in sorted({*held, *stored}):
         if name not in held or name not in stored or held[name].shape != stored[name].shape:
             raise SpecError(
@@ -62,8 +63,12 @@ def load(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]
     with torch.no_grad():
         for name, tensor in stored.items():
             held[name].copy_(tensor)
-    _restore(model, optimizer, {n.removeprefix("optimizer."): t for n, t in tensors.items() if n.startswith("optimizer.")})
+    _restore(model, optimizer, state)
     return progress
+
+
+def _under(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(part): tensor for name, tensor in tensors.items() if name.startswith(part)}
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

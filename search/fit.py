@@ -1,7 +1,7 @@
 """One spec trained into a folder: ``spec.yaml``, ``weights.safetensors`` and ``result.json``.
 
-``result.json`` is written last, so that a folder that has it is whole. Until then the folder holds a checkpoint, and the
-same call goes on from it; afterwards the same call trains nothing.
+``result.json`` is written last, so that a folder that has it is whole. Until then the folder holds a checkpoint, and
+the same call goes on from it; afterwards the same call trains nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from archspec.errors import Problem, SpecError
 from archspec.spec import Spec
 from search import checkpoint
 from search.data.batches import DataSet
-from search.durable import flush, write_json
+from search.durable import NotSaved, write_json
 from search.recipe import Recipe
 from search.study import differences
 from search.train import Progress, TrainingResult, train
@@ -27,7 +27,13 @@ RESULT = "result.json"
 
 
 def fit(
-    spec: Spec, data: DataSet, recipe: Recipe, folder: Path, *, progress: Progress | None = None, save_seconds: float = 60.0
+    spec: Spec,
+    data: DataSet,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    progress: Progress | None = None,
+    save_seconds: float = 60.0,
 ) -> tuple[fx.GraphModule, TrainingResult]:
     """Compiles and trains a spec.
 
@@ -50,10 +56,10 @@ def fit(
         return model, TrainingResult.from_dict(stored["training"])
     model = compiler.compile(spec, device=recipe.device, dtype=torch.float32, seed=recipe.seed)
     result = train(model, data, recipe, folder=folder, progress=progress, save_seconds=save_seconds)
-    folder.mkdir(parents=True, exist_ok=True)
-    compiler.save(model, folder)
-    for path in sorted(folder.iterdir()):
-        flush(path)
+    try:
+        compiler.save(model, folder)
+    except SpecError as error:
+        raise NotSaved(*error.problems) from None
     training = result.as_dict()
     write_json(folder / RESULT, {"schema": 1, "name": spec.name, "identity": identity, "training": training})
     (folder / checkpoint.NAME).unlink(missing_ok=True)

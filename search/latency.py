@@ -22,7 +22,9 @@ class Measured(NamedTuple):
     threads: int
 
 
-def measure(models: Sequence[nn.Module], inputs: Mapping[str, Tensor], *, repeats: int, warmup: int = 3) -> list[Measured]:
+def measure(
+    models: Sequence[nn.Module], inputs: Mapping[str, Tensor], *, repeats: int, warmup: int = 3
+) -> list[Measured]:
     """Times a forward pass of each model in ``eval()`` mode, without gradients.
 
     Args:

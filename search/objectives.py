@@ -214,4 +214,5 @@ class Bound(Fields):
 
     def __str__(self) -> str:
         bounds = (("at most", self.at_most), ("at least", self.at_least))
-        return f"{self.objective.name} " + ", ".join(f"{word} {bound:,g}" for word, bound in bounds if bound is not None)
+        said = [f"{word} {bound:,g}" for word, bound in bounds if bound is not None]
+        return f"{self.objective.name} {' and '.join(said)}"

@@ -1,6 +1,6 @@
 """What a study found: the front as a table, as JSON, and as a plot, with what failed and what was refused.
 
-The JSON (``"schema": 1``) has ``trials`` (counts), ``objectives``, ``front``, ``all``, ``refused``, ``text`` and ``next``.
+The JSON (``"schema": 1``) has ``trials`` (counts), ``objectives``, ``front``, ``all``, ``refused``, ``text``, ``next``.
 """
 
 from __future__ import annotations
@@ -102,7 +102,11 @@ def show(report: dict[str, Any], stream: TextIO) -> None:
         console.print(f"the space is exhausted: {report['exhausted']}", markup=False)
     if report["text"]:
         console.print("the first one writes:", markup=False)
-        console.print("\n".join(f"  | {line}" for line in report["text"].splitlines()), markup=False)
+        for line in report["text"].split("\n"):
+            # A model may write what a terminal would obey.
+            console.print(
+                "  | " + "".join(sign if sign.isprintable() else "\N{MIDDLE DOT}" for sign in line), markup=False
+            )
     for command in report["next"]:
         console.print(f"next: {command}", markup=False)
 
@@ -115,7 +119,9 @@ def text(report: dict[str, Any]) -> str:
 
 
 def _table(report: dict[str, Any], terminal: bool) -> Table:
-    table = Table(title="Pareto front" if terminal else None, box=None if not terminal else Table().box, pad_edge=terminal)
+    table = Table(
+        title="Pareto front" if terminal else None, box=None if not terminal else Table().box, pad_edge=terminal
+    )
     arrows = {"minimize": "min", "maximize": "max"}
     table.add_column("rank", justify="right")
     table.add_column("trial", justify="right")
@@ -127,7 +133,10 @@ def _table(report: dict[str, Any], terminal: bool) -> Table:
     table.add_column("spec")
     for row in report["front"]:
         figures = [shown(row["values"][o["name"]], o["unit"]) for o in report["objectives"]]
-        again = [f"{row['side_by_side'][name]['median_ms']:.4g} ms" if row["side_by_side"].get(name) else "" for name in beside]
+        again = [
+            f"{row['side_by_side'][name]['median_ms']:.4g} ms" if row["side_by_side"].get(name) else ""
+            for name in beside
+        ]
         table.add_row(str(row["rank"]), str(row["trial"]), *figures, *again, row["spec"] or "(on another machine)")
     return table
 

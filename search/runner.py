@@ -46,7 +46,12 @@ class Outcome:
 
 
 def run(
-    study: Study, *, out: Path | None = None, fresh: bool = False, plugin_files: Sequence[Path] = (), quiet: bool = False
+    study: Study,
+    *,
+    out: Path | None = None,
+    fresh: bool = False,
+    plugin_files: Sequence[Path] = (),
+    quiet: bool = False,
 ) -> Outcome:
     """Runs a study to its end, and writes ``pareto/`` beside the trials.
 
@@ -57,19 +62,19 @@ def run(
         quiet: shows nothing.
 
     Errors:
-        SpecError: the study cannot be opened, changed against its storage, has no feasible candidate, or the disk is full.
+        SpecError: the study cannot be opened, changed against its storage, has no feasible candidate; the disk is full.
         Interrupted: Ctrl-C.
     """
     folder = out or Path("runs") / study.name
     if fresh:
         set_aside(study, folder)
     try:
-        with closing(OpenStudy(study, folder)) as opened, Display(study.objectives, study.trials, quiet=quiet) as display:
+        with (
+            closing(OpenStudy(study, folder)) as opened,
+            Display(study.objectives, study.trials, quiet=quiet) as display,
+        ):
             _greet(opened, display)
-            if study.workers == 1:
-                exhausted = _alone(opened, display)
-            else:
-                exhausted = _together(opened, display, plugin_files)
+            exhausted = _alone(opened, display) if study.workers == 1 else _together(opened, display, plugin_files)
             if exhausted is not None:
                 display.say(f"the space is exhausted: {exhausted}")
                 opened.record.remember("exhausted", str(exhausted))
@@ -153,7 +158,9 @@ def _together(opened: OpenStudy, display: Display, plugin_files: Sequence[Path])
                     if len(trials) > trials_before:  # else it did not get as far as a trial, and never will
                         workers.append(start())
         if (left := study.trials - len(counted(opened.record.trials()))) > 0 and exhausted is None:
-            raise SpecError(Problem(f"all workers died with {left} trials left", "give the same command again to go on"))
+            raise SpecError(
+                Problem(f"all workers died with {left} trials left", "give the same command again to go on")
+            )
     finally:
         _stop([process for process, _ in workers])
     return exhausted

@@ -28,7 +28,9 @@ def continue_text(
         with torch.no_grad():
             for _ in range(size):
                 logits = model(tokens=tokens[:, -length:].to(device))[0, -1, :256].float().cpu()
-                tokens = torch.cat([tokens, torch.multinomial((logits / temperature).softmax(0), 1, generator=chance)[None]], 1)
+                tokens = torch.cat(
+                    [tokens, torch.multinomial((logits / temperature).softmax(0), 1, generator=chance)[None]], 1
+                )
     finally:
         model.train(training)
     return bytes(tokens[0].tolist()).decode("utf-8", "replace")

@@ -146,7 +146,9 @@ class OpenStudy:
         """Fails the trials of dead processes, and has their candidates tried again."""
         trials = self.record.trials()
         for stale in self.record.stale():
-            died = sum(t.user_attrs.get("died", False) and t.user_attrs["key"] == stale.user_attrs["key"] for t in trials)
+            died = sum(
+                t.user_attrs.get("died", False) and t.user_attrs["key"] == stale.user_attrs["key"] for t in trials
+            )
             trial = Running(stale.number, stale._trial_id)
             again = died + 1 < ABANDONED
             said = "the process died while it trained this"
@@ -166,7 +168,9 @@ def _reason(error: Exception) -> str:
 
 def _infeasible(study: Study, exhausted: Exhausted) -> SpecError:
     cause = f"no candidate of {study.space} is feasible: {exhausted.draws:,} were tried; {refusals(exhausted.refused)}"
-    return SpecError(Problem(cause, "loosen a constraint, or widen the space", "constraints", study.place("constraints")))
+    return SpecError(
+        Problem(cause, "loosen a constraint, or widen the space", "constraints", study.place("constraints"))
+    )
 
 
 def _changed(study: Study, folder: Path, changed: list[str]) -> SpecError:

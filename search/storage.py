@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
-from archspec.errors import Problem, SpecError
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
+from archspec.errors import Problem, SpecError
 from search.durable import NotSaved
 
 DATABASE = "study.db"
@@ -218,7 +218,9 @@ def _acquire(path: Path, *, wait: bool = False) -> int | None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise NotSaved(Problem(f"{path} cannot be written: {error.strerror}", "name another folder with --out")) from None
+        raise NotSaved(
+            Problem(f"{path} cannot be written: {error.strerror}", "name another folder with --out")
+        ) from None
     with suppress(BlockingIOError):
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         return handle

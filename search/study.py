@@ -28,6 +28,7 @@ from archspec.errors import Mark, Problem, SpecError, did_you_mean
 from archspec.resolve import resolve
 from archspec.source import Map, Seq, read
 from archspec.spec import header
+from search.data import digits, text  # noqa: F401  registers the built-in data
 from search.data.batches import Data
 from search.kinds import Fields, fields, shown
 from search.objectives import Bound, Objective
@@ -93,10 +94,8 @@ class Study:
             "space": resolve(read(self.space)),
             "data": self.data.model_dump(mode="json"),
             "train": self.recipe.model_dump(mode="json"),
-            "objectives": [{**o.model_dump(mode="json"), "kind": o.kind_name} for o in self.objectives],
-            "constraints": [
-                {**b.objective.model_dump(mode="json"), "at_most": b.at_most, "at_least": b.at_least} for b in self.bounds
-            ],
+            "objectives": [objective.name for objective in self.objectives],
+            "constraints": [str(bound) for bound in self.bounds],
             "sampler": self.sampler,
             "seed": self.seed,
         }
@@ -122,9 +121,20 @@ def load(path: str | os.PathLike[str]) -> Study:
         raise SpecError(*problems)
     assert top is not None and data is not None and recipe is not None and space is not None
     return Study(
-        os.fspath(path), top.name, space, data, recipe, objectives, bounds, top.sampler, top.seed, top.trials, top.workers,
-        top.storage, tree,
-    )  # fmt: skip
+        file=os.fspath(path),
+        name=top.name,
+        space=space,
+        data=data,
+        recipe=recipe,
+        objectives=objectives,
+        bounds=bounds,
+        sampler=top.sampler,
+        seed=top.seed,
+        trials=top.trials,
+        workers=top.workers,
+        storage=top.storage,
+        tree=tree,
+    )
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -164,7 +174,12 @@ def schema() -> dict[str, Any]:
     properties["train"] |= recipe
     properties["objectives"]["items"] = kinds(Objective, {})
     properties["constraints"]["items"] = kinds(Objective, bounds)
-    return {**result, "title": "archspec study", "$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": definitions}
+    return {
+        **result,
+        "title": "archspec study",
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$defs": definitions,
+    }
 
 
 def _collect(problems: list[Problem], read_part: Callable[[], T]) -> T | None:
@@ -221,7 +236,11 @@ def _bound(item: Any, path: str, mark: Mark | None) -> Bound:
     if objective.needs_training:
         cause = f"{objective.name} is known only after training, a constraint must be known before"
         others = sorted(name for name, kind in Objective.kinds().items() if kind.after is Objective.after)
-        hint = "use the predicted latency" if objective.kind_name == "latency" else f"there are {', '.join(others)}, latency"
+        hint = (
+            "use the predicted latency"
+            if objective.kind_name == "latency"
+            else f"there are {', '.join(others)}, latency"
+        )
         raise SpecError(Problem(cause, hint, path, item.mark))
     return Bound(objective=objective, at_most=limits.get("at_most"), at_least=limits.get("at_least"))
 

@@ -259,7 +259,7 @@ def _memory_errors() -> Iterator[None]:
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise TrainingFailed(f"out of memory: {str(error).splitlines()[0] if str(error) else 'allocation failed'}") from error
+        raise TrainingFailed(f"out of memory: {(str(error) or 'allocation failed').splitlines()[0]}") from error
     except RuntimeError as error:
         if "not enough memory" in str(error) or "can't allocate memory" in str(error):
             raise TrainingFailed(f"out of memory: {str(error).splitlines()[0]}") from error

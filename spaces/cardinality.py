@@ -157,7 +157,7 @@ def unlike(a: Node, b: Node) -> bool:
     first, second = _parts(a), _parts(b)
     if first is None or second is None or isinstance(_tree(a), Map) != isinstance(_tree(b), Map):
         return True
-    if _shrinks(a) or _shrinks(b):
+    if _reshaped(a) or _reshaped(b):
         return False
     return first.keys() != second.keys() or any(unlike(first[key], second[key]) for key in first)
 
@@ -190,8 +190,12 @@ def _parts(node: Node) -> dict[str | int, Node] | None:
     return parts
 
 
-def _shrinks(node: Node) -> bool:
-    return isinstance(node, Product) and any(part.optional for part in node.parts)
+def _reshaped(node: Node) -> bool:
+    """Whether members have other keys than the template: items that may be absent, the overrides of a loop."""
+    if not isinstance(node, Product):
+        return False
+    loop = node.rounds is not None and isinstance(node.rounds.node, Rounds) and not node.rounds.node.listed
+    return loop or any(part.optional for part in node.parts)
 
 
 def _readable(node: Product) -> bool:

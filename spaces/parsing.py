@@ -106,7 +106,7 @@ class Parser:
         if of is not None and of not in self.dims.names and of not in scope:
             known = {*self.dims.names, *(name for name in scope if name not in _WORDS)}
             raise Refused("of", f"no dim is called {of!r}", did_you_mean(str(of), known))
-        return parse_range(raw, path, symbolic=of not in self.dims.names and not dim)
+        return parse_range(raw, path, symbolic=of is not None and of not in self.dims.names and not dim)
 
     def alternative(self, raw: Map, path: str, scope: tuple[str, ...]) -> Alternative:
         options = raw["choose"]

@@ -19,7 +19,7 @@ class Interface(Kind, role="interface"):
     entries: dict[str, Any] = Field(default_factory=dict, description="parts that can be called alone: {from: [...], to: [...]}")
     state: dict[str, Any] = Field(default_factory=dict, description="streams carried between calls")
 
-    def inputs(self) -> dict[str, Stream]:
+    def streams(self) -> dict[str, Stream]:
         """Types of the inputs, by name."""
         raise NotImplementedError
 
@@ -36,7 +36,7 @@ class CausalLm(Interface, kind="causal_lm"):
     vocab: Width
     length: Width = Field(description="the longest sequence")
 
-    def inputs(self) -> dict[str, Stream]:
+    def streams(self) -> dict[str, Stream]:
         axis = Axis("token", "length", causal=True, limit=self.length)
         return {"tokens": self.marked(Stream(self.vocab, single(1, "tokens", axis).spans, "ids"))}
 
@@ -50,7 +50,7 @@ class MaskedLm(Interface, kind="masked_lm"):
     vocab: Width
     length: Width = Field(description="the longest sequence")
 
-    def inputs(self) -> dict[str, Stream]:
+    def streams(self) -> dict[str, Stream]:
         axis = Axis("token", "length", limit=self.length)
         return {"tokens": self.marked(Stream(self.vocab, single(1, "tokens", axis).spans, "ids"))}
 
@@ -65,7 +65,7 @@ class SequenceClassification(Interface, kind="sequence_classification"):
     length: Width = Field(description="the longest sequence")
     classes: Width
 
-    def inputs(self) -> dict[str, Stream]:
+    def streams(self) -> dict[str, Stream]:
         axis = Axis("token", "length", limit=self.length)
         return {"tokens": self.marked(Stream(self.vocab, single(1, "tokens", axis).spans, "ids"))}
 
@@ -79,7 +79,7 @@ class ImageClassification(Interface, kind="image_classification"):
     image: Annotated[list[Width], Field(min_length=3, max_length=3)] = Field(description="height, width, channels")
     classes: Width
 
-    def inputs(self) -> dict[str, Stream]:
+    def streams(self) -> dict[str, Stream]:
         rows, columns, channels = self.image
         return {"image": self.marked(single(channels, "image", Axis("row", rows), Axis("column", columns)))}
 
@@ -94,7 +94,7 @@ class Seq2SeqLm(Interface, kind="seq2seq_lm"):
     length: Width = Field(description="the longest target")
     source_length: Width | None = Field(None, description="the longest source; as the target by default")
 
-    def inputs(self) -> dict[str, Stream]:
+    def streams(self) -> dict[str, Stream]:
         source = Axis("source", "source_length", limit=self.source_length or self.length)
         target = Axis("token", "length", causal=True, limit=self.length)
         ids = {"source": source, "target": target}
@@ -128,12 +128,12 @@ class InputStream(Kind, kind="input_stream", role="input"):
 class Backbone(Interface, kind="backbone"):
     """Any named inputs to any named outputs."""
 
-    streams: dict[str, InputStream] = Field(description="the inputs, by name", alias="inputs")
+    inputs: dict[str, InputStream] = Field(description="the inputs, by name")
     vocab: Width | None = Field(None, description="for heads over a vocabulary")
     classes: Width | None = Field(None, description="for classifiers")
 
-    def inputs(self) -> dict[str, Stream]:
-        return {name: self.marked(stream.stream(name)) for name, stream in self.streams.items()}
+    def streams(self) -> dict[str, Stream]:
+        return {name: self.marked(stream.stream(name)) for name, stream in self.inputs.items()}
 
 
 def _per_token(outputs: dict[str, Stream], vocab: int, length: str) -> None:

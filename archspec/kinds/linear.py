@@ -56,6 +56,8 @@ class ByLabel(Kind, kind="by_label", role=("linear", "norm", "body")):
 
     def infer(self, at: Place) -> Stream:
         x = at.one()
+        at.scope = at.scope.child()
+        at.scope.defaults["norm"] = None  # what is wrapped is not wrapped again
         out = x
         for number in range(self.copies(x)):
             out = at.slot("body", x, as_=f"copies.{number}").output

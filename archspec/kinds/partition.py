@@ -190,6 +190,10 @@ class Partition(Kind, kind="partition"):
         if not out.spans or out.count == 1:
             axes = tuple(Axis(c.axis.name, c.groups, c.axis.causal) for c in cuts[0])
             return Stream(out.width, (Span(streams[0].spans[0].name, axes),))
+        taken = {cut.axis.name for cut in cuts[0]}
+        if len(out.spans) == 1 and not taken & {axis.name for axis in out.axes}:
+            places = tuple(Axis(c.axis.name, c.groups, c.axis.causal) for c in cuts[0])
+            return Stream(out.width, (Span(out.spans[0].name, (*places, *out.axes)),))
         raise Refused("body", f"gives {out} in a group of {inside[0]}; the groups cannot be put back")
 
 

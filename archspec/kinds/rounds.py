@@ -54,18 +54,19 @@ class Rounds(Kind):
                 graph, layers = found
                 at.layers += layers
             at.keep(f"rounds.{number}", graph)
-            if given is not streams:
+            if at.has("router"):
                 if (graph.output.width, graph.output.spans) != (streams[0].width, given[0].spans) or len(graph.types) > 1:
                     raise Refused("body", f"gives {graph.output}; routed tokens must come back as {given[0]}")
             elif len(graph.types) == 1:
                 streams = (graph.output, *streams[1:])
             else:
-                missing = [name for name in graph.outputs if name not in names]
+                wanted = list(graph.inputs)[: graph.given]
+                missing = [name for name in graph.outputs if name not in wanted]
                 if number + 1 < len(places) and missing:
                     raise Refused("body", f"the output {missing[0]!r} feeds no input of the next round",
-                                  f"call the outputs {', '.join(names)}")  # fmt: skip
-                streams = tuple(graph.types.get(name, old) for name, old in zip(names, streams, strict=True))
-            outputs = {"": streams[0]} if given is not streams else ports(graph.types)
+                                  f"call the outputs {', '.join(wanted)}")  # fmt: skip
+                streams = tuple(graph.types.get(name, old) for name, old in zip(wanted, streams, strict=True))
+            outputs = {"": streams[0]} if at.has("router") else ports(graph.types)
             mains.append(outputs[""])
             taps[str(number)] = outputs[""]
         if len(set(taps.values())) == 1 and taps:

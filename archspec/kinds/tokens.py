@@ -199,6 +199,37 @@ class Regroup(Kind, kind="regroup"):
         return x.on(Span(x.spans[0].name, (*axes, block)))
 
 
+class Flatten(Kind, kind="flatten"):
+    """Makes one axis of all axes of a span: a small grid becomes a list."""
+
+    axis: str = Field(description="name of the axis")
+
+    def output(self, x: Stream) -> Stream:
+        if len(x.spans) != 1:
+            raise Refused("", f"flattens one span, not those of {x}")
+        if x.causal and len(x.axes) > 1:
+            raise Refused("", f"would lose the causality of {x}")
+        only = x.axes[0] if len(x.axes) == 1 else None
+        flat = Axis(self.axis, x.count, bool(only and only.causal), only.limit if only else x.most)
+        return x.on(Span(x.spans[0].name, (flat,)))
+
+
+class Resize(Kind, kind="resize"):
+    """Resamples a grid of two axes to another size.
+
+    ``bicubic`` and ``bilinear`` as images are resized, without aligned corners.
+    """
+
+    size: list[Width] = Field(min_length=2, max_length=2, description="rows and columns")
+    how: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
+
+    def output(self, x: Stream) -> Stream:
+        if len(x.spans) != 1 or len(x.axes) != 2 or x.causal or any(isinstance(axis.size, str) for axis in x.axes):
+            raise Refused("", f"resizes one grid of rows and columns, not {x}")
+        axes = tuple(Axis(axis.name, size) for axis, size in zip(x.axes, self.size, strict=True))
+        return single(x.width, x.spans[0].name, *axes)
+
+
 class Rename(Kind, kind="rename"):
     """Gives the tokens' only span another name, so that it can be joined with one of the same name."""
 

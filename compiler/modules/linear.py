@@ -12,7 +12,7 @@ from archspec.kinds.kind import Matrix
 from archspec.streams import Stream
 from compiler.build import Make, main, plain_linear
 from compiler.modules.grouped import GroupedLinear, Sorting
-from compiler.registry import builds
+from compiler.registry import Leaf, builds
 from compiler.tokens import Tokens
 
 
@@ -64,12 +64,20 @@ class ByLabel(nn.Module):
         super().__init__()
         self.label = spec.label
         self.copies = nn.ModuleList(make.body(slot) for slot in make.slots("copies"))
+        self.pick = Pick()
 
     def forward(self, x: Tokens, outer: Mapping[str, Tokens]) -> Tensor:
-        labels = x.labels[self.label][..., None]
-        out = main(self.copies[0], x, outer=outer).features
-        for value, copy in enumerate(list(self.copies)[1:], 1):
-            out = torch.where(labels == value, main(copy, x, outer=outer).features, out)
+        outputs = [main(copy, x, outer=outer).features for copy in self.copies]
+        out: Tensor = self.pick(x.labels[self.label], *outputs)
         return out
 
 
+class Pick(Leaf):
+    """Of several tensors ``[batch, tokens, …]``, for each token that of its label ``[batch, tokens]``."""
+
+    def forward(self, labels: Tensor, *choices: Tensor) -> Tensor:
+        labels = labels.reshape(*labels.shape, *[1] * (choices[0].ndim - 2))
+        out = choices[0]
+        for value, other in enumerate(choices[1:], 1):
+            out = torch.where(labels == value, other, out)
+        return out

@@ -72,7 +72,8 @@ class Rounds(nn.Module):
             if len(outputs) == 1:
                 streams[0] = next(iter(outputs.values()))
             else:
-                streams = [outputs.get(name, old) for name, old in zip(names, streams, strict=True)]
+                wanted = node.bodies[f"rounds.{number}"].inputs
+                streams = [outputs.get(name, old) for name, old in zip(wanted, streams, strict=False)]
             mains.append(next(iter(outputs.values())))
             taps[str(number)] = mains[-1]
         result = named(outputs)

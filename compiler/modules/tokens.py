@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kinds import tokens as kinds
@@ -84,9 +85,10 @@ class Combine(nn.Module):
 
     def forward(self, *inputs: Tokens) -> Tokens:
         first = inputs[0]
-        features = [t.features[:, None] if first.features.ndim == 3 and t.features.ndim == 2 else t.features for t in inputs]
+        vector = [bool(first.stream.spans) and not t.stream.spans for t in inputs]
+        features = [t.features[:, None] if alone else t.features for t, alone in zip(inputs, vector, strict=True)]
         if self.how == "concat":
-            wide = [f.expand(*first.features.shape[:-1], f.shape[-1]) for f in features]
+            wide = [f.expand(-1, first.features.shape[1], -1) if alone else f for f, alone in zip(features, vector, strict=True)]
             return first.give(torch.cat(wide, dim=-1), self.out)
         total = features[0]
         for other in features[1:]:
@@ -152,6 +154,29 @@ class Regroup(nn.Module):
 
     def forward(self, x: Tokens) -> Tokens:
         return Tokens(blocks(x.features, self.sizes, self.size).flatten(1, 2), self.out)
+
+
+@builds(kinds.Flatten)
+class Flatten(nn.Module):
+    def __init__(self, spec: kinds.Flatten, make: Make) -> None:
+        super().__init__()
+        self.out = make.node.output
+
+    def forward(self, x: Tokens) -> Tokens:
+        return replace(x, stream=self.out)
+
+
+@builds(kinds.Resize)
+class Resize(nn.Module):
+    def __init__(self, spec: kinds.Resize, make: Make) -> None:
+        super().__init__()
+        self.spec_, self.out = spec, make.node.output
+        self.sizes = [int(axis.size) for axis in make.stream.axes]
+
+    def forward(self, x: Tokens) -> Tokens:
+        grid = x.features.unflatten(1, self.sizes).movedim(-1, 1)
+        other = F.interpolate(grid, size=self.spec_.size, mode=self.spec_.how)
+        return Tokens(other.flatten(2).transpose(1, 2), self.out)
 
 
 @builds(kinds.Rename)

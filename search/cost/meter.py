@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -59,6 +59,46 @@ Table = tuple[Operator, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Result:
+    """A tensor that a block gives.
+
+    Attributes:
+        graded: whether it requires a gradient.
+        storage: where it lies: ``~n`` in the storage of input n, None in that of a weight, else the number of a storage
+            of the block's own.
+        size: bytes of that storage.
+        saved: whether autograd keeps that storage.
+    """
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    graded: bool
+    storage: int | None
+    size: int
+    saved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """How a block hangs together with what comes before and after it.
+
+    Attributes:
+        inference, training: its results in either form.
+        saved: numbers of the inputs that autograd keeps.
+        reached: numbers of the inputs that get a gradient.
+        peak_forward, peak_backward: the two halves of ``peak_training``.
+    """
+
+    inference: tuple[Result, ...] = ()
+    training: tuple[Result, ...] = ()
+    saved: tuple[int, ...] = ()
+    reached: tuple[int, ...] = ()
+    peak_forward: int = 0
+    peak_backward: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class BlockCost:
     """What a block costs; ``a + b`` is the cost of both, ``a.times(n)`` that of n copies.
 
@@ -72,6 +112,7 @@ class BlockCost:
         peak_training: the same over forward and backward; gradients of weights excluded, those of streams included.
         saved: bytes that autograd keeps from forward to backward, weights and inputs excluded.
         saved_inputs: bytes of the inputs that it keeps.
+        flow: of one block that was measured.
     """
 
     inference: Table = ()
@@ -80,6 +121,7 @@ class BlockCost:
     peak_training: int = 0
     saved: int = 0
     saved_inputs: int = 0
+    flow: Flow = Flow()
 
     def __add__(self, other: BlockCost) -> BlockCost:
         return BlockCost(
@@ -98,6 +140,7 @@ class BlockCost:
             training=tuple(replace(row, count=row.count * count) for row in self.training),
             saved=self.saved * count,
             saved_inputs=self.saved_inputs * count,
+            flow=Flow(),
         )
 
     @property
@@ -119,39 +162,54 @@ def merge(table: Iterable[Operator]) -> Table:
     return tuple(row if count == 1 else replace(row, count=count) for row, count in counts.items())
 
 
-def measure_block(module: nn.Module, inputs: Sequence[Any] | Mapping[str, Any], *, train: bool) -> BlockCost:
+def measure_block(
+    module: nn.Module, inputs: Sequence[Any] | Mapping[str, Any], *, train: bool, seeds: Container[int] | None = None
+) -> BlockCost:
     """Prices one module by running it on its inputs.
 
     Args:
         module: on the meta device, as are the inputs (both may be on a CPU, to compare).
         inputs: positional or named arguments. Inputs with ``requires_grad`` get gradients; others cost none.
         train: also run a training step. The module's modes are left as found.
+        seeds: numbers of the results that get a gradient; all that can by default.
     """
     args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
     call = partial(module, *args, **kwargs)
     modes = {part: part.training for part in module.modules()}
-    given = _storages(tensors([*args, *kwargs.values()]))
+    tensors_in = list(tensors([*args, *kwargs.values()]))
+    given = _storages(tensors_in)
     weights = _storages(_weights(module))
     try:
         module.eval()
         with torch.no_grad(), _Meter(given, weights) as meter:
             result = call()
+            flow = Flow(inference=_results(result, tensors_in, meter))
             del result
-        cost = BlockCost(inference=merge(meter.rows), peak_inference=meter.peak())
+        cost = BlockCost(inference=merge(meter.rows), peak_inference=meter.peak(), flow=flow)
         if not train:
             return cost
         module.train()
-        gradients = _hold_gradients(module, [*args, *kwargs.values()])
+        gradients = _hold_gradients(module, tensors_in)
         try:
             with torch.enable_grad(), _Meter(given, weights) as meter:
-                _training_step(call, meter)
+                results = _training_step(call, tensors_in, meter, seeds)
                 own = {_key(p.grad) for p in module.parameters() if p.grad is not None}
+            forward, backward = meter.peaks(without=own)
+            flow = replace(
+                flow,
+                training=results,
+                saved=tuple(n for n, tensor in enumerate(tensors_in) if _key(tensor) in meter.saved),
+                reached=tuple(n for n, tensor in enumerate(tensors_in) if tensor.is_leaf and tensor.grad is not None),
+                peak_forward=forward,
+                peak_backward=backward,
+            )
             return replace(
                 cost,
                 training=merge(meter.rows),
-                peak_training=meter.peak(without=own),
+                peak_training=max(forward, backward),
                 saved=sum(size for key, size in meter.saved.items() if key not in given),
                 saved_inputs=sum(size for key, size in meter.saved.items() if key in given),
+                flow=flow,
             )
         finally:
             for tensor, gradient in gradients:
@@ -161,16 +219,35 @@ def measure_block(module: nn.Module, inputs: Sequence[Any] | Mapping[str, Any], 
             part.training = mode
 
 
-def _training_step(call: Callable[[], Any], meter: _Meter) -> None:
+def _training_step(
+    call: Callable[[], Any], given: Sequence[Tensor], meter: _Meter, seeds: Container[int] | None
+) -> tuple[Result, ...]:
     with torch.autograd.graph.saved_tensors_hooks(meter.keep, _same):
         result = call()
-    outputs = [tensor for tensor in tensors([result]) if tensor.requires_grad]
-    if not outputs:
-        return
-    seed = _Seed.apply(*outputs)  # type: ignore[no-untyped-call]
+    results = _results(result, given, meter)
+    outputs = [
+        tensor
+        for number, tensor in enumerate(tensors([result]))
+        if tensor.requires_grad and (seeds is None or number in seeds)
+    ]
+    seed = _Seed.apply(*outputs) if outputs else None  # type: ignore[no-untyped-call]
     del result, outputs  # the next block's affair; what this one needs of them autograd holds
-    meter.phase = "backward"
-    torch.autograd.backward(seed, torch.empty(0, dtype=seed.dtype, device=seed.device))
+    meter.turn()
+    if seed is not None:
+        torch.autograd.backward(seed, torch.empty(0, dtype=seed.dtype, device=seed.device))
+    return results
+
+
+def _results(result: Any, given: Sequence[Tensor], meter: _Meter) -> tuple[Result, ...]:
+    places: dict[int, int | None] = dict.fromkeys(meter.weights)
+    places |= {_key(tensor): ~number for number, tensor in reversed(list(enumerate(given)))}
+    found = []
+    for tensor in tensors([result]):
+        key = _key(tensor)
+        place = places.setdefault(key, len(places))
+        shape, stride, size = tuple(tensor.shape), tensor.stride(), tensor.untyped_storage().nbytes()
+        found.append(Result(shape, stride, tensor.dtype, tensor.requires_grad, place, size, key in meter.saved))
+    return tuple(found)
 
 
 class _Seed(torch.autograd.Function):
@@ -197,6 +274,7 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.events: list[tuple[int, int]] = []  # serial number of a storage, bytes (negative when it dies)
         self.live: dict[int, tuple[int, weakref.ref[Any]]] = {}
         self.saved: dict[int, int] = {}
+        self.turned = 2**63  # number of events before the backward pass
         self.fuse = FusedAttention(self.record)
 
     def __enter__(self) -> _Meter:
@@ -255,15 +333,25 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.saved[storage._cdata] = storage.nbytes()
         return tensor
 
-    def peak(self, without: Iterable[int] = ()) -> int:
-        """Most bytes live at once, some storages (by key, still live) not counted."""
+    def turn(self) -> None:
+        """The forward pass is over."""
+        self.phase, self.turned = "backward", len(self.events)
+
+    def peak(self) -> int:
+        """Most bytes live at once."""
+        return max(self.peaks())
+
+    def peaks(self, without: Iterable[int] = ()) -> tuple[int, int]:
+        """Most bytes live at once, forward and backward; some storages (by key, still live) not counted."""
         excluded = {self.live[key][0] for key in without if key in self.live}
-        size = most = 0
-        for serial, change in self.events:
+        size = 0
+        most = [0, 0]
+        for number, (serial, change) in enumerate(self.events):
             if serial not in excluded:
                 size += change
-                most = max(most, size)
-        return most
+            half = number >= self.turned
+            most[half] = max(most[half], size)
+        return most[0], most[1]
 
 
 def _key(tensor: Tensor) -> int:

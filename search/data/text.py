@@ -7,7 +7,7 @@ import os
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -66,7 +66,8 @@ class Text(Data):
                 raise SpecError(Problem(f"there is no file or folder {root}", None, "data.path"))
         except OSError as error:
             raise SpecError(Problem(f"{error.filename} cannot be read: {error.strerror}", None, "data.path")) from None
-        raise SpecError(Problem(f"there is too little text in {root}", "name a file or folder with more of it", "data.path"))
+        cause = f"there is too little text in {root}"
+        raise SpecError(Problem(cause, "name a file or folder with more of it", "data.path"))
 
     def _read_folder(self, root: Path, limit: int) -> tuple[bytes, bytes]:
         # Files in the order of their hashes: neither the cap nor the split then favours a part of the folder.
@@ -94,7 +95,8 @@ class Text(Data):
 class TextSet(DataSet):
     """Windows of text: ``tokens`` ``[B, T]`` int64, targets ``[B, T]``.
 
-    A sequence-to-sequence model reads ``source`` ``[B, S]`` and goes on with it: ``target`` ``[B, T]`` are the next bytes.
+    A sequence-to-sequence model reads ``source`` ``[B, S]`` and goes on with it: ``target`` ``[B, T]`` are the bytes
+    that follow.
     """
 
     bytes_per_target = 1.0

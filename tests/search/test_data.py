@@ -37,7 +37,11 @@ def test_causal_targets_are_the_next_bytes(folder):
 
 
 def test_a_target_goes_on_from_its_source(folder):
-    batch = Text(path=str(folder)).open(Seq2SeqLm(vocab=256, length=20, source_length=10)).batch(0, seed=0, size=4, length=16)
+    batch = (
+        Text(path=str(folder))
+        .open(Seq2SeqLm(vocab=256, length=20, source_length=10))
+        .batch(0, seed=0, size=4, length=16)
+    )
     plain = Text(path=str(folder)).open(CAUSAL).batch(0, seed=0, size=4, length=26)
     assert [batch.inputs[name].shape[1] for name in ("source", "target")] == [10, 16]
     assert torch.equal(torch.cat([batch.inputs["source"], batch.inputs["target"]], 1), plain.inputs["tokens"])
@@ -82,7 +86,12 @@ def test_one_file_is_split_by_place(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "cause"),
-    [(None, "no file or folder"), (b"", "too little text"), (b"ab\0cd", "zero bytes"), (b"abc" * 9, "sequences have 64")],
+    [
+        (None, "no file or folder"),
+        (b"", "too little text"),
+        (b"ab\0cd", "zero bytes"),
+        (b"abc" * 9, "sequences have 64"),
+    ],
 )
 def test_text_that_cannot_be_read_is_refused(tmp_path, content, cause):
     path = tmp_path / "text"

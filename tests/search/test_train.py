@@ -16,7 +16,6 @@ from archspec.kinds.interface import CausalLm, ImageClassification
 from search import checkpoint
 from search.data.digits import Digits
 from search.data.text import Text
-from search.durable import NotSaved
 from search.recipe import Recipe
 from search.train import TrainingFailed, _optimizer, train
 
@@ -89,7 +88,9 @@ def test_kill_9_loses_nothing_before_the_checkpoint(tmp_path):
     assert steps[0] == 7 and same(resumed, whole)
 
 
-@pytest.mark.parametrize(("changes", "said"), [({"steps": 24}, "steps was 12, is 24"), ({"seed": 5}, "seed was 0, is 5")])
+@pytest.mark.parametrize(
+    ("changes", "said"), [({"steps": 24}, "steps was 12, is 24"), ({"seed": 5}, "seed was 0, is 5")]
+)
 def test_another_recipe_does_not_continue_a_run(tmp_path, changes, said):
     data = Digits().open(IMAGES)
     train(Classifier(), data, RECIPE, folder=tmp_path, save_steps=5)
@@ -119,6 +120,7 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path):
         sys.path[:0] = {[os.getcwd(), os.path.dirname(__file__)]!r}
         from pathlib import Path
         from test_train import *
+        from search.durable import NotSaved
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
         try:
             train(Classifier(), Digits().open(IMAGES), RECIPE, folder=Path({str(tmp_path)!r}), save_steps=1)

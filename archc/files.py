@@ -1,0 +1,51 @@
+"""Files that commands are given, and the values that ``--set`` puts into them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from archspec.errors import Mark, Problem, SpecError
+from archspec.source import Map, parse
+from archspec.spec import Spec
+from archspec.spec import load as load_spec
+
+HEADERS = {"archspec": "spec", "archspace": "space", "archstudy": "study"}
+
+
+def overrides(texts: Iterable[str] | None) -> Map:
+    """Values by path, from texts like ``graph.layers.times=6``; a value is YAML.
+
+    Errors:
+        SpecError: a text without ``=``, or with a value that is not YAML; its place is ``--set:NUMBER:COLUMN``.
+    """
+    result = Map()
+    for number, text in enumerate(texts or (), 1):
+        path, sign, value = text.partition("=")
+        mark = Mark("--set", number, len(path) + 2)
+        if not sign or not path:
+            raise SpecError(
+                Problem(f"{text!r} sets nothing", "write --set path=value", mark=mark._replace(column=1))
+            )
+        # One key, as long as the path, on the line of its number: so the marks of the value are its places in the text.
+        line = "\n" * (number - 1) + "k".ljust(max(1, len(path) - 1)) + ": " + value
+        result.put(path, parse(line, "--set")["k"], mark._replace(column=1), mark)
+    return result
+
+
+def spec(path: Path, texts: Iterable[str] | None = None) -> Spec:
+    """Reads and checks a spec.
+
+    Errors:
+        SpecError: all its problems.
+    """
+    return load_spec(path, set=overrides(texts))
+
+
+def echo_json(value: Any) -> None:
+    """Prints one JSON value."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
