@@ -84,7 +84,8 @@ class Elaborator:
         labels = list(names[: len(streams)]) or ["x"]
         labels += [f"x{number}" for number in range(len(labels), len(streams))]
         frame = Frame(outer, dict(zip(labels, streams, strict=True)))
-        return self.sequence(items, frame, scope, len(streams), slot if not isinstance(raw, Seq) else None)
+        return self.sequence(items, frame, scope, len(streams), slot if not isinstance(raw, Seq) else None,
+                             alone=not isinstance(raw, Seq))  # fmt: skip
 
     def block(self, raw: Map, streams: tuple[Stream, ...], outer: Frame | None, scope: Scope) -> Graph:
         """A body that names its inputs and outputs."""
@@ -104,16 +105,20 @@ class Elaborator:
         return self.sequence(raw["graph"], frame, scope, len(streams), None, raw)
 
     def sequence(
-        self, items: Seq, frame: Frame, scope: Scope, given: int, slot: Slot | None, declared: Map | None = None
-    ) -> Graph:
-        """Elaborates a list of nodes; each reads the one before it unless it says otherwise."""
+        self, items: Seq, frame: Frame, scope: Scope, given: int, slot: Slot | None, declared: Map | None = None,
+        alone: bool = False,
+    ) -> Graph:  # fmt: skip
+        """Elaborates a list of nodes; each reads the one before it unless it says otherwise.
+
+        The first reads the first input, or as many as it takes if the node stands alone instead of in a list.
+        """
         raws = [self.as_map(item, items, number) for number, item in enumerate(items)]
         names = self.node_names(raws, frame)
         before = len(self.problems)
         nodes: dict[int, Node] = {}
         broken = False
         for number in self.order(raws, names, items):
-            previous = names[number - 1] if number else next(iter(frame.inputs), None)
+            previous = [names[number - 1]] if number else list(frame.inputs)[: given if alone else 1]
             try:
                 nodes[number] = self.node(raws[number], names[number], previous, frame, scope, slot, nodes)
                 frame.nodes[names[number]] = nodes[number]
@@ -316,7 +321,7 @@ class Elaborator:
         return items
 
     def node(
-        self, raw: Map, name: str, previous: str | None, frame: Frame, scope: Scope, slot: Slot | None,
+        self, raw: Map, name: str, previous: list[str], frame: Frame, scope: Scope, slot: Slot | None,
         siblings: dict[int, Node],
     ) -> Node:  # fmt: skip
         """Elaborates one node.
@@ -462,13 +467,13 @@ class Elaborator:
         self.problem(raw, "kind", f"no kind or block is called {word!r}", hint or "archc kinds lists the kinds")
 
     def inputs(
-        self, raw: Map, kind: type[Kind], previous: str | None, frame: Frame, scope: Scope
+        self, raw: Map, kind: type[Kind], previous: list[str], frame: Frame, scope: Scope
     ) -> tuple[list[Ref], list[Stream | None]]:
         least, most = kind.arity
         if "from" not in raw:
             if most == 0:
                 return [], []
-            texts: Any = Seq([previous]) if previous else Seq()
+            texts: Any = Seq(previous[:most])
         else:
             texts = raw["from"] if isinstance(raw["from"], Seq) else Seq([raw["from"]], raw.where("from"), raw.path)
         refs: list[Ref] = []

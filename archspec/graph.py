@@ -109,7 +109,7 @@ class Graph:
         if len(self.nodes) != 1 or len(self.outputs) != 1:
             return None
         node = self.nodes[0]
-        plain = node.inputs == tuple(Ref(name) for name in list(self.inputs)[: self.given])
+        plain = node.inputs == tuple(Ref(name) for name in list(self.inputs)[: self.given][: len(node.inputs)])
         return node if plain and next(iter(self.outputs.values())) == Ref(node.name) else None
 
     @property

@@ -174,7 +174,7 @@ def call(body: nn.Module, *inputs: Tokens, outer: Mapping[str, Tokens]) -> dict[
     graph: Graph = body.spec  # type: ignore[assignment]
     node = graph.nodes[0]
     around = {name: outer[str(ref)] for name, ref in node.outer.items()}
-    ports = run_node(body, node, inputs, around)
+    ports = run_node(body, node, inputs[: len(node.inputs)], around)
     return {next(iter(graph.outputs)): ports[""]}
 
 

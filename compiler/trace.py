@@ -178,8 +178,8 @@ def _switch(traced: Traced, inference: Traced, graphs: dict[bool, fx.Graph]) -> 
     cls = type(traced)
     forwards = {True: cls.forward, False: type(inference).forward}
 
-    def forward(self: nn.Module, *tensors: Any) -> Any:
-        return forwards[self.training](self, *tensors)
+    def forward(self: nn.Module, *tensors: Any, **named: Any) -> Any:
+        return forwards[self.training](self, *tensors, **named)
 
     cls.forward = forward  # type: ignore[method-assign]
     traced.forms = graphs

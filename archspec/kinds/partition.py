@@ -65,15 +65,27 @@ class Windows(Scheme, kind="windows", role="scheme"):
 
 
 class Chunks(Scheme, kind="chunks", role="scheme"):
-    """Runs of ``size`` neighbouring tokens of the only axis; a causal axis stays causal inside."""
+    """Runs of neighbouring tokens of the only axis, of one size or of one number; a causal axis stays causal inside."""
 
-    size: Width
+    size: Width | None = Field(None, description="tokens of a chunk")
+    count: Width | None = Field(None, description="how many chunks")
     pad: bool = False
 
     def cuts(self, x: Stream) -> list[Cut]:
         if len(x.axes) != 1:
             raise Refused("", f"chunks are cut from one axis, not from {x}", "kind: windows")
-        return [_whole_groups(x.axes[0], self.size, self.pad)]
+        if (self.size is None) == (self.count is None):
+            raise Refused("size", "say either size or count", "size: 64")
+        axis = x.axes[0]
+        if self.size is not None:
+            return [_whole_groups(axis, self.size, self.pad)]
+        assert self.count is not None
+        if isinstance(axis.size, str):
+            limit = axis.limit // self.count if axis.limit else None
+            return [Cut(replace(axis, limit=limit), self.count, f"{axis.size}/{self.count}")]
+        if axis.size % self.count:
+            raise Refused("count", f"{axis.name} {axis.size} does not divide into {self.count} chunks", divisors(axis.size))
+        return [Cut(axis, self.count, axis.size // self.count)]
 
 
 class Strided(Scheme, kind="strided", role="scheme"):
@@ -126,7 +138,7 @@ class Partition(Kind, kind="partition"):
         cuts = [self.cut(at, stream, name) for stream, name in zip(at.inputs, at.names, strict=True)]
         counts = [groups_of(cut) for cut in cuts]
         for name, count in zip(at.names[1:], counts[1:], strict=True):
-            if str(count) != str(counts[0]) and isinstance(count, int) and isinstance(counts[0], int):
+            if count != counts[0]:
                 raise Refused("scheme", f"cuts {at.names[0]} into {counts[0]} groups and {name} into {count}")
         inside = [inner(stream, cut) for stream, cut in zip(at.inputs, cuts, strict=True)]
         graph = at.slot("body", *inside, names=at.names)

@@ -1,0 +1,112 @@
+"""``archc train``: one model on one data set."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from archc import memory
+from archc.files import echo_json, spec
+from archc.options import Json, Plugins, Set
+from archspec.source import Map
+
+if TYPE_CHECKING:
+    from archspec.spec import Spec
+    from search.data.batches import Data
+    from search.recipe import Recipe
+
+
+class Precision(StrEnum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+def train(
+    file: Annotated[Path, typer.Argument(metavar="SPEC", help="A spec.")],
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="text, digits, a file or folder of text, or YAML as {kind: text, path: books}."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Optimizer steps.")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", help="Samples of one forward pass.")] = None,
+    length: Annotated[int | None, typer.Option("--length", help="Tokens of a sample.")] = None,
+    accumulate: Annotated[int | None, typer.Option("--accumulate", help="Forward passes an optimizer step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="The highest.")] = None,
+    precision: Annotated[Precision | None, typer.Option("--precision", help="Of the arithmetic.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps, …")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of weights, batches and dropout.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="Other fields of a recipe, as {optimizer: {weight_decay: 0}}.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="runs/NAME by default.")] = None,
+    set: Set = None,
+    plugin: Plugins = None,
+    json: Json = False,
+) -> None:
+    """Train a spec. Interrupted and given again, the same command goes on where it was.
+
+    \b
+        archc train examples/tiny.yaml --data text --steps 300 --length 128
+    """
+    checked = spec(file, set)
+    said = {"steps": steps, "batch": batch, "length": length, "accumulate": accumulate, "learning_rate": learning_rate,
+            "precision": precision and precision.value, "device": device, "seed": seed}  # fmt: skip
+    chosen = _recipe({name: value for name, value in said.items() if value is not None}, recipe)
+    folder = out or Path("runs") / checked.name
+    result = _train(checked, _data(data, checked), chosen, folder, quiet=json)
+    if json:
+        echo_json({"folder": str(folder), **result})
+    else:
+        typer.echo(
+            f"{checked.name}: validation loss {result['validation_loss']:.4f}, "
+            f"accuracy {result['validation_accuracy']:.1%}, after {result['steps']} steps; in {folder}"
+        )
+
+
+def _recipe(said: dict[str, Any], more: str | None) -> Recipe:
+    from search.kinds import fields
+    from search.recipe import Recipe
+
+    tree = _yaml(more, "--recipe") if more else Map()
+    if not isinstance(tree, Map):
+        raise typer.BadParameter("a recipe is a mapping, as {optimizer: {weight_decay: 0}}", param_hint="--recipe")
+    for name, value in said.items():
+        tree.put(name, value, None, None)
+    return fields(Recipe, tree)
+
+
+def _data(said: str | None, checked: Spec) -> Data:
+    import search.data.digits
+    import search.data.text  # noqa: F401  both register themselves
+    from search.data.batches import Data
+
+    if said is None:
+        said = "digits" if checked.interface.name_ == "image_classification" else "text"
+    value = Map({"kind": "text", "path": said}) if Path(said).exists() else _yaml(said, "--data")
+    return Data.read(value, "data", None)
+
+
+def _yaml(text: str, option: str) -> Any:
+    from archspec.source import parse
+
+    return parse(f"value: {text}", option)["value"]
+
+
+def _train(checked: Spec, data: Data, recipe: Recipe, folder: Path, *, quiet: bool) -> dict[str, Any]:
+    from search.cost.price import price
+    from search.fit import fit
+
+    opened = data.open(checked.interface)
+    need = price(checked, batch=recipe.batch, length=recipe.length).as_dict()["memory"]["peak_training"]
+    memory.require(int(need), f"training {checked.name} in batches of {recipe.batch}", recipe.device)
+
+    def progress(step: int, of: int, loss: float) -> None:
+        if not quiet and (step == of or step % max(1, of // 20) == 0):
+            print(f"step {step:>6} of {of}  loss {loss:.4f}", file=sys.stderr, flush=True)
+
+    _, result = fit(checked, opened, recipe, folder, progress=progress)
+    return result.as_dict()

@@ -1,0 +1,187 @@
+"""What one node costs: its module is built and traced on the meta device and run once, whoever asks again.
+
+A node's cost depends on its own content and on the tensors that it is given: shapes, strides, dtypes, and which of them
+get a gradient. Costs are remembered by these for as long as the process lives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+import compiler.modules  # noqa: F401  registers the built-in modules
+from archspec.graph import Graph, Node, Ref
+from archspec.kinds.interface import Interface
+from archspec.streams import Stream
+from compiler.build import Blocks
+from search.cost.meter import BlockCost, flops, measure_block
+
+LARGEST = 100_000  # units remembered; a search sees some thousands
+OUT = "out"
+
+
+class Given(NamedTuple):
+    """A tensor that a node is given."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    graded: bool
+
+
+class Weight(NamedTuple):
+    """Numbers of a parameter, and how many of them one token meets."""
+
+    count: int
+    active: int
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """What one node costs.
+
+    Attributes:
+        cost: of its run; ``cost.flow`` tells how its tensors hang together.
+        outputs: for each output its type, and where each of its tensors comes from: ``~n`` the result of number n, else
+            the number of a tensor that is given.
+        weights: parameters by name.
+        stored, computed: bytes of buffers that are saved with the weights, and of those that are not.
+    """
+
+    cost: BlockCost
+    outputs: dict[str, tuple[Stream, tuple[int, ...]]]
+    weights: dict[str, Weight]
+    stored: int
+    computed: int
+
+    @cached_property
+    def forward(self) -> int:
+        """FLOPs of inference."""
+        return flops(self.cost.inference)
+
+    @cached_property
+    def step(self) -> int:
+        """FLOPs of a training step."""
+        return flops(self.cost.training)
+
+    @cached_property
+    def total(self) -> Weight:
+        return Weight(sum(w.count for w in self.weights.values()), sum(w.active for w in self.weights.values()))
+
+
+_units: dict[Hashable, Unit] = {}
+
+
+def measured(
+    node: Node, streams: dict[tuple[str, str], Stream], ports: Sequence[str], given: Sequence[Given],
+    interface: Interface, dtype: torch.dtype, seeds: tuple[int, ...] | None = None,
+) -> Unit:  # fmt: skip
+    """The cost of a node.
+
+    Args:
+        streams: what it reads and what is read by its slots: the type of each stream by node and port.
+        ports: outputs that somebody reads.
+        given: the tensors of these streams.
+        interface: where kinds find what their fields leave open.
+        seeds: numbers of the results that get a gradient; all that can by default.
+    """
+    graph = alone(node, streams, ports)
+    key = (graph.digest("layout"), tuple(_types(graph)), tuple(given), _identity(interface), dtype, seeds)
+    found = _units.get(key)
+    if found is None:
+        if len(_units) >= LARGEST:
+            _units.clear()
+        found = _units[key] = _measure(graph, given, dtype, seeds)
+    return found
+
+
+def alone(node: Node, streams: dict[tuple[str, str], Stream], ports: Sequence[str]) -> Graph:
+    """A graph of one node; its inputs are the whole streams, which it cuts into spans itself."""
+    names = {place: f"x{number}" for number, place in enumerate(streams)}
+
+    def moved(ref: Ref) -> Ref:
+        return Ref(names[ref.node, ref.port], "", ref.span)
+
+    inner = replace(
+        node,
+        name="node",
+        when="always",  # who measures a training-only node does so in training
+        shares=None,
+        tied=None,
+        inputs=tuple(moved(ref) for ref in node.inputs),
+        outer={name: moved(ref) for name, ref in node.outer.items()},
+        reads=set(ports),
+    )
+    outputs = {port or OUT: Ref("node", port) for port in ports}
+    types = {port or OUT: node.outputs[port] for port in ports}
+    inputs = {names[place]: stream for place, stream in streams.items()}
+    return Graph(inputs, len(inputs), [inner], outputs, types)
+
+
+def _types(graph: Graph) -> Iterator[Stream]:
+    """All types in a graph: fields leave open what comes from the interface or from around the node."""
+    yield from graph.inputs.values()
+    for node in graph.nodes:
+        yield from node.outputs.values()
+        for body in node.bodies.values():
+            yield from _types(body)
+
+
+def _identity(interface: Interface) -> Hashable:
+    return interface.name_, getattr(interface, "vocab", None), getattr(interface, "classes", None)
+
+
+def _measure(graph: Graph, given: Sequence[Given], dtype: torch.dtype, seeds: tuple[int, ...] | None) -> Unit:
+    block: Any = Blocks().block(graph)
+    if dtype != torch.float32:
+        block.to(dtype)
+    cost = measure_block(block, [_tensor(one) for one in given], train=True, seeds=seeds)
+    stored, computed = _buffers(block)
+    outputs = {
+        "" if name == OUT else name: (stream, tuple(places)) for name, stream, places in block.signature.outputs[True]
+    }
+    return Unit(cost, outputs, dict(_weights(block)), stored, computed)
+
+
+def _tensor(given: Given) -> Tensor:
+    tensor = torch.empty_strided(given.shape, given.stride, dtype=given.dtype, device="meta")
+    return tensor.requires_grad_(given.graded)
+
+
+def _weights(block: nn.Module) -> Iterator[tuple[str, Weight]]:
+    """Parameters by name within the node; a module's ``active_share`` scales those below it."""
+    seen: set[int] = set()
+
+    def below(module: nn.Module, path: str, share: float) -> Iterator[tuple[str, Weight]]:
+        share *= getattr(module, "active_share", 1.0)
+        for name, parameter in module._parameters.items():
+            if parameter is not None and id(parameter) not in seen:
+                seen.add(id(parameter))
+                count = parameter.numel()
+                yield path + name, Weight(count, round(count * share))
+        for name, inner in module._modules.items():
+            if inner is not None:
+                yield from below(inner, f"{path}{name}.", share)
+
+    return ((name.removeprefix("node."), weight) for name, weight in below(block, "", 1.0))
+
+
+def _buffers(block: nn.Module) -> tuple[int, int]:
+    stored = computed = 0
+    seen: set[int] = set()
+    for module in block.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is None or id(buffer) in seen:
+                continue
+            seen.add(id(buffer))
+            size = buffer.numel() * buffer.element_size()
+            if name in module._non_persistent_buffers_set:
+                computed += size
+            else:
+                stored += size
+    return stored, computed

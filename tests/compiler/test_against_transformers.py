@@ -1,0 +1,196 @@
+"""The published architectures of examples/zoo compute what `transformers` computes from the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from archspec.spec import load
+from compiler.model import compile
+
+transformers = pytest.importorskip("transformers")
+ZOO = Path(__file__).parents[2] / "examples" / "zoo"
+LAYERS, WIDTH, HEADS = 2, 48, 4
+
+# Our parameter, `*` for the number of the layer -> theirs, which are put one after another where ours is fused.
+GPT2 = {
+    "words.weight": ["transformer.wte.weight"],
+    "places.weight": ["transformer.wpe.weight"],
+    "layers.*.mixer.norm": ["transformer.h.*.ln_1"],
+    "layers.*.mixer.body.qkv": ["transformer.h.*.attn.c_attn"],
+    "layers.*.mixer.body.out": ["transformer.h.*.attn.c_proj"],
+    "layers.*.channel.norm": ["transformer.h.*.ln_2"],
+    "layers.*.channel.body.up": ["transformer.h.*.mlp.c_fc"],
+    "layers.*.channel.body.down": ["transformer.h.*.mlp.c_proj"],
+    "norm": ["transformer.ln_f"],
+}
+LLAMA = {
+    "words.weight": ["model.embed_tokens.weight"],
+    "layers.*.mixer.norm.weight": ["model.layers.*.input_layernorm.weight"],
+    "layers.*.mixer.body.qkv.weight": [f"model.layers.*.self_attn.{x}_proj.weight" for x in "qkv"],
+    "layers.*.mixer.body.out.weight": ["model.layers.*.self_attn.o_proj.weight"],
+    "layers.*.channel.norm.weight": ["model.layers.*.post_attention_layernorm.weight"],
+    "layers.*.channel.body.gate_up.weight": [f"model.layers.*.mlp.{x}_proj.weight" for x in ("gate", "up")],
+    "layers.*.channel.body.down.weight": ["model.layers.*.mlp.down_proj.weight"],
+    "norm.weight": ["model.norm.weight"],
+    "head.weight": ["lm_head.weight"],
+}
+BERT = {
+    "words.weight": ["bert.embeddings.word_embeddings.weight"],
+    "sentences.weight": ["bert.embeddings.token_type_embeddings.weight"],
+    "places.weight": ["bert.embeddings.position_embeddings.weight"],
+    "norm": ["bert.embeddings.LayerNorm"],
+    "layers.*.mixer.body.qkv": [f"bert.encoder.layer.*.attention.self.{x}" for x in ("query", "key", "value")],
+    "layers.*.mixer.body.out": ["bert.encoder.layer.*.attention.output.dense"],
+    "layers.*.mixer.norm_after": ["bert.encoder.layer.*.attention.output.LayerNorm"],
+    "layers.*.channel.body.up": ["bert.encoder.layer.*.intermediate.dense"],
+    "layers.*.channel.body.down": ["bert.encoder.layer.*.output.dense"],
+    "layers.*.channel.norm_after": ["bert.encoder.layer.*.output.LayerNorm"],
+    "transform.linear": ["cls.predictions.transform.dense"],
+    "transform_norm": ["cls.predictions.transform.LayerNorm"],
+    "head.bias": ["cls.predictions.bias"],
+}
+VIT = {
+    "patches.linear": ["vit.embeddings.patch_embeddings.projection"],
+    "class_token.weight": ["vit.embeddings.cls_token"],
+    "places.weight": ["vit.embeddings.position_embeddings"],
+    "layers.*.mixer.norm": ["vit.layers.*.layernorm_before"],
+    "layers.*.mixer.body.qkv": [f"vit.layers.*.attention.{x}_proj" for x in "qkv"],
+    "layers.*.mixer.body.out": ["vit.layers.*.attention.o_proj"],
+    "layers.*.channel.norm": ["vit.layers.*.layernorm_after"],
+    "layers.*.channel.body.up": ["vit.layers.*.mlp.fc1"],
+    "layers.*.channel.body.down": ["vit.layers.*.mlp.fc2"],
+    "norm": ["vit.layernorm"],
+    "head": ["classifier"],
+}
+
+
+def small(name: str, **changes: Any) -> Any:
+    sizes = {"dims.width": WIDTH, "dims.heads": HEADS, "graph.layers.times": LAYERS}
+    return compile(load(ZOO / f"{name}.yaml", set={**sizes, **changes}), seed=1).eval()
+
+
+def random(theirs: nn.Module) -> nn.Module:
+    """Their model with noise on every weight, so that no bias is zero and no gain one."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+    return theirs.eval()
+
+
+@torch.no_grad()
+def copy(ours: nn.Module, theirs: nn.Module, names: dict[str, list[str]]) -> None:
+    """Gives our model their weights: every parameter of both is named, none twice."""
+    source = dict(theirs.named_parameters())
+    used: set[str] = set()
+    for name, parameter in ours.named_parameters():
+        number = next((part for part in name.split(".") if part.isdigit()), "*")
+        pattern = name.replace(f".{number}.", ".*.", 1)
+        last = "" if pattern in names else "." + pattern.rsplit(".", 1)[1]
+        parts = [part.replace("*", number) + last for part in names[pattern.removesuffix(last)]]
+        value = torch.cat([laid_out(theirs, part, source[part]) for part in parts])
+        parameter.copy_(value.view_as(parameter))
+        assert not used & {*parts}
+        used |= {*parts}
+    assert used == source.keys()
+
+
+def laid_out(theirs: nn.Module, name: str, value: Tensor) -> Tensor:
+    """Their weight in the layout of ours: ``[outputs, inputs]``, the pixels of a patch before its channels."""
+    module = theirs.get_submodule(name.rsplit(".", 1)[0])
+    if type(module).__name__ == "Conv1D" and value.ndim == 2:
+        return value.T
+    return value.permute(0, 2, 3, 1).flatten(1) if isinstance(module, nn.Conv2d) and value.ndim == 4 else value
+
+
+def assert_same(ours: Tensor, theirs: Tensor) -> None:
+    assert ours.shape == theirs.shape
+    assert theirs.std() > 0.1  # the comparison is of something
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_gpt2() -> None:
+    sizes = {"vocab_size": 99, "n_positions": 32, "n_embd": WIDTH, "n_layer": LAYERS, "n_head": HEADS}
+    theirs = random(transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)))
+    ours = small("gpt2", **{"interface.vocab": 99, "interface.length": 32})
+    copy(ours, theirs, GPT2)
+    tokens = torch.randint(0, 99, (2, 17))
+    assert_same(ours(tokens), theirs(tokens).logits)
+
+
+@pytest.mark.parametrize("scaling", ["llama3", "linear", None])
+@torch.no_grad()
+def test_llama(scaling: str | None) -> None:
+    sizes = {"vocab_size": 99, "hidden_size": WIDTH, "intermediate_size": 80, "num_hidden_layers": LAYERS,
+             "num_attention_heads": HEADS, "num_key_value_heads": 2, "max_position_embeddings": 128}  # fmt: skip
+    rope: dict[str, Any] = {"rope_theta": 1e4, "rope_type": scaling or "default"}
+    changes: dict[str, Any] = {"theta": 1e4}
+    if scaling is None:
+        changes["scaling"] = None
+    else:
+        rope["factor"] = changes["scaling.factor"] = 4.0
+        changes["scaling.kind"] = scaling
+    if scaling == "llama3":
+        rope |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+        changes["scaling.length"] = 32
+    config = transformers.LlamaConfig(**sizes, rms_norm_eps=1e-5, rope_parameters=rope)
+    theirs = random(transformers.LlamaForCausalLM(config))
+    changes = {f"blocks.rotation.{field}": value for field, value in changes.items()}
+    changes |= {"interface.vocab": 99, "interface.length": 128, "dims.kv_heads": 2, "dims.hidden": 80}
+    ours = small("llama_3_1_8b", **changes)
+    copy(ours, theirs, LLAMA)
+    tokens = torch.randint(0, 99, (2, 100))
+    assert_same(ours(tokens), theirs(tokens).logits)
+
+
+@torch.no_grad()
+def test_bert() -> None:
+    sizes = {"vocab_size": 99, "max_position_embeddings": 32, "hidden_size": WIDTH, "num_hidden_layers": LAYERS,
+             "num_attention_heads": HEADS, "intermediate_size": 4 * WIDTH}  # fmt: skip
+    theirs = random(transformers.BertForMaskedLM(transformers.BertConfig(**sizes)))
+    ours = small("bert_base", **{"interface.vocab": 99, "interface.length": 32})
+    copy(ours, theirs, BERT)
+    tokens, sentence = torch.randint(0, 99, (3, 17)), torch.randint(0, 2, (3, 17))
+    valid = torch.arange(17) < torch.tensor([[17], [9], [1]])
+    expected = theirs(tokens, attention_mask=valid.long(), token_type_ids=sentence).logits
+    assert_same(ours(tokens, sentence, valid)[valid], expected[valid])
+
+
+@torch.no_grad()
+def test_vit() -> None:
+    sizes = {"image_size": 24, "patch_size": 8, "num_channels": 3, "hidden_size": WIDTH, "num_hidden_layers": LAYERS,
+             "num_attention_heads": HEADS, "intermediate_size": 4 * WIDTH}  # fmt: skip
+    theirs = random(transformers.ViTForImageClassification(transformers.ViTConfig(**sizes, num_labels=7)))
+    ours = small("vit_base", **{"interface.image": [24, 24, 3], "interface.classes": 7, "dims.patch": 8})
+    copy(ours, theirs, VIT)
+    image = torch.randn(2, 24, 24, 3)
+    assert_same(ours(image), theirs(image.permute(0, 3, 1, 2)).logits)
+
+
+def published(name: str) -> nn.Module:
+    config = {
+        "gpt2": lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config()),
+        "bert_base": lambda: transformers.BertForMaskedLM(transformers.BertConfig()),
+        "vit_base": lambda: transformers.ViTForImageClassification(transformers.ViTConfig(num_labels=1000)),
+        "llama_3_1_8b": lambda: transformers.LlamaForCausalLM(
+            transformers.LlamaConfig(vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_key_value_heads=8)
+        ),
+    }
+    with torch.device("meta"):
+        return config[name]()
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("gpt2", 124_439_808), ("llama_3_1_8b", 8_030_261_248), ("bert_base", 109_514_298), ("vit_base", 86_567_656)],
+)
+def test_parameters_at_full_size(name: str, count: int) -> None:
+    ours = compile(load(ZOO / f"{name}.yaml"), device="meta")
+    assert sum(p.numel() for p in ours.parameters()) == count
+    assert sum(p.numel() for p in published(name).parameters()) == count
