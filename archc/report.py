@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,9 +17,45 @@ def report(
     plugin: Plugins = None,
     json: Json = False,
 ) -> None:
-    """Report what a study found so far: the Pareto front, what failed, what was refused; writes report.json and a plot.
+    """Report what a study found so far: the Pareto front, what failed and what was refused.
+
+    Writes report.json and pareto.png into the folder of the results.
 
     \b
         archc report runs/demo
     """
-    raise NotImplementedError
+    from search import report as reports
+
+    if place.is_dir() or not place.exists():
+        write(reports.read(place), place, as_json=json)
+    else:
+        write(*_of_study(place), as_json=json)
+
+
+def write(found: dict[str, Any], folder: Path, *, as_json: bool) -> None:
+    """Prints a report and writes its files."""
+    from search import report as reports
+
+    files = reports.write(found, folder)
+    if as_json:
+        echo_json(found)
+        return
+    reports.show(found, sys.stdout)
+    typer.echo("written: " + ", ".join(map(str, files)))
+
+
+def _of_study(file: Path) -> tuple[dict[str, Any], Path]:
+    """The report of a study file, whose trials may be in a database elsewhere."""
+    from contextlib import closing
+
+    from search import report as reports
+    from search.storage import Record
+    from search.study import load
+
+    study = load(file)
+    folder = Path("runs") / study.name
+    if study.storage == "sqlite":
+        return reports.read(folder), folder
+    directions = [objective.direction for objective in study.objectives]
+    with closing(Record(study.storage, study.name, directions, folder)) as record:
+        return reports.build(record), folder

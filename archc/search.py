@@ -26,10 +26,10 @@ def search(
         archc search examples/studies/demo.yaml
     """
     from archc.report import write
-    from search import runner
+    from search import report, runner
     from search.study import load
 
     study = load(file)
     study = replace(study, trials=trials or study.trials, workers=workers or study.workers)
     outcome = runner.run(study, out=out, fresh=fresh, plugin_files=plugin or [], quiet=json)
-    write(outcome.folder, as_json=json)
+    write(report.read(outcome.folder), outcome.folder, as_json=json)

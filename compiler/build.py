@@ -173,7 +173,9 @@ def call(body: nn.Module, *inputs: Tokens, outer: Mapping[str, Tokens]) -> dict[
         return block.call(body, inputs, outer)  # type: ignore[no-any-return]
     graph: Graph = body.spec  # type: ignore[assignment]
     node = graph.nodes[0]
-    around = {name: outer[str(ref)] for name, ref in node.outer.items()}
+    values = {(name, ""): value for name, value in zip(graph.inputs, inputs, strict=False)}
+    values |= {(name, ""): outer[name] for name in graph.outer}
+    around = {name: _read(values, ref) for name, ref in node.outer.items()}
     ports = run_node(body, node, inputs[: len(node.inputs)], around)
     return {next(iter(graph.outputs)): ports[""]}
 

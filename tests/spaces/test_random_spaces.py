@@ -6,7 +6,7 @@ import math
 from random import Random
 
 import numpy as np
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, given, reject, settings
 from hypothesis import strategies as st
 
 from archspec.errors import SpecError
@@ -86,34 +86,42 @@ def most(raw):
 
 
 def listed(raw, w):
-    """All members of a tree under one value of the dim ``w``, possibly repeated."""
+    """All members of a tree under one value of the dim ``w``, possibly repeated, with the options that they take."""
     if isinstance(raw, list):
-        for items in itertools.product(*[list(listed(item, w)) for item in raw]):
-            optional = [isinstance(item, dict) and "choose" in item for item in raw]
-            yield [item for item, may in zip(items, optional, strict=True) if not (may and item == "absent")]
+        for items, taken in combined(*[listed(item, w) for item in raw]):
+            yield [item for item, one in zip(items, raw, strict=True) if not is_removed(item, one)], taken
     elif not isinstance(raw, dict):
-        yield raw
+        yield raw, frozenset()
     elif "choose" in raw:
-        for option in raw["choose"]:
-            yield from listed(option, w)
+        for number, option in enumerate(raw["choose"]):
+            for tree, taken in listed(option, w):
+                yield tree, taken | {(id(raw), number)}
     elif "range" in raw:
         step = raw.get("step", 1)
         for number in range(round((raw["range"][1] - raw["range"][0]) / step) + 1):
             drawn = raw["range"][0] + number * step
-            yield drawn * w if "of" in raw else drawn
+            yield drawn * w if "of" in raw else drawn, frozenset()
     elif raw.get("vary") == "each":
-        for times in listed(raw["times"], w):
-            bodies = list(listed(raw["body"], w))
-            for rounds in itertools.product(bodies, repeat=evaluated(times, w)):
-                optional = isinstance(raw["body"], dict) and "choose" in raw["body"]
-                yield {"kind": "repeat", "rounds": [body for body in rounds if not (optional and body == "absent")]}
+        for times, counted in listed(raw["times"], w):
+            for rounds, taken in combined(*[listed(raw["body"], w) for _ in range(evaluated(times, w))]):
+                bodies = [body for body in rounds if not is_removed(body, raw["body"])]
+                yield {"kind": "repeat", "rounds": bodies}, taken | counted
     else:
         keys = [key for key in raw if key != "where"]
-        for values in itertools.product(*[list(listed(raw[key], w)) for key in keys]):
+        for values, taken in combined(*[listed(raw[key], w) for key in keys]):
             tree = dict(zip(keys, values, strict=True))
             scope = {"w": w, **{key: evaluated(tree[key], w) for key in ("a", "b") if key in tree}}
             if "where" not in raw or eval(raw["where"], {}, scope):
-                yield tree
+                yield tree, taken
+
+
+def combined(*parts):
+    for chosen in itertools.product(*map(list, parts)):
+        yield [tree for tree, _ in chosen], frozenset().union(*[taken for _, taken in chosen])
+
+
+def is_removed(item, raw):
+    return item == "absent" and isinstance(raw, dict) and "choose" in raw
 
 
 def evaluated(value, w):
@@ -121,27 +129,42 @@ def evaluated(value, w):
 
 
 def members(raw):
-    found = set()
-    for w in listed(raw["dims"]["w"], 0):
-        for graph in listed(raw["graph"], w):
+    """All members, and all options that some member takes."""
+    found, taken = set(), set()
+    for w, first in listed(raw["dims"]["w"], 0):
+        for graph, others in listed(raw["graph"], w):
             found.add(identity({"archspec": 1, "dims": {"w": w}, "graph": graph}))
-    return found
+            taken |= first | others
+    return found, taken
+
+
+def options(raw):
+    if isinstance(raw, dict):
+        if "choose" in raw:
+            yield from ((id(raw), number) for number in range(len(raw["choose"])))
+        raw = raw.get("choose", list(raw.values()))
+    if isinstance(raw, list):
+        for item in raw:
+            yield from options(item)
 
 
 def loaded(raw):
-    """The space, and what its members should be; skips those that are refused for an option that is never legal."""
+    """The space, and what its members should be; skips those that are refused, rightly."""
     assume(most(raw) <= 40 * MOST)
-    expected = members(raw)
+    expected, taken = members(raw)
     assume(len(expected) <= MOST)
     try:
-        return Space(parse(json.dumps(raw)), elaborate=lambda tree: tree), expected
+        space = Space(parse(json.dumps(raw)), elaborate=lambda tree: tree)
     except SpecError as error:
         if "no member" in str(error):
             assert not expected
         else:
             assert "never legal" in str(error)
-        assume(False)
-        raise
+            assert not set(options(raw)) <= taken
+        reject()
+    assert expected
+    assert set(options(raw)) <= taken
+    return space, expected
 
 
 quick = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
