@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from archspec.graph import Graph, Node, fields
+from archspec.graph import Graph, Node, settled
 from archspec.kinds.kind import Kind
 
 
@@ -56,7 +56,7 @@ class _Writer:
             result["when"] = node.when
         if node.shares:
             return {"name": node.name, "weights": node.shares, "from": result["from"]}
-        result |= {key: value for key, value in fields(kind).items() if value is not None and value != {} and value != []}
+        result |= {key: value for key, value in settled(node).items() if value is not None and value != {} and value != []}
         result |= node.streams
         result |= kind.written(node, self)
         result = {key: value for key, value in result.items() if value is not None}
@@ -66,11 +66,13 @@ class _Writer:
         return result
 
     def plan(self, node: Node) -> dict[str, Any]:
-        return {"kind": node.kind.name_, **{k: v for k, v in fields(node.kind).items() if v is not None}}
+        return {"kind": node.kind.name_, **{k: v for k, v in settled(node).items() if v is not None}}
 
     def slot(self, graph: Graph, name: str) -> Any:
         """A body as it stands in a slot: a node if it is one, else a block that stands once."""
         single = graph.single
+        if single is not None and len(single.inputs) != min(graph.given, single.kind.arity[1]):
+            single = None  # written alone it would read more
         if single is not None and self.counts.get(graph.digest("full") + graph.digest("layout"), 0) <= 1 or (
             single is not None and not single.bodies
         ):

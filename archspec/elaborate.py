@@ -72,6 +72,9 @@ class Elaborator:
             Broken: something inside failed; the problem is recorded.
         """
         raw = container[key]
+        if isinstance(raw, Map) and set(raw) == {"each"} and isinstance(raw["each"], Seq):
+            container, key = self.turn(raw, container, key, scope)
+            raw = container[key]
         raw, scope = self.unfold(raw, container, key, scope)
         if isinstance(raw, Map) and "graph" in raw and "kind" not in raw:
             return self.block(raw, streams, outer, scope)
@@ -521,14 +524,7 @@ class Elaborator:
     def value(self, container: Map | Seq, key: Any, shape: _Shape, scope: Scope) -> Any:
         raw = container[key]
         if isinstance(raw, Map) and set(raw) == {"each"} and isinstance(raw["each"], Seq):
-            if "index" not in scope:
-                self.problem(container, key, "each: needs rounds", "it belongs into the body of a repeat or loop")
-                raise Broken
-            index, listed = scope["index"], raw["each"]
-            if len(listed) != scope["times"]:
-                self.problem(raw, "each", f"{len(listed)} values for {scope['times']} rounds")
-                raise Broken
-            return self.value(listed, index, shape, scope)
+            return self.value(*self.turn(raw, container, key, scope), shape, scope)
         if isinstance(raw, Map) and ("choose" in raw or "range" in raw):
             self.problem(container, key, "a choice belongs into a space", "start the file with archspace: 1")
             raise Broken
@@ -541,6 +537,17 @@ class Elaborator:
         if isinstance(raw, float) and shape.whole and raw.is_integer():
             return int(raw)
         return raw
+
+    def turn(self, raw: Map, container: Map | Seq, key: Any, scope: Scope) -> tuple[Seq, int]:
+        """Where this round's value of an ``each:`` stands."""
+        if "index" not in scope:
+            self.problem(container, key, "each: needs rounds", "it belongs into the body of a repeat or loop")
+            raise Broken
+        listed: Seq = raw["each"]
+        if len(listed) != scope["times"]:
+            self.problem(raw, "each", f"{len(listed)} values for {scope['times']} rounds")
+            raise Broken
+        return listed, scope["index"]
 
     def evaluate(self, container: Map | Seq, key: Any, text: str, scope: Scope, whole: bool = False) -> Any:
         try:

@@ -142,7 +142,7 @@ class Graph:
             nodes.append(
                 [
                     node.kind.name_,
-                    _identified(node.kind, identity),
+                    _identified(node, identity),
                     [place(ref) for ref in node.inputs],
                     {slot: body.digest(identity) for slot, body in node.bodies.items()},
                     {
@@ -154,6 +154,7 @@ class Graph:
                     sorted(node.reads),
                     position[node.shares] if node.shares else None,
                     node.when,
+                    [[port, type_.text, type_.most] for port, type_ in node.outputs.items() if port in ("", *node.reads)],
                     node.name if identity == "layout" else None,
                 ]
             )
@@ -162,20 +163,28 @@ class Graph:
             for name, ref in self.outputs.items()
             if identity != "structure" or name not in self.training
         }
-        return [[stream.text for stream in self.inputs.values()], self.given, nodes, list(outputs.items())]
+        ends = list(outputs.items()) if len(outputs) > 1 or identity == "layout" else list(outputs.values())
+        return [[stream.text for stream in self.inputs.values()], self.given, nodes, ends]
 
 
-def _identified(kind: Kind, identity: Identity) -> dict[str, Any]:
+def _identified(node: Node, identity: Identity) -> dict[str, Any]:
+    kind = node.kind
     if identity == "full" or not kind.free:
-        return fields(kind)
-    plain = fields(kind, free=False)
+        return settled(node)
+    plain = {name: value for name, value in settled(node).items() if name not in kind.free}
     if identity == "layout":  # a rate of zero is computed by leaving it out
         plain |= {name: bool(getattr(kind, name)) for name in kind.free}
     return plain
 
 
+def settled(node: Node) -> dict[str, Any]:
+    """The plain fields of a node as they came out: defaults filled, one way to say each thing; without its slots."""
+    kind = node.kind
+    return fields(kind) | kind.settle(node)
+
+
 def fields(kind: Kind, *, free: bool = True) -> dict[str, Any]:
-    """The plain fields of a kind, defaults filled; without its slots."""
+    """The plain fields of a kind as they were given, defaults filled; without its slots."""
     skip = kind.slots.keys() if free else kind.slots.keys() | kind.free
     return {name: _plain(getattr(kind, name)) for name in type(kind).model_fields if name not in skip}
 

@@ -24,7 +24,7 @@ from search.data.batches import DataSet
 from search.durable import NotSaved
 from search.evaluate import evaluate
 from search.proposals import Exhausted, Proposal, Proposer, refusals
-from search.storage import ABANDONED, DATABASE, Record, Running, compare, counted
+from search.storage import ABANDONED, DATABASE, Record, Running, counted
 from search.study import Study, differences
 from search.train import Progress, TrainingFailed
 from spaces.space import load as load_space
@@ -58,9 +58,9 @@ class OpenStudy:
         self.record = Record(study.storage, study.name, [objective.direction for objective in study.objectives], folder)
         try:
             identity = {**study.identity(), "data.content": fingerprint}
-            changed = compare(self.record, identity, differences)
-            if changed:
+            if changed := differences(self.record.recall("identity") or identity, identity):
                 raise _changed(study, folder, changed)
+            self.record.remember("identity", identity)
             columns = [{"name": o.name, "unit": o.unit, "direction": o.direction} for o in study.objectives]
             self.record.remember("objectives", columns)
         except BaseException:

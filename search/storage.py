@@ -8,7 +8,6 @@ running trial whose worker's lock is free is stale.
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import platform
@@ -168,15 +167,6 @@ class Record:
 def counted(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     """Trials that are spent of the study's budget: all but those that are to be tried again."""
     return [trial for trial in trials if not trial.user_attrs.get("again")]
-
-
-def compare(record: Record, identity: dict[str, Any], differences: Any) -> list[str]:
-    """What differs between this study and the one on record; a new record takes the identity."""
-    then = record.recall("identity")
-    if then is None:
-        record.remember("identity", json.loads(json.dumps(identity)))
-        return []
-    return list(differences(then, json.loads(json.dumps(identity))))
 
 
 def _open(url: str, folder: Path) -> RDBStorage:

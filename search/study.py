@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -99,7 +100,7 @@ class Study:
             "sampler": self.sampler,
             "seed": self.seed,
         }
-        return dict(_flat("", parts))
+        return dict(_flat("", json.loads(json.dumps(parts))))
 
 
 def load(path: str | os.PathLike[str]) -> Study:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from archspec.errors import Refused, divisors
+from archspec.graph import Node
 from archspec.kinds.kind import Free, Matrix, Rate, Slot, Weighted, Width
 from archspec.place import Place
 from archspec.streams import Stream
@@ -70,6 +71,12 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         if heads % kv_heads:
             raise Refused("kv_heads", f"{heads} heads cannot be shared by {kv_heads} key/value heads", divisors(heads))
         return heads, kv_heads, head_width, self.value_width or head_width
+
+    def settle(self, node: Node) -> dict[str, Any]:
+        heads, kv_heads, head_width, value_width = self.shape(node.types[0])
+        shape = {"heads": heads, "kv_heads": kv_heads, "head_width": head_width, "value_width": value_width}
+        bias = self.bias if self.qkv_bias is None else self.qkv_bias
+        return {**shape, "width_out": node.output.width, "qkv_bias": bias}
 
     def matrices(self, x: Stream, memory: Stream | None = None) -> dict[str, Matrix]:  # type: ignore[override]
         heads, kv_heads, head_width, value_width = self.shape(x)

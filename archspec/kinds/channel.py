@@ -1,10 +1,11 @@
 """Channel mixers: what a token does with itself."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from archspec.errors import Refused
+from archspec.graph import Node
 from archspec.kinds.kind import Activation, Free, Kind, Matrix, Rate, Weighted, Width
 from archspec.place import Place
 from archspec.streams import Stream
@@ -32,6 +33,9 @@ class Inner(Weighted):
 
     def output(self, x: Stream) -> Stream:
         return x.wide(self.width or x.width)
+
+    def settle(self, node: Node) -> dict[str, Any]:
+        return {"hidden": self.inner(node.types[0]), "ratio": None, "multiple_of": 1, "width": node.output.width}
 
 
 class Mlp(Inner, kind="mlp", role=("channel", "body")):

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from archspec.errors import Refused
+from archspec.graph import Node
 from archspec.kinds.kind import Free, Kind, Matrix, Rate, Real, Slot
 from archspec.place import Place
 from archspec.source import Map, Seq
@@ -55,9 +56,7 @@ class Residual(Kind, kind="residual"):
                     if stream.width != x.width:
                         raise Refused("norm", f"one norm for streams of widths {x.width} and {stream.width}")
                 at.slot("norm", x)
-            if self.place == "sandwich":
-                at.slot("norm", x, as_="norm_after")
-            elif self.place in ("post", "after"):
+            if self.place != "pre":
                 at.slot("norm", x, as_="norm_after")
         graph = at.slot("body", *read, names=at.names)
         y = graph.output
@@ -72,6 +71,12 @@ class Residual(Kind, kind="residual"):
                           f"add {{kind: project, width: {x.width}}}" if y.spans == target.spans else None)  # fmt: skip
         at.apply("scale", target)
         return {"": x, **{name: stream for name, stream in ports(graph.types).items() if name}}
+
+    def written(self, node: Node, writer: Any) -> dict[str, Any]:
+        slots = super().written(node, writer)
+        if "norm_after" in node.bodies:
+            slots["norm"] = writer.slot(node.bodies["norm_after"], f"{node.name}_norm")
+        return slots
 
 
 class Parallel(Kind, kind="parallel"):

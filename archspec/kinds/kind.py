@@ -121,6 +121,10 @@ class Kind(BaseModel):
         at.own(self.matrices(x))
         return self.output(x)
 
+    def settle(self, node: Node) -> dict[str, Any]:
+        """Fields that may be said in several ways, as they came out."""
+        return {}
+
     def written(self, node: Node, writer: Any) -> dict[str, Any]:
         """Its slots in the canonical form, where a slot is written as it was read."""
         result: dict[str, Any] = {}
@@ -129,12 +133,12 @@ class Kind(BaseModel):
             if field not in self.slots:
                 continue
             written = writer.slot(body, f"{node.name}_{field}")
-            if self.slots[field].many:
+            if not item:
+                result[field] = written
+            elif self.slots[field].many:
                 result.setdefault(field, []).append(written)
             elif self.slots[field].named:
                 result.setdefault(field, {})[item] = written
-            else:
-                result[field] = written
         return result
 
 

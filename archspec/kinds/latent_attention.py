@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from archspec.errors import Refused
+from archspec.graph import Node
 from archspec.kinds.kind import Free, Matrix, Rate, Slot, Weighted, Width
 from archspec.place import Place
 from archspec.streams import Stream
@@ -52,6 +53,9 @@ class LatentAttention(Weighted, kind="latent_attention", role=("mixer", "body"))
         if self.query_rank:
             at.slot("norm", x.wide(self.query_rank), as_="query_norm")
         return x
+
+    def written(self, node: Node, writer: Any) -> dict[str, Any]:
+        return super().written(node, writer) | {"norm": writer.slot(node.bodies["kv_norm"], f"{node.name}_norm")}
 
     def keeps(self, x: Stream) -> int:
         """Numbers that decoding keeps for one token."""

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from archspec.errors import Refused
+from archspec.graph import Node
 from archspec.kinds.kind import Kind, Matrix, Slot, Width
 from archspec.place import Place
 from archspec.streams import Stream
@@ -62,3 +63,6 @@ class ByLabel(Kind, kind="by_label", role=("linear", "norm", "body")):
         for number in range(self.copies(x)):
             out = at.slot("body", x, as_=f"copies.{number}").output
         return out
+
+    def written(self, node: Node, writer: Any) -> dict[str, Any]:
+        return {"body": writer.slot(node.bodies["copies.0"], f"{node.name}_body")}

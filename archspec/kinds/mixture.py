@@ -118,8 +118,11 @@ class Mixture(Kind, kind="mixture", role=("channel", "body")):
         """How many experts an elaborated node has."""
         return node.bodies["router"].output.width
 
+    def settle(self, node: Node) -> dict[str, Any]:
+        return {"count": self.size(node)}
+
     def written(self, node: Node, writer: Any) -> dict[str, Any]:
-        slots = super().written(node, writer)
+        slots = super().written(node, writer) | {"count": None}
         if "expert" in node.bodies:
             slots["experts"] = {"count": self.size(node), "body": writer.slot(node.bodies["expert"], f"{node.name}_expert")}
         return slots

@@ -84,6 +84,18 @@ class Rounds(Kind):
         """The body of each round."""
         return [body for key, body in node.bodies.items() if key.startswith("rounds.")]
 
+    def written(self, node: Node, writer: Any) -> dict[str, Any]:
+        slots = super().written(node, writer)
+        for field in ("router", "history"):
+            bodies = [body for key, body in node.bodies.items() if key.startswith(f"{field}.")]
+            forms = [writer.slot(body, f"{node.name}_{field}") for body in bodies]
+            if forms:
+                slots[field] = forms[0] if all(form == forms[0] for form in forms) else {"each": forms}
+        return slots
+
+    def settle(self, node: Node) -> dict[str, Any]:
+        return {"times": len(self.bodies(node)), "overrides": None}
+
     def _history(self, at: Place, mains: list[Stream], number: int, times: int) -> Stream:
         raw = at.raw("history")
         if raw is None or raw == "last":

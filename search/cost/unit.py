@@ -112,7 +112,6 @@ def alone(node: Node, streams: dict[tuple[str, str], Stream], ports: Sequence[st
         name="node",
         when="always",  # who measures a training-only node does so in training
         shares=None,
-        tied=None,
         inputs=tuple(moved(ref) for ref in node.inputs),
         outer={name: moved(ref) for name, ref in node.outer.items()},
         reads=set(ports),
@@ -154,13 +153,14 @@ def _tensor(given: Given) -> Tensor:
 
 
 def _weights(block: nn.Module) -> Iterator[tuple[str, Weight]]:
-    """Parameters by name within the node; a module's ``active_share`` scales those below it."""
+    """Parameters by name within the node, without a tied head's table; ``active_share`` scales those of a module."""
     seen: set[int] = set()
 
     def below(module: nn.Module, path: str, share: float) -> Iterator[tuple[str, Weight]]:
         share *= getattr(module, "active_share", 1.0)
+        tied = isinstance(getattr(module, "tied", None), str)
         for name, parameter in module._parameters.items():
-            if parameter is not None and id(parameter) not in seen:
+            if parameter is not None and id(parameter) not in seen and not (tied and name == "weight"):
                 seen.add(id(parameter))
                 count = parameter.numel()
                 yield path + name, Weight(count, round(count * share))

@@ -1,0 +1,270 @@
+"""A spec's graph as a flat list of steps: the nodes that do work, in their order, and the tensors between them.
+
+Sequences and plain rounds are written out, so that a step is a leaf or a small combinator and is measured once however
+often it occurs. Rounds that do more than repeat (a history, a router, taps of all rounds) are one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+from archspec.graph import Graph, Node, Ref
+from archspec.kinds.combinator import Sequence
+from archspec.kinds.rounds import Rounds
+from archspec.spec import Spec
+from archspec.streams import Stream
+from compiler.tokens import suffixes
+from search.cost.unit import Given, Unit, measured
+
+
+Place = tuple[str, ...]
+Values = dict[tuple[str, str], "Value"]
+
+
+@dataclass(eq=False, slots=True)
+class Storage:
+    """Bytes that tensors lie in, from the step that makes them; step -1 made the model's inputs."""
+
+    size: int
+    made: int
+
+
+@dataclass(eq=False, slots=True)
+class Wire:
+    """A tensor between steps; where it lies in inference and in training, None for a weight's own storage."""
+
+    given: Given
+    inference: Storage | None
+    training: Storage | None
+    made: int
+
+
+class Value(NamedTuple):
+    """What stands at a port: a type and its tensors."""
+
+    stream: Stream
+    wires: tuple[Wire, ...]
+
+
+@dataclass(eq=False, slots=True)
+class Step:
+    """A node at work.
+
+    Attributes:
+        row: the path of the top-level node or round that it belongs to.
+        weights: where its weights stand in the model; steps of one place share them.
+        training: whether it exists only there.
+        streams, ports: what it reads and what of it is read.
+        results: a wire for each of its block's results.
+    """
+
+    node: Node
+    row: tuple[str, ...]
+    weights: Place
+    training: bool
+    streams: dict[tuple[str, str], Stream]
+    ports: tuple[str, ...]
+    inputs: tuple[Wire, ...]
+    unit: Unit
+    results: tuple[Wire, ...] = ()
+
+
+@dataclass(eq=False)
+class Steps:
+    """A spec at work on a batch.
+
+    Attributes:
+        inputs: the model's own inputs.
+        outputs: the model's outputs, in training form.
+        held: wires that a caller holds, and the number of the last step during which it does.
+    """
+
+    inputs: list[Wire]
+    steps: list[Step] = field(default_factory=list)
+    outputs: dict[str, Value] = field(default_factory=dict)
+    held: list[tuple[Wire, int]] = field(default_factory=list)
+
+
+def steps(spec: Spec, *, batch: int, lengths: Mapping[str, int], dtype: torch.dtype) -> Steps:
+    """The steps of a spec.
+
+    Args:
+        lengths: a number for each length that is known only when the model runs.
+    """
+    values: Values = {}
+    shared: dict[str, Wire] = {}
+    inputs: list[Wire] = []
+    for name, stream in spec.graph.inputs.items():
+        wires = []
+        for suffix in suffixes(stream):
+            tokens = [] if not stream.spans else [count(stream, lengths)]
+            features = suffix == "" and stream.content == "features"
+            shape = (batch, *tokens, stream.width) if features else (batch, *tokens)
+            kind = dtype if features else torch.bool if suffix == "_valid" else torch.int64
+            if suffix not in shared or not suffix:
+                shared[suffix] = _input(shape, kind)
+                inputs.append(shared[suffix])
+            wires.append(shared[suffix])
+        values[name, ""] = Value(stream, tuple(wires))
+    result = Steps(inputs)
+    walker = _Walker(spec, result, dtype)
+    result.outputs = walker.graph(spec.graph, values, (), Weights(()), training=False)
+    return result
+
+
+def count(stream: Stream, lengths: Mapping[str, int]) -> int:
+    """Tokens of a stream."""
+    total = 0
+    for span in stream.spans:
+        tokens = 1
+        for axis in span.axes:
+            tokens *= axis.size if isinstance(axis.size, int) else lengths[axis.size]
+        total += tokens
+    return total
+
+
+def _input(shape: tuple[int, ...], dtype: torch.dtype) -> Wire:
+    strides = []
+    size = 1
+    for length in reversed(shape):
+        strides.append(size)
+        size *= length
+    storage = Storage(size * dtype.itemsize, -1)
+    return Wire(Given(shape, tuple(reversed(strides)), dtype, False), storage, storage, -1)
+
+
+class _Walker:
+    def __init__(self, spec: Spec, result: Steps, dtype: torch.dtype) -> None:
+        self.interface, self.result, self.dtype = spec.interface, result, dtype
+        self.known: dict[tuple[int, tuple[str, ...], tuple[Given, ...]], Unit] = {}
+
+    def graph(self, graph: Graph, values: Values, row: Place, weights: Weights, *, training: bool) -> dict[str, Value]:
+        """Runs a graph whose inputs stand in ``values``; gives its outputs."""
+        wanted = {(ref.node, ref.port) for ref in graph.outputs.values()}
+        for node in graph.nodes:
+            wanted |= {(ref.node, ref.port) for ref in (*node.inputs, *node.outer.values())}
+        first = next(iter(graph.inputs), None)
+        for node in graph.nodes:
+            mine, only = row or (node.name,), training or node.when == "training"
+            place = weights.of(node.shares or node.name)
+            if _plain(node):
+                found = self.inside(node, values, mine, place, only, top=not row)
+            else:
+                ports = tuple(port for port in node.outputs if (node.name, port) in wanted)
+                found = self.leaf(node, values, ports, first, mine, place, only)
+            values |= {(node.name, port): value for port, value in found.items()}
+        return {name: values[ref.node, ref.port] for name, ref in graph.outputs.items()}
+
+    def inside(
+        self, node: Node, values: Values, row: Place, place: Place, training: bool, *, top: bool
+    ) -> dict[str, Value]:
+        """A sequence or rounds, written out."""
+        streams = [values[ref.node, ref.port] for ref in node.inputs]
+        outer = {name: values[ref.node, ref.port] for name, ref in node.outer.items()}
+        if isinstance(node.kind, Sequence):
+            return _ports(self.body(node.bodies["body"], streams, outer, row, Weights(place), training))
+        assert isinstance(node.kind, Rounds)
+        names = [str(ref).rsplit(".", 1)[-1] for ref in node.inputs]
+        outputs = dict(zip(names, streams, strict=True))
+        taps: dict[str, Value] = {}
+        for number, body in enumerate(node.kind.bodies(node)):
+            around = (*row, str(number)) if top else row
+            weights = Weights((*place, str(number)), (*place, "0"), _shared(node.kind))
+            outputs = self.body(body, streams, outer, around, weights, training)
+            last = len(self.result.steps) - 1
+            self.result.held += [(wire, last) for value in (*streams, *outer.values()) for wire in value.wires]
+            main = next(iter(outputs.values()))
+            if len(outputs) == 1:
+                streams[0] = main
+            else:
+                streams = [outputs.get(name, old) for name, old in zip(names, streams, strict=True)]
+            taps[str(number)] = main
+        return {**taps, **_ports(outputs)}
+
+    def body(
+        self, graph: Graph, streams: list[Value], outer: dict[str, Value], row: Place, weights: Weights, training: bool
+    ) -> dict[str, Value]:
+        values: Values = {(name, ""): value for name, value in zip(graph.inputs, streams, strict=False)}
+        values |= {(name, ""): outer[name] for name in graph.outer}
+        return self.graph(graph, values, row, weights, training=training)
+
+    def leaf(
+        self, node: Node, values: Values, ports: tuple[str, ...], first: str | None, row: Place, place: Place,
+        training: bool,
+    ) -> dict[str, Value]:  # fmt: skip
+        """A node that is measured."""
+        refs = [*node.inputs, *node.outer.values()]
+        if not refs and first is not None:
+            refs = [Ref(first)]  # learned tokens: as many samples as there are
+        read = {(ref.node, ref.port): values[ref.node, ref.port] for ref in refs}
+        streams = {at: value.stream for at, value in read.items()}
+        wires = tuple(wire for value in read.values() for wire in value.wires)
+        given = tuple(wire.given for wire in wires)
+        key = (id(node), ports, given)
+        unit = self.known.get(key)
+        if unit is None:
+            unit = self.known[key] = measured(node, streams, ports or ("",), given, self.interface, self.dtype)
+        step = Step(node, row, place, training, streams, ports, wires, unit)
+        step.results = _results(unit, wires, len(self.result.steps))
+        self.result.steps.append(step)
+        return {
+            port: Value(stream, tuple(wires[at] if at >= 0 else step.results[~at] for at in places))
+            for port, (stream, places) in unit.outputs.items()
+        }
+
+
+class Weights(NamedTuple):
+    """Where the weights of a graph's nodes stand; some or all may stand in the first round."""
+
+    place: Place
+    first: Place = ()
+    shared: frozenset[str] | None = frozenset()  # None: all
+
+    def of(self, name: str) -> Place:
+        return (*(self.first if self.shared is None or name in self.shared else self.place), name)
+
+
+def _shared(rounds: Rounds) -> frozenset[str] | None:
+    """Nodes of the body whose weights all rounds share; None for all of them."""
+    names: list[str] | None = getattr(rounds, "share", None)
+    return frozenset(names) if names is not None else None
+
+
+def _plain(node: Node) -> bool:
+    """Whether a node is no more than its bodies one after the other."""
+    if any(ref.span for ref in (*node.inputs, *node.outer.values())):
+        return False
+    if any(ref.span for body in node.bodies.values() for ref in body.outputs.values()):
+        return False
+    if isinstance(node.kind, Rounds):
+        return "each" not in node.reads and all(slot.startswith("rounds.") for slot in node.bodies)
+    return isinstance(node.kind, Sequence)
+
+
+def _ports(outputs: dict[str, Value]) -> dict[str, Value]:
+    main = next(iter(outputs.values()))
+    return {"": main} | (outputs if len(outputs) > 1 else {})
+
+
+def _results(unit: Unit, inputs: tuple[Wire, ...], made: int) -> tuple[Wire, ...]:
+    storages: list[dict[int, Storage]] = [{}, {}]
+    wires = []
+    flow = unit.cost.flow
+    for number, result in enumerate(flow.training):
+        lies: list[Storage | None] = []
+        for form, results in enumerate((flow.inference, flow.training)):
+            one = results[number] if number < len(results) else result  # a loss that only training has
+            if one.storage is None:
+                lies.append(None)
+            elif one.storage < 0:
+                wire = inputs[~one.storage]
+                lies.append(wire.training if form else wire.inference)
+            else:
+                lies.append(storages[form].setdefault(one.storage, Storage(one.size, made)))
+        given = Given(result.shape, result.stride, result.dtype, result.graded)
+        wires.append(Wire(given, lies[0], lies[1], made))
+    return tuple(wires)

@@ -1,0 +1,267 @@
+"""Running studies: resuming after any death gives the study that was never interrupted, and nothing is trained twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from archspec.errors import SpecError
+from search import report, session
+from search.runner import Interrupted, run
+from search.storage import Record
+from search.study import load
+from search.train import TrainingFailed
+
+ROOT = Path(__file__).parents[2]
+
+
+def trials(folder):
+    record = Record.existing(folder)
+    try:
+        return record.trials()
+    finally:
+        record.close()
+
+
+def found(folder):
+    """What was found, in the order in which it was: choices and losses."""
+    return [(trial.params, trial.values) for trial in trials(folder) if trial.state == TrialState.COMPLETE]
+
+
+def go(file, folder, before="", stop=True):
+    """Runs a study in another process, after some lines of its own."""
+    program = f"""
+import os, signal, sys
+from pathlib import Path
+from search import session, storage
+from search.runner import Interrupted, run
+from search.study import load
+{textwrap.dedent(before)}
+if __name__ == "__main__":
+    try:
+        run(load({str(file)!r}), out=Path({str(folder)!r}))
+    except Interrupted as error:
+        print(error)
+        sys.exit(130)
+"""
+    script = folder.with_suffix(".py")
+    script.write_text(program)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, str(script)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    if not stop:
+        return process
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out + err
+
+
+def test_a_study_leaves_everything_on_the_disk(study_file, tmp_path):
+    folder = tmp_path / "run"
+    outcome = run(load(study_file()), out=folder, quiet=True)
+    assert outcome.exhausted is None
+    rows = trials(folder)
+    assert [trial.state for trial in rows] == [TrialState.COMPLETE] * 3
+    for trial in rows:
+        place = folder / "trials" / trial.user_attrs["hash"][:16]
+        assert sorted(path.name for path in place.iterdir()) == ["result.json", "spec.yaml", "weights.safetensors"]
+        stored = json.loads((place / "result.json").read_text())
+        assert list(stored["values"].values()) == trial.values and len(stored["training"]["losses"]) == 4
+    assert not list((folder / "workers").glob("[0-9a-f]" * 12))
+    found_report = report.read(folder)
+    assert len(list((folder / "pareto").iterdir())) == len(found_report["front"]) > 0
+
+
+def test_a_finished_study_is_not_run_again_and_goes_on_when_trials_are_raised(study_file, tmp_path):
+    folder = tmp_path / "run"
+    run(load(study_file()), out=folder, quiet=True)
+    first = found(folder)
+    run(load(study_file()), out=folder, quiet=True)
+    assert found(folder) == first
+    run(load(study_file(trials="5")), out=folder, quiet=True)
+    assert found(folder)[:3] == first and len(found(folder)) == 5
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "nsga3", "gp", "qmc"])
+def test_a_study_that_was_cut_in_two_equals_one_that_was_not(study_file, tmp_path, sampler):
+    lines = {"sampler": sampler, "train": "{steps: 1, batch: 4, validation_batches: 1}"}
+    run(load(study_file(**lines, trials="12" if sampler == "tpe" else "6")), out=tmp_path / "whole", quiet=True)
+    run(load(study_file(**lines, trials="4")), out=tmp_path / "parts", quiet=True)
+    run(load(study_file(**lines, trials="12" if sampler == "tpe" else "6")), out=tmp_path / "parts", quiet=True)
+    assert found(tmp_path / "parts") == found(tmp_path / "whole")
+
+
+def test_no_candidate_is_trained_twice_and_an_exhausted_space_ends_the_study(study_file, tmp_path):
+    study = load(study_file(trials="50", sampler="tpe", train="{steps: 1, batch: 4}"))
+    outcome = run(study, out=tmp_path / "run", quiet=True)
+    rows = found(tmp_path / "run")
+    assert len(rows) == 12 and len({json.dumps(params, sort_keys=True) for params, _ in rows}) == 12
+    assert outcome.exhausted is not None and "tried before" in str(outcome.exhausted)
+    assert "tried before" in report.read(tmp_path / "run")["exhausted"]
+
+
+def test_constraints_refuse_before_a_trial_exists(study_file, tmp_path):
+    study = load(study_file(constraints="[{kind: parameters, at_most: 1000}]"))
+    run(study, out=tmp_path / "run", quiet=True)
+    rows = trials(tmp_path / "run")
+    assert len(rows) == 3 and all(row.values[1] <= 1000 for row in rows)
+    assert sum(row.user_attrs["refused"].get("parameters at most 1,000", 0) for row in rows) > 0
+    found_report = report.read(tmp_path / "run")
+    assert found_report["acceptance"] == 3 / found_report["draws"] < 1
+
+
+def test_a_study_without_a_feasible_candidate_tells_what_refused_them(study_file, tmp_path):
+    study = load(study_file(constraints="[{kind: parameters, at_most: 10}, {kind: flops, at_least: 1}]"))
+    with pytest.raises(SpecError, match="1,000 were tried; 1,000 refused by: parameters at most 10") as caught:
+        run(study, out=tmp_path / "run", quiet=True)
+    assert caught.value.problems[0].mark.line == 9
+    assert trials(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [({"seed": "3"}, "seed was 0, is 3"), ({"train": "{steps: 5, batch: 8}"}, "train.steps was 4, is 5")],
+)
+def test_a_changed_study_is_refused_and_can_start_afresh(study_file, tmp_path, lines, said):
+    folder = tmp_path / "run"
+    run(load(study_file()), out=folder, quiet=True)
+    before = found(folder)
+    with pytest.raises(SpecError, match=said) as caught:
+        run(load(study_file(**lines)), out=folder, quiet=True)
+    assert "new name" in str(caught.value) and "--fresh" in str(caught.value)
+    assert found(folder) == before
+    run(load(study_file(**lines)), out=folder, fresh=True, quiet=True)
+    assert found(tmp_path / "run.1") == before != found(folder)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("no such kernel"), "RuntimeError: no such kernel"),
+        (TrainingFailed("the loss is nan at step 3"), "the loss is nan at step 3"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_a_failing_candidate_is_recorded_and_the_study_goes_on(study_file, tmp_path, monkeypatch, error, reason):
+    whole, calls = session.evaluate, []
+
+    def failing(*arguments, **named):
+        calls.append(1)
+        if len(calls) == 2:
+            raise error
+        return whole(*arguments, **named)
+
+    monkeypatch.setattr(session, "evaluate", failing)
+    run(load(study_file()), out=tmp_path / "run", quiet=True)
+    rows = trials(tmp_path / "run")
+    assert [row.state.name for row in rows] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert rows[1].user_attrs["reason"].startswith(reason)
+    assert f"1 failed: {rows[1].user_attrs['reason']}" in report.text(report.read(tmp_path / "run"))
+
+
+def test_ctrl_c_leaves_a_study_that_goes_on(study_file, tmp_path, monkeypatch):
+    file = study_file(train="{steps: 6, batch: 8}", trials="4")
+    run(load(file), out=tmp_path / "whole", quiet=True)
+    whole, calls = session.evaluate, []
+
+    def interrupted(*arguments, **named):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(*arguments, **named)
+
+    monkeypatch.setattr(session, "evaluate", interrupted)
+    with pytest.raises(Interrupted, match="same command again"):
+        run(load(file), out=tmp_path / "run", quiet=True)
+    run(load(file), out=tmp_path / "run", quiet=True)
+    assert found(tmp_path / "run") == found(tmp_path / "whole")
+    assert [row.user_attrs.get("reason") for row in trials(tmp_path / "run")] == [None, "interrupted", None, None, None]
+
+
+@pytest.mark.parametrize("moment", ["session.evaluate", "storage.Record.finish", "storage.Record.start"])
+def test_kill_9_loses_at_most_the_running_trial(study_file, tmp_path, moment):
+    file = study_file(trials="4")
+    run(load(file), out=tmp_path / "whole", quiet=True)
+    kill = f"""
+        kept, calls = {moment}, []
+        def die(*arguments, **named):
+            calls.append(1)
+            if len(calls) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return kept(*arguments, **named)
+        {moment} = die
+    """
+    status, _ = go(file, tmp_path / "run", kill)
+    assert status == -signal.SIGKILL
+    before = Counter(path.stat().st_mtime_ns for path in (tmp_path / "run").glob("trials/*/weights.safetensors"))
+    run(load(file), out=tmp_path / "run", quiet=True)
+    assert found(tmp_path / "run") == found(tmp_path / "whole")
+    after = Counter(path.stat().st_mtime_ns for path in (tmp_path / "run").glob("trials/*/weights.safetensors"))
+    assert sum(before.values()) == (2 if "finish" in moment else 1) and before <= after
+
+
+def test_a_candidate_that_always_kills_its_process_is_given_up(study_file, tmp_path):
+    file = study_file(trials="1", sampler="random")
+    for _ in range(3):
+        go(file, tmp_path / "run", "session.evaluate = lambda *a, **n: os.kill(os.getpid(), signal.SIGKILL)")
+    run(load(file), out=tmp_path / "run", quiet=True)
+    rows = trials(tmp_path / "run")
+    assert [row.state.name for row in rows] == ["FAIL"] * 3
+    assert rows[2].user_attrs["reason"] == "the process died while it trained this, for the 3rd time"
+
+
+def test_workers_share_a_study(study_file, tmp_path):
+    file = study_file(trials="8", workers="2", train="{steps: 1, batch: 4}")
+    status, said = go(file, tmp_path / "run")
+    assert status == 0, said
+    rows = trials(tmp_path / "run")
+    assert len(rows) == 8 and {row.state for row in rows} == {TrialState.COMPLETE}
+    assert len({row.user_attrs["key"] for row in rows}) == 8
+    assert len({row.user_attrs["worker"] for row in rows}) == 2
+    assert said.count("trial ") == 8
+
+
+def test_the_same_command_twice_shares_a_study_and_ctrl_c_of_one_spares_the_other(study_file, tmp_path):
+    file = study_file(trials="10", train="{steps: 60, batch: 64}")
+    one, other = (go(file, tmp_path / "run", stop=False) for _ in range(2))
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list((tmp_path / "run").glob("trials/*/result.json")):
+        time.sleep(0.05)
+    one.send_signal(signal.SIGINT)
+    out, err = one.communicate(timeout=60)
+    assert one.returncode == 130 and "give the same command again" in out and "Traceback" not in err, err
+    assert other.wait(timeout=120) == 0
+    assert len(found(tmp_path / "run")) == 10
+    assert len({json.dumps(params) for params, _ in found(tmp_path / "run")}) == 10
+
+
+def test_a_full_disk_stops_the_study_and_loses_nothing(study_file, tmp_path):
+    file = study_file(trials="4")
+    run(load(file), out=tmp_path / "whole", quiet=True)
+    limit = """
+        import resource
+        from archspec.errors import SpecError
+        kept, calls = session.evaluate, []
+        def filled(*arguments, **named):
+            calls.append(1)
+            if len(calls) == 3:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (2048, resource.RLIM_INFINITY))
+            try:
+                return kept(*arguments, **named)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        session.evaluate = filled
+    """
+    status, said = go(file, tmp_path / "run", limit)
+    assert status == 1 and "cannot be written" in said and "NotSaved" in said, said
+    assert len(found(tmp_path / "run")) == 2
+    run(load(file), out=tmp_path / "run", quiet=True)
+    assert found(tmp_path / "run") == found(tmp_path / "whole")
