@@ -21,7 +21,7 @@ def kinds(
     \b
         archc kinds attention
     """
-    from archspec.kinds.kind import REGISTRY
+    from archspec.kind import REGISTRY
     from archspec.reference import reference
 
     if name is None:

@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from archspec.errors import Problem, SpecError
-from archspec.kinds.kind import REGISTRY
+from archspec.kind import REGISTRY
 from search import plugins
 
 GROUP = "archspec.kinds"  # objectives and data have groups of their own, which search.kinds reads when it needs them

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from archspec.graph import Graph, Node, settled
-from archspec.kinds.kind import Kind
+from archspec.kind import Kind
 
 
 def canonical(name: str, interface: Kind, graph: Graph, init: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from archspec import expressions
 from archspec.errors import Mark, Problem, Refused, SpecError, did_you_mean
 from archspec.graph import Graph, Node, Ref
-from archspec.kinds.kind import REGISTRY, Kind, Matrix, Slot, kinds_of, lookup
+from archspec.kind import REGISTRY, Kind, Matrix, Slot, kinds_of, lookup
 from archspec.place import Broken, Place
 from archspec.scope import Frame, Scope
 from archspec.source import Map, Seq, below

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Literal, NamedTuple
 
-from archspec.kinds.kind import Kind, Matrix
+from archspec.kind import Kind, Matrix
 from archspec.source import Map
 from archspec.streams import Stream
 
@@ -185,11 +185,13 @@ def settled(node: Node) -> dict[str, Any]:
 
 def fields(kind: Kind, *, free: bool = True) -> dict[str, Any]:
     """The plain fields of a kind as they were given, defaults filled; without its slots."""
-    skip = kind.slots.keys() if free else kind.slots.keys() | kind.free
-    return {name: _plain(getattr(kind, name)) for name in type(kind).model_fields if name not in skip}
+    values = kind.__dict__
+    return {name: _plain(values[name]) for name in kind.plain if free or name not in kind.free}
 
 
 def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (str, int, float)):
+        return value
     if hasattr(value, "model_dump"):
         return value.model_dump()
     if isinstance(value, dict):

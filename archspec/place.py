@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from archspec.errors import Refused, did_you_mean
 from archspec.graph import Graph, Node, Ref
-from archspec.kinds.kind import Matrix
+from archspec.kind import Matrix
 from archspec.scope import Frame, Scope
 from archspec.source import Map, Seq
 from archspec.streams import Stream

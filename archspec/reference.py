@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from archspec.kinds.kind import Kind, Slot
+from archspec.kind import Kind, Slot
 
 _ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 _DOI = re.compile(r"doi (10\.\S+?)[.,)]?(?:\s|$)")

@@ -106,7 +106,11 @@ def says(node: Node) -> str:
     """The fields of a node that are not the defaults, in one line."""
     defaults = type(node.kind).model_fields
     given = {name: value for name, value in fields(node.kind).items() if _differs(value, defaults[name].default)}
-    given |= {name: stream for name, stream in node.streams.items()}
+    for name in node.kind.slots:  # a slot may hold numbers beside a node, as experts: {count: 8, body: …}
+        inside = getattr(node.kind, name)
+        if isinstance(inside, dict) and "kind" not in inside:
+            given |= {f"{name} {key}": value for key, value in inside.items() if isinstance(value, (int, float))}
+    given |= node.streams
     parts = [name if value is True else f"{name} {_shown(value)}" for name, value in given.items()]
     if node.shares:
         parts.append(f"weights of {node.shares}")
@@ -119,7 +123,9 @@ def says(node: Node) -> str:
 
 def groups(node: Node) -> Iterator[tuple[str, Graph, int]]:
     """The bodies of a node by slot; consecutive ones of a list that are alike once, with how many they are."""
-    bodies = ((slot, body, slot.partition(".")[0], body.digest("full")) for slot, body in node.bodies.items())
+    order = {field: number for number, field in enumerate(dict.fromkeys(slot.partition(".")[0] for slot in node.bodies))}
+    bodies = [(slot, body, slot.partition(".")[0], body.digest("full")) for slot, body in node.bodies.items()]
+    bodies.sort(key=lambda item: order[item[2]])
     for (field, _), alike in groupby(bodies, key=lambda item: item[2:]):
         same = list(alike)
         first, last = same[0][0], same[-1][0]

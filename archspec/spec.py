@@ -14,7 +14,7 @@ from archspec.elaborate import Elaborator, raise_problems
 from archspec.errors import Problem, Refused, SpecError, did_you_mean, either
 from archspec.graph import Graph, Identity
 from archspec.kinds.interface import Interface
-from archspec.kinds.kind import kinds_of, lookup
+from archspec.kind import kinds_of, lookup
 from archspec.place import Broken
 from archspec.resolve import resolve
 from archspec.scope import Frame, Scope

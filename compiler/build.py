@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from archspec.graph import Graph, Node, Ref
-from archspec.kinds.kind import Matrix
+from archspec.kind import Matrix
 from archspec.streams import Stream
 from compiler.registry import MODULES
 from compiler.tokens import Tokens

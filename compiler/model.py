@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 import compiler.modules  # noqa: F401  registers the built-in modules
-from archspec.graph import Graph
+from archspec.graph import Graph, Node
 from archspec.spec import Spec
 from compiler.build import Blocks, Body, call
 from compiler.initialise import materialise
@@ -30,9 +34,10 @@ def compile(
         seed: decides every initial weight, each by its own name.
     """
     graph = spec.graph
-    root = Body(graph, Blocks())
     signature, entry = _entry(spec)
-    model: Any = trace(root, signature, spec.name.replace("-", "_").replace(".", "_"), graph.differs_in_training, entry)
+    with _no_collection():
+        root = Body(graph, Blocks())
+        model: Any = trace(root, signature, re.sub(r"\W", "_", spec.name), graph.differs_in_training, entry)
     _tie(model, graph)
     model.spec = spec
     if torch.device(device).type != "meta":
@@ -40,6 +45,18 @@ def compile(
     elif dtype != torch.float32:
         model.to(dtype)
     return model  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Building makes many objects and little garbage: looking for it would take longer than building."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def layers(graph: Graph) -> int:
@@ -78,11 +95,14 @@ def _entry(spec: Spec) -> tuple[Signature, Any]:
 
 def _tie(model: nn.Module, graph: Graph) -> None:
     """Heads that are tied use the embedding's table."""
-    for path, module in model.named_modules():
-        tied = getattr(module, "tied", None)
-        if isinstance(tied, str):
-            module._parameters["weight"] = model.get_submodule(tied)._parameters["weight"]
+    for path, node in _tied(graph, ""):
+        head: Any = model.get_submodule(path)
+        head._parameters["weight"] = model.get_submodule(str(node.tied))._parameters["weight"]
+
+
+def _tied(graph: Graph, prefix: str) -> Iterator[tuple[str, Node]]:
     for node in graph.nodes:
         if node.tied:
-            head: Any = model.get_submodule(node.name)
-            head._parameters["weight"] = model.get_submodule(node.tied)._parameters["weight"]
+            yield prefix + node.name, node
+        for slot, body in node.bodies.items():
+            yield from _tied(body, f"{prefix}{node.name}.{slot.removeprefix('rounds.')}.")

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from archspec.kinds.kind import Kind
+from archspec.kind import Kind
 
 M = TypeVar("M", bound=nn.Module)
 MODULES: dict[type[Kind], type[nn.Module]] = {}

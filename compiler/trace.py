@@ -96,6 +96,19 @@ class Traced(fx.GraphModule):
 
     signature: Signature
     forms: dict[bool, fx.Graph] | None = None
+    closed = False
+    """Set while a graph around traced bodies is traced: a trace looks at every module inside its root, many times."""
+
+    def named_modules(self, memo: Any = None, prefix: str = "", remove_duplicate: bool = True) -> Any:
+        if not Traced.closed:
+            yield from super().named_modules(memo, prefix, remove_duplicate)
+        elif memo is None or self not in memo:
+            if memo is not None:
+                memo.add(self)
+            yield prefix, self
+
+    def named_children(self) -> Any:
+        return iter(()) if Traced.closed else super().named_children()
 
     def _recompile_submodules(self) -> list[Any]:
         return []  # blocks inside have their own code; editing this graph does not change it
@@ -161,7 +174,11 @@ def _graph(root: nn.Module, signature: Signature, training: bool, entry: Any) ->
                 results.append(_sum(losses))
             return results[0] if len(results) == 1 else tuple(results)
 
-    graph = _Tracer(signature.names, run).trace(root)
+    Traced.closed = True
+    try:
+        graph = _Tracer(signature.names, run).trace(root)
+    finally:
+        Traced.closed = False
     graph._tracer_cls = fx.Tracer
     return graph
 
@@ -185,21 +202,24 @@ def _switch(traced: Traced, inference: Traced, graphs: dict[bool, fx.Graph]) -> 
     traced.forms = graphs
 
 
+_HOOKS = tuple(name for name, value in nn.Module().__dict__.items() if isinstance(value, OrderedDict))
+
+
 def clone(module: nn.Module) -> Any:
     """A copy that shares class, graph and buffers, and owns uninitialised parameters."""
     copy = object.__new__(type(module))
     state = module.__dict__
-    copy.__dict__.update(state)
-    for key, value in state.items():
-        if isinstance(value, OrderedDict):  # hooks
-            copy.__dict__[key] = OrderedDict()
-    copy.__dict__["_non_persistent_buffers_set"] = set(state["_non_persistent_buffers_set"])
-    copy.__dict__["_buffers"] = dict(state["_buffers"])
-    copy.__dict__["_parameters"] = {
+    own = copy.__dict__
+    own.update(state)
+    for name in _HOOKS:
+        own[name] = OrderedDict()
+    own["_non_persistent_buffers_set"] = set(state["_non_persistent_buffers_set"])
+    own["_buffers"] = dict(state["_buffers"])
+    own["_parameters"] = {
         name: None if old is None else nn.Parameter(torch.empty(old.shape, dtype=old.dtype, device="meta"))
         for name, old in state["_parameters"].items()
     }
-    copy.__dict__["_modules"] = {name: None if m is None else clone(m) for name, m in state["_modules"].items()}
+    own["_modules"] = {name: None if child is None else clone(child) for name, child in state["_modules"].items()}
     return copy
 
 

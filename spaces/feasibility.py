@@ -42,6 +42,8 @@ class Refusals:
 
     def no_member(self, mark: Mark | None) -> SpecError:
         cause = f"the space has no member: {self.tried:,} candidates were tried"
+        if self.refused < self.tried:
+            cause = f"members of this space are too rare to be drawn: {self.tried:,} candidates were tried"
         hint = next(iter(self.examples.values())).hint if len(self.examples) == 1 else None
         return SpecError(Problem("\n  ".join([cause, *self.lines()]), hint, "", mark))
 

@@ -6,19 +6,20 @@ tied parts are tried in all combinations, once for each combination of the dims 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import product
 from typing import NamedTuple
 
 from archspec.errors import Problem
-from spaces.choices import Alternative, Code, Constant, Node, Product, Rounds
+from spaces.choices import Alternative, Code, Constant, Node, Product, Rounds, product_of
 from spaces.dims import LIMIT, Dims
 from spaces.members import Numbers, fields, rounds, spread
 from spaces.ranges import Range
 
-ROWS = 200_000  # combinations of tied parts that are tabulated; more are drawn and tried
+ROWS = 200_000  # combinations of tied parts, over all dims, that are tabulated; more are drawn and tried
+LAZY = 1_000  # the same for one combination of dims, where dims are too many to try each
+TABLES = 50_000  # tables that are kept
 
 
 class Row(NamedTuple):
@@ -33,19 +34,30 @@ class Legality:
 
     def __init__(self, dims: Dims, root: Product) -> None:
         self.dims, self.root = dims, root
+        self._tabulated: dict[int, bool] = {}
         self._rows: dict[tuple[object, ...], list[Row]] = {}
         self._options: dict[tuple[object, ...], list[int]] = {}
 
     def tabulated(self, node: Product) -> bool:
         """Whether its tied parts are few enough to be tried in all combinations."""
-        counts = [part.node.raw for part in node.joint]
-        return None not in counts and math.prod(counts) <= ROWS  # type: ignore[arg-type]
+        known = self._tabulated.get(id(node))
+        if known is None:
+            joint = product_of(part.node.raw for part in node.joint)
+            dims = self.dims.count(node.binding)
+            if dims is None or dims > LIMIT:  # tables are made for the dims that are drawn
+                known = joint is not None and joint <= LAZY
+            else:
+                known = joint is not None and joint * dims <= ROWS
+            self._tabulated[id(node)] = known
+        return known
 
     def rows(self, node: Product, dims: Numbers) -> list[Row]:
         """The legal combinations of the tied parts of a tabulated product."""
         key = (id(node), *(dims.get(name) for name in node.binding))
         known = self._rows.get(key)
         if known is None:
+            if len(self._rows) >= TABLES:
+                self._rows.clear()
             known = self._rows[key] = [
                 row for codes in self._joint(node, dims) if (row := self._row(node, codes, dims))
             ]
@@ -76,6 +88,8 @@ class Legality:
         key = (id(node), *(dims.get(name) for name in node.reads))
         known = self._options.get(key)
         if known is None:
+            if len(self._options) >= TABLES:
+                self._options.clear()
             known = [number for number, option in enumerate(node.options) if self.possible(option, dims)]
             self._options[key] = known
         return known

@@ -14,6 +14,7 @@ from spaces.members import Numbers, rounds
 from spaces.ranges import Range
 
 TRIES = 1000  # for tied parts that are too many to tabulate
+DIMS_TRIES = 20_000  # for dims that are too many to try each
 
 Fill = Callable[[Random, list[Code], int, Numbers], None]
 
@@ -42,7 +43,7 @@ class Sampler:
             Unlucky: none was met.
         """
         codes: list[Code] = [None] * self.size
-        for _ in range(TRIES):
+        for _ in range(DIMS_TRIES):
             dims = self.draw_dims(random, codes)
             if dims is None:
                 continue

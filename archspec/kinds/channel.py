@@ -6,7 +6,7 @@ from pydantic import Field
 
 from archspec.errors import Refused
 from archspec.graph import Node
-from archspec.kinds.kind import Activation, Free, Kind, Matrix, Rate, Weighted, Width
+from archspec.kind import Activation, Free, Kind, Matrix, Rate, Weighted, Width
 from archspec.place import Place
 from archspec.streams import Stream
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from archspec.errors import Refused
 from archspec.graph import Node
-from archspec.kinds.kind import Free, Kind, Matrix, Rate, Real, Slot
+from archspec.kind import Free, Kind, Matrix, Rate, Real, Slot
 from archspec.place import Place
 from archspec.source import Map, Seq
 from archspec.streams import Stream

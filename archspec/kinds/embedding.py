@@ -6,7 +6,7 @@ from pydantic import Field
 
 from archspec.errors import Refused, divisors
 from archspec.kinds.combinator import NORM
-from archspec.kinds.kind import Free, Kind, Real, Width
+from archspec.kind import Free, Kind, Real, Width
 from archspec.place import Place
 from archspec.streams import Axis, Span, Stream, single
 

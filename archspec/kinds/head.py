@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from archspec.errors import Refused
-from archspec.kinds.kind import Free, Kind, Real, Width
+from archspec.kind import Free, Kind, Real, Width
 from archspec.place import Place
 from archspec.streams import Stream
 

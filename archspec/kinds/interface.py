@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from archspec.errors import Refused
-from archspec.kinds.kind import Kind, Width
+from archspec.kind import Kind, Width
 from archspec.streams import Axis, Stream, single
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from archspec.errors import Refused
 from archspec.graph import Node
-from archspec.kinds.kind import Free, Matrix, Rate, Slot, Weighted, Width
+from archspec.kind import Free, Matrix, Rate, Slot, Weighted, Width
 from archspec.place import Place
 from archspec.streams import Stream
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from archspec.errors import Refused
 from archspec.graph import Node
-from archspec.kinds.kind import Kind, Matrix, Slot, Width
+from archspec.kind import Kind, Matrix, Slot, Width
 from archspec.place import Place
 from archspec.streams import Stream
 

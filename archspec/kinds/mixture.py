@@ -8,7 +8,7 @@ from pydantic import Field
 
 from archspec.errors import Refused, divisors
 from archspec.graph import Node
-from archspec.kinds.kind import Free, Kind, Real, Slot, Width
+from archspec.kind import Free, Kind, Real, Slot, Width
 from archspec.place import Place
 from archspec.source import Map, Seq
 from archspec.streams import SCALAR, Stream

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from archspec.kinds.kind import Kind, Real
+from archspec.kind import Kind, Real
 from archspec.streams import Stream
 
 

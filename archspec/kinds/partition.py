@@ -9,7 +9,7 @@ from pydantic import Field
 
 from archspec.errors import Refused, divisors, either
 from archspec.kinds.combinator import BODY, ports
-from archspec.kinds.kind import Kind, Slot, Width
+from archspec.kind import Kind, Slot, Width
 from archspec.place import Place
 from archspec.source import Map
 from archspec.streams import Axis, Size, Span, Stream

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from archspec.errors import Refused
-from archspec.kinds.kind import Free, Kind, Real, Width
+from archspec.kind import Free, Kind, Real, Width
 from archspec.streams import Stream
 
 

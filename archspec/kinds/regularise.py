@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from archspec.kinds.kind import Free, Kind, Rate, Real
+from archspec.kind import Free, Kind, Rate, Real
 from archspec.streams import Stream
 
 

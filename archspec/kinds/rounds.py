@@ -7,7 +7,7 @@ from pydantic import Field
 from archspec.errors import Refused
 from archspec.graph import Graph, Node
 from archspec.kinds.combinator import BODY, ports
-from archspec.kinds.kind import Free, Kind, Matrix, Real, Slot, Width
+from archspec.kind import Free, Kind, Matrix, Real, Slot, Width
 from archspec.place import Place
 from archspec.source import Map, Seq
 from archspec.streams import Axis, Span, Stream

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from archspec.errors import Refused
 from archspec.kinds.combinator import BODY
-from archspec.kinds.kind import Kind, Slot
+from archspec.kind import Kind, Slot
 from archspec.place import Place
 from archspec.streams import Axis, Span, Stream
 

@@ -57,11 +57,13 @@ class Attention(nn.Module):
             memory = outer[self.memory_name]
         widths = (self.heads * self.head_width, self.kv_heads * self.head_width, self.kv_heads * self.value_width)
         if self.qkv is not None:
-            q, k, v = self.qkv(x.features).split(widths, dim=-1)
+            parts = self.qkv(x.features).split(widths, dim=-1)
+            q, k, v = parts[0], parts[1], parts[2]
         else:
             q = project(self.query, asked.features, asked)
             if self.kv is not None:
-                k, v = self.kv(memory.features).split(widths[1:], dim=-1)
+                parts = self.kv(memory.features).split(widths[1:], dim=-1)
+                k, v = parts[0], parts[1]
             else:
                 k, v = project(self.key, memory.features, memory), project(self.value, memory.features, memory)
         q = q.unflatten(-1, (self.heads, self.head_width))
@@ -71,7 +73,8 @@ class Attention(nn.Module):
             q, k = self.normed(self.query_norm, q, asked), self.normed(self.key_norm, k, memory)
         bias = None
         if isinstance(self.position, Rope):
-            q, k = self.position(q, k, asked.coordinates, memory.coordinates)
+            turned = self.position(q, k, asked.coordinates, memory.coordinates)
+            q, k = turned[0], turned[1]  # by index: unpacking makes a trace look into the bytecode
         elif self.position is not None:
             bias = self.position(q, k, asked.coordinates, memory.coordinates)
         valid = memory.valid if self.mask_name is None else outer[self.mask_name].features

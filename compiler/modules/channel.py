@@ -45,7 +45,8 @@ class Glu(nn.Module):
 
     def forward(self, x: Tokens) -> Tensor:
         if self.gate_up is not None:
-            gate, up = self.gate_up(x.features).chunk(2, dim=-1)
+            parts = self.gate_up(x.features).chunk(2, dim=-1)
+            gate, up = parts[0], parts[1]
         else:
             gate, up = project(self.gate, x.features, x), project(self.up, x.features, x)
         return project(self.down, dropped(self.dropout, self.activation(gate) * up), x)

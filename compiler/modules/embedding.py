@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kinds import embedding as kinds
-from archspec.kinds.kind import Matrix
+from archspec.kind import Matrix
 from archspec.streams import Stream
 from compiler.build import Make, main, plain_linear, weight
 from compiler.registry import builds

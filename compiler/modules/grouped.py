@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kinds.kind import Matrix
+from archspec.kind import Matrix
 from compiler.build import weight
 from compiler.registry import Leaf
 

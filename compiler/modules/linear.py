@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from archspec.kinds import linear as kinds
-from archspec.kinds.kind import Matrix
+from archspec.kind import Matrix
 from archspec.streams import Stream
 from compiler.build import Make, main, plain_linear
 from compiler.modules.grouped import GroupedLinear, Sorting

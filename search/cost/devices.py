@@ -74,7 +74,12 @@ class Device(_Data):
 
     def bandwidth(self, working_set: float) -> float:
         """Bytes/s of the nearest level that holds so many bytes; of the last one if none does."""
-        return next((level.bandwidth for level in self.memory if working_set <= level.size), self.memory[-1].bandwidth)
+        return self.memory[self.level(working_set)].bandwidth
+
+    def level(self, working_set: float) -> int:
+        """Which level that is, counted from the nearest."""
+        last = len(self.memory) - 1
+        return next((number for number, level in enumerate(self.memory) if working_set <= level.size), last)
 
     def peak_flops(self, dtype: str) -> float:
         """FLOP/s of matrix products.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,8 @@ from archspec.kinds.rounds import Rounds
 from archspec.spec import Spec
 from archspec.streams import Stream
 from compiler.tokens import suffixes
-from search.cost.unit import Given, Unit, measured
+from search.cost.unit import Given, Unit, loss_unit, measured
+from search.losses import LOSSES
 
 
 Place = tuple[str, ...]
@@ -42,6 +44,11 @@ class Wire:
     training: Storage | None
     made: int
 
+    @property
+    def bytes(self) -> int:
+        """Of its elements, as its gradient has them."""
+        return prod(self.given.shape) * self.given.dtype.itemsize
+
 
 class Value(NamedTuple):
     """What stands at a port: a type and its tensors."""
@@ -55,6 +62,7 @@ class Step:
     """A node at work.
 
     Attributes:
+        node: None for the loss.
         row: the path of the top-level node or round that it belongs to.
         weights: where its weights stand in the model; steps of one place share them.
         training: whether it exists only there.
@@ -62,8 +70,8 @@ class Step:
         results: a wire for each of its block's results.
     """
 
-    node: Node
-    row: tuple[str, ...]
+    node: Node | None
+    row: Place
     weights: Place
     training: bool
     streams: dict[tuple[str, str], Stream]
@@ -81,10 +89,12 @@ class Steps:
         inputs: the model's own inputs.
         outputs: the model's outputs, in training form.
         held: wires that a caller holds, and the number of the last step during which it does.
+        loss: what a training step minimises, if it is known for the interface; it works in training only.
     """
 
     inputs: list[Wire]
     steps: list[Step] = field(default_factory=list)
+    loss: Step | None = None
     outputs: dict[str, Value] = field(default_factory=dict)
     held: list[tuple[Wire, int]] = field(default_factory=list)
 
@@ -113,7 +123,19 @@ def steps(spec: Spec, *, batch: int, lengths: Mapping[str, int], dtype: torch.dt
     result = Steps(inputs)
     walker = _Walker(spec, result, dtype)
     result.outputs = walker.graph(spec.graph, values, (), Weights(()), training=False)
+    result.loss = _loss(spec, result)
+    walker.backward()
     return result
+
+
+def _loss(spec: Spec, work: Steps) -> Step | None:
+    """Cross-entropy of the logits, for interfaces that have one."""
+    (logits, *_) = next(iter(work.outputs.values())).wires
+    if spec.interface.name_ not in LOSSES or not logits.given.graded:
+        return None
+    unit = loss_unit(spec.interface.name_, logits.given)
+    wires = logits, _input(logits.given.shape[:-1], torch.int64)  # and the targets
+    return Step(None, ("loss",), ("loss",), True, {}, (), wires, unit, _results(unit, wires, len(work.steps)))
 
 
 def count(stream: Stream, lengths: Mapping[str, int]) -> int:
@@ -215,6 +237,21 @@ class _Walker:
             port: Value(stream, tuple(wires[at] if at >= 0 else step.results[~at] for at in places))
             for port, (stream, places) in unit.outputs.items()
         }
+
+
+    def backward(self) -> None:
+        """Follows gradients from the outputs back; steps that get none for some result are measured again so."""
+        reached = {id(wire) for value in self.result.outputs.values() for wire in value.wires}
+        for step in reversed(self.result.steps):
+            assert step.node is not None
+            handed = {~place for _, places in step.unit.outputs.values() for place in places if place < 0}
+            graded = [number for number, wire in enumerate(step.results) if wire.given.graded]
+            seeds = tuple(n for n in graded if n not in handed or id(step.results[n]) in reached)
+            if len(seeds) < len(graded):
+                given = tuple(wire.given for wire in step.inputs)
+                ports = step.ports or ("",)
+                step.unit = measured(step.node, step.streams, ports, given, self.interface, self.dtype, seeds)
+            reached |= {id(step.inputs[place]) for place in step.unit.cost.flow.reached}
 
 
 class Weights(NamedTuple):

@@ -7,7 +7,7 @@ get a gradient. Costs are remembered by these for as long as the process lives.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -20,6 +20,9 @@ from archspec.kinds.interface import Interface
 from archspec.streams import Stream
 from compiler.build import Blocks
 from search.cost.meter import BlockCost, flops, measure_block
+from search.cost.devices import Device
+from search.cost.roofline import femtoseconds
+from search.losses import LOSSES
 
 LARGEST = 100_000  # units remembered; a search sees some thousands
 OUT = "out"
@@ -58,6 +61,7 @@ class Unit:
     weights: dict[str, Weight]
     stored: int
     computed: int
+    _latencies: dict[tuple[str, int], int] = field(default_factory=dict)
 
     @cached_property
     def forward(self) -> int:
@@ -68,6 +72,14 @@ class Unit:
     def step(self) -> int:
         """FLOPs of a training step."""
         return flops(self.cost.training)
+
+    def femtoseconds(self, device: Device, name: str, level: int) -> int:
+        """Latency of inference on a device of that name, if the weights of the whole pass come from that level."""
+        known = self._latencies.get((name, level))
+        if known is None:
+            resident = int(device.memory[level].size)
+            known = self._latencies[name, level] = femtoseconds(self.cost.inference, device, resident)
+        return known
 
     @cached_property
     def total(self) -> Weight:
@@ -98,6 +110,24 @@ def measured(
             _units.clear()
         found = _units[key] = _measure(graph, given, dtype, seeds)
     return found
+
+
+def loss_unit(interface: str, logits: Given) -> Unit:
+    """The cost of an interface's training loss: cross-entropy over its logits, in float32."""
+    key = ("loss", interface, logits)
+    if key not in _units:
+        inputs = [_tensor(logits), torch.empty(logits.shape[:-1], dtype=torch.int64, device="meta")]
+        _units[key] = Unit(measure_block(_Loss(interface), inputs, train=True), {}, {}, 0, 0)
+    return _units[key]
+
+
+class _Loss(nn.Module):
+    def __init__(self, interface: str) -> None:
+        super().__init__()
+        self.loss = LOSSES[interface]
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return self.loss(logits, targets)
 
 
 def alone(node: Node, streams: dict[tuple[str, str], Stream], ports: Sequence[str]) -> Graph:

@@ -76,6 +76,7 @@ class Kind(BaseModel):
     roles: ClassVar[tuple[str, ...]] = ("body",)
     arity: ClassVar[tuple[int, int]] = (1, 1)  # fewest and most inputs
     slots: ClassVar[dict[str, Slot]] = {}
+    plain: ClassVar[tuple[str, ...]] = ()  # fields that are no slots
     free: ClassVar[frozenset[str]] = frozenset()
     family: ClassVar[str] = ""
     example: ClassVar[str] = ""
@@ -100,6 +101,7 @@ class Kind(BaseModel):
         cls.slots = {
             name: mark for name, field in cls.model_fields.items() for mark in field.metadata if isinstance(mark, Slot)
         }
+        cls.plain = tuple(name for name in cls.model_fields if name not in cls.slots)
         cls.free = frozenset(
             name for name, field in cls.model_fields.items() if any(isinstance(mark, Free) for mark in field.metadata)
         )

@@ -1,0 +1,254 @@
+"""The price of a whole spec: parameters, FLOPs, memory and latency, exact and without building the model.
+
+Each distinct node is built, traced and run once on the meta device (`search.cost.unit`); a spec's figures are sums over
+its steps, and its peaks follow from what is live between them (`search.cost.memory`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from archspec.errors import Problem, SpecError, did_you_mean
+from archspec.graph import Graph
+from archspec.kinds.rounds import Rounds
+from archspec.spec import Spec
+from archspec.streams import Stream
+from search.cost import devices, roofline
+from search.cost.devices import Device
+from search.cost.memory import inference_peak, training_peak
+from search.cost.steps import Step, Steps, steps
+from search.cost.unit import Unit
+
+SCHEMA = 1
+DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)}
+STATES = 8  # bytes of AdamW's two moments for each parameter
+
+
+@dataclass(frozen=True)
+class Row:
+    """A top-level node, or a round of one.
+
+    Attributes:
+        output: the type of its output.
+        parameters: those that no earlier row has.
+        flops: of a forward pass; ``share`` of the model's.
+        latency_ms: its part of the model's.
+    """
+
+    name: str
+    kind: str
+    output: str
+    parameters: int
+    flops: int
+    share: float
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a spec costs; `as_dict` nests it as ``archc cost --json`` prints it.
+
+    Attributes:
+        parameters, active: all of them, and those that one token meets.
+        forward, training_step: FLOPs of a batch, one multiply-add is 2.
+        weights: bytes.
+        peak_inference, peak_training: bytes, weights included; training with gradients and optimizer states.
+        loss: bytes that the training loss adds at its own peak: its kept tensors and the gradient of the logits.
+        cache_per_token: bytes that decoding keeps for each token.
+        latency_ms: of a forward pass over the whole batch (prefill).
+    """
+
+    parameters: int
+    active: int
+    forward: int
+    training_step: int
+    weights: int
+    peak_inference: int
+    peak_training: int
+    loss: int
+    cache_per_token: int
+    latency_ms: float
+    batch: int
+    lengths: Mapping[str, int]
+    dtype: str
+    device: str
+    unpriced: tuple[str, ...] = ()
+    rows: tuple[Row, ...] = field(default=(), repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers: counts, bytes, milliseconds."""
+        lengths = dict(self.lengths)
+        return {
+            "schema": SCHEMA,
+            "parameters": {"total": self.parameters, "active": self.active},
+            "flops": {"forward": self.forward, "training_step": self.training_step},
+            "macs": {"forward": self.forward // 2},
+            "memory": {
+                "weights": self.weights,
+                "peak_inference": self.peak_inference,
+                "peak_training": self.peak_training,
+                "cache_per_token": self.cache_per_token,
+            },
+            "latency_ms": self.latency_ms,
+            "assumptions": {
+                "batch": self.batch,
+                "length": next(iter(lengths.values())) if len(lengths) == 1 else lengths or None,
+                "dtype": self.dtype,
+                "device": self.device,
+                "flops": "one multiply-add is 2; pointwise work, reductions and the loss are none; full squares of attention",
+                "latency": "prefill of the whole batch, the roofline of each operator, one after the other",
+                "memory": "weights and inputs included; no allocator's rounding, no kernel's workspace",
+                "training": "gradients of the weights' dtype, optimizer AdamW with float32 states, no checkpointing",
+                "loss": f"cross-entropy in float32, {self.loss} bytes at its own peak" if self.loss else None,
+                "unpriced": list(self.unpriced),
+            },
+        }
+
+
+def price(
+    spec: Spec, *, batch: int = 1, length: int | None = None, dtype: str = "float32", device: str = devices.LOCAL
+) -> Cost:
+    """Prices a spec.
+
+    Args:
+        batch: samples.
+        length: tokens where the interface leaves it open; the longest that it allows by default.
+        dtype: of weights, activations and gradients.
+        device: the name of a profile, or the path of one.
+
+    Errors:
+        SpecError: an unknown dtype or device; a length that is needed, or longer than the interface allows.
+    """
+    profile = known_device(device)
+    lengths = resolve_lengths(spec, length)
+    work = steps(spec, batch=batch, lengths=lengths, dtype=known_dtype(dtype))
+    owners = owned(work.steps)
+    resident = sum(roofline.weights_per_pass(step.unit.cost.inference) for step in work.steps if not step.training)
+    level = profile.level(resident)
+    parameters = sum(step.unit.total.count for step in owners)
+    size = DTYPES[dtype].itemsize
+    weights = parameters * size + sum(step.unit.stored for step in owners)
+    held = weights + sum(unit.computed for unit in distinct(work)) + sum(wire.bytes for wire in work.inputs)
+    targets = sum(wire.bytes for wire in work.loss.inputs[1:]) if work.loss else 0
+    forward = sum(step.unit.forward for step in work.steps if not step.training)
+    latency = sum(step.unit.femtoseconds(profile, device, level) for step in work.steps if not step.training)
+    return Cost(
+        parameters=parameters,
+        active=sum(step.unit.total.active for step in owners),
+        forward=forward,
+        training_step=sum(step.unit.step for step in work.steps),
+        weights=weights,
+        peak_inference=held + inference_peak(work),
+        peak_training=held + targets + parameters * (size + STATES) + training_peak(work),
+        loss=work.loss.unit.cost.peak_training if work.loss else 0,
+        cache_per_token=kept_per_token(spec.graph) * size,
+        latency_ms=latency / 1e12,
+        batch=batch,
+        lengths=lengths,
+        dtype=dtype,
+        device=device,
+        unpriced=tuple(sorted({name for unit in distinct(work) for name in unit.cost.unpriced})),
+        rows=tuple(_rows(spec, work, owners, forward, profile, device, level)),
+    )
+
+
+def known_dtype(name: str) -> torch.dtype:
+    """The dtype of that name.
+
+    Errors:
+        SpecError: it is none in which models are priced.
+    """
+    if name not in DTYPES:
+        raise SpecError(Problem(f"models are not priced in {name!r}", did_you_mean(name, DTYPES) or f"try {', '.join(DTYPES)}"))
+    return DTYPES[name]
+
+
+@lru_cache(maxsize=None)
+def known_device(name: str) -> Device:
+    """The profile of that name, read once."""
+    return devices.load(name)
+
+
+def resolve_lengths(spec: Spec, length: int | None) -> dict[str, int]:
+    """A number for each length that the interface leaves open: the one given, or the longest that it allows.
+
+    The given one is that of the axis called ``length`` where there is one, else of all.
+
+    Errors:
+        SpecError: one is needed, or it is longer than the interface allows.
+    """
+    found: dict[str, int] = {}
+    axes = {axis.size: axis for x in spec.graph.inputs.values() for span in x.spans for axis in span.axes}
+    named = "length" in axes
+    for name, axis in axes.items():
+        if isinstance(name, int):
+            continue
+        mine = length if name == "length" or not named else None
+        number = mine if mine is not None else axis.limit
+        if number is None:
+            raise SpecError(Problem(f"how long is {name}? the interface does not say", "give a length", "interface"))
+        if axis.limit is not None and not 1 <= number <= axis.limit:
+            raise SpecError(Problem(f"{number} tokens; the interface allows 1 to {axis.limit}", None, "interface"))
+        found[name] = number
+    return found
+
+
+def owned(work: Iterable[Step]) -> list[Step]:
+    """The steps whose weights no earlier step has."""
+    return list({step.weights: step for step in reversed(list(work))}.values())[::-1]
+
+
+def distinct(work: Steps) -> list[Unit]:
+    """Each unit once."""
+    return list({id(step.unit): step.unit for step in work.steps}.values())
+
+
+def kept_per_token(graph: Graph) -> int:
+    """Numbers that decoding keeps for one more token: those that causal mixers declare, in every round of their own."""
+    known: dict[int, int] = {}
+
+    def kept(graph: Graph) -> int:
+        if id(graph) not in known:
+            known[id(graph)] = sum(map(one, graph.nodes))
+        return known[id(graph)]
+
+    def one(node: Any) -> int:
+        keeps = getattr(node.kind, "keeps", None)
+        mine = keeps(node.types[0]) if keeps and node.types[0].causal and "memory" not in node.streams else 0
+        if isinstance(node.kind, Rounds) and node.kind.cache == "shared":
+            bodies = node.kind.bodies(node)[:1]
+        else:
+            bodies = list(node.bodies.values())
+        return int(mine) + sum(map(kept, bodies))
+
+    return kept(graph)
+
+
+def _rows(
+    spec: Spec, work: Steps, owners: list[Step], forward: int, profile: Device, device: str, level: int
+) -> Iterable[Row]:
+    groups: dict[tuple[str, ...], list[Step]] = {}
+    for step in work.steps:
+        groups.setdefault(step.row, []).append(step)
+    mine = set(map(id, owners))
+    for row, members in groups.items():
+        node = spec.graph.node(row[0])
+        output: Stream = node.output
+        if len(row) > 1 and isinstance(node.kind, Rounds):
+            output = node.kind.bodies(node)[int(row[1])].output
+        run = [step for step in members if not step.training]
+        count = sum(step.unit.forward for step in run)
+        yield Row(
+            name=".".join(row),
+            kind=node.kind.name_,
+            output=str(output),
+            parameters=sum(step.unit.total.count for step in members if id(step) in mine),
+            flops=count,
+            share=count / forward if forward else 0.0,
+            latency_ms=sum(step.unit.femtoseconds(profile, device, level) for step in run) / 1e12,
+        )

@@ -1,0 +1,109 @@
+"""Models of specs, ready to be looked at: inputs that fit, weights that hide nothing, and the same model untraced."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from archspec.graph import Graph, Node
+from archspec.spec import Spec
+from archspec.streams import Size, Stream
+from compiler.build import Blocks, Body, collecting
+from compiler.initialise import materialise
+from compiler.model import _entry, _tie
+from compiler.modules.attention import Attend
+from compiler.modules.regularise import SampleDrop
+
+Outputs = dict[str, Tensor]
+
+
+def inputs(spec: Spec, *, batch: int, length: int, seed: int = 0, device: str = "cpu") -> list[Tensor]:
+    """Random tensors for a model's inputs, in the order of its forward; every sample has its own, some are padded."""
+    made = []
+    for sample in range(seed, seed + batch):
+        generator = torch.Generator().manual_seed(sample)
+        tensors = [_tensor(stream, length, generator) for stream in spec.graph.inputs.values()]
+        tokens = size_of(next(iter(spec.graph.inputs.values())).count, length)
+        for values in spec.interface.labels.values():
+            tensors.append(torch.randint(0, values, (1, tokens), generator=generator))
+        if spec.interface.padding:
+            tensors.append(torch.arange(tokens)[None] < tokens - sample % 3)
+        made.append(tensors)
+    return [torch.cat(parts).to(device) for parts in zip(*made, strict=True)]
+
+
+def _tensor(stream: Stream, length: int, generator: torch.Generator) -> Tensor:
+    sizes = [size_of(axis.size, length) for span in stream.spans for axis in span.axes]
+    if stream.content == "ids":
+        return torch.randint(0, stream.width, (1, *sizes), generator=generator)
+    return torch.randn(1, *sizes, stream.width, generator=generator)
+
+
+def size_of(size: Size, length: int) -> int:
+    """A number of tokens, where every length that is known only at run time is this one."""
+    if isinstance(size, int):
+        return size
+    return max(1, math.floor(eval(re.sub(r"[a-z_]+", str(length), size))))  # noqa: S307  our own types, our own tests
+
+
+def runs(model: nn.Module, given: list[Tensor]) -> Outputs:
+    """All outputs of a model by name."""
+    found = model(*given)
+    return found if isinstance(found, dict) else {next(iter(model.spec.graph.outputs)): found}
+
+
+@torch.no_grad()
+def perturbed(model: nn.Module, seed: int = 0) -> nn.Module:
+    """The model with noise on every parameter and stored buffer, so that no gate is closed and no gain is one."""
+    generator = torch.Generator().manual_seed(seed)
+    for tensor in model.state_dict(keep_vars=True).values():
+        if tensor.is_floating_point():
+            tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=0.2)
+    return model
+
+
+def rates(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    """Where a model keeps the rates of what is random in training."""
+    for module in model.modules():
+        for kind, name in ((nn.Dropout, "p"), (SampleDrop, "rate"), (Attend, "dropout")):
+            if isinstance(module, kind) and getattr(module, name):
+                yield module, name
+
+
+def untraced(spec: Spec, model: nn.Module) -> Any:
+    """The same modules run node by node, with the model's weights: a function of a mode and the inputs."""
+    root = Body(spec.graph, _Untraced())
+    _tie(root, spec.graph)
+    materialise(root, spec.init, device="cpu", dtype=torch.float32, seed=0, layers=1)
+    root.load_state_dict(model.state_dict())
+    signature, entry = _entry(spec)
+
+    def run(given: list[Tensor], *, training: bool) -> Outputs:
+        root.train(training)
+        losses: list[Tensor] = []
+        with collecting(losses if training and spec.graph.differs_in_training else None):
+            found = entry(root, given, losses)
+        return found if isinstance(found, dict) else {next(iter(spec.graph.outputs)): found}
+
+    return run
+
+
+class _Untraced(Blocks):
+    def block(self, graph: Graph) -> nn.Module:
+        return Body(graph, self)
+
+
+def nodes(graph: Graph) -> Iterator[Node]:
+    """All nodes of a graph, those inside others too."""
+    for node in graph.nodes:
+        yield node
+        for body in node.bodies.values():
+            yield from nodes(body)
+        for _, plan in node.matrices.values():
+            if plan is not None:
+                yield plan

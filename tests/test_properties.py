@@ -1,0 +1,250 @@
+"""What must hold for every kind and every example; a kind joins by being registered.
+
+A kind may say in ``exempt`` which of these does not hold for it, and why; then it must really not hold.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import compiler.build
+from archspec.kind import REGISTRY
+from archspec.spec import Spec, load, loads
+from compiler.flatten import flatten
+from compiler.model import compile
+from compiler.weights import load as load_model
+from compiler.weights import save, text
+from tests.models import inputs, nodes, perturbed, rates, runs, size_of, untraced
+from tests.specs import example_files, kind_specs
+
+KINDS = kind_specs()
+FILES = example_files()
+LARGEST = 3_000_000  # parameters of an example that is run with numbers; larger ones run on the meta device
+
+
+@cache
+def spec_of(case: str) -> Spec:
+    return loads(KINDS[case]) if case in KINDS else load(FILES[case])
+
+
+@cache
+def count(case: str) -> int:
+    return sum(p.numel() for p in compile(spec_of(case), device="meta").parameters())
+
+
+@cache
+def _model(case: str) -> Any:
+    return perturbed(compile(spec_of(case)))
+
+
+def model_of(case: str) -> Any:
+    """A model with perturbed weights, as it comes from the compiler: in training mode."""
+    return _model(case).train()
+
+
+def given(case: str, batch: int = 2, length: int = 16, seed: int = 0) -> list[Tensor]:
+    return inputs(spec_of(case), batch=batch, length=length, seed=seed)
+
+
+SMALL = [*KINDS, *(name for name in FILES if count(name) <= LARGEST)]
+ALL = [*KINDS, *FILES]
+every = pytest.mark.parametrize("case", ALL)
+small = pytest.mark.parametrize("case", SMALL)
+
+
+def exempt(case: str, name: str) -> str | None:
+    """Why a property does not hold for a spec, if one of its kinds says so."""
+    kinds = [type(node.kind) for node in nodes(spec_of(case).graph)]
+    return next((kind.exempt[name] for kind in kinds if name in kind.exempt), None)
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def close(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", REGISTRY)
+def test_every_kind_has_a_spec(kind: str) -> None:
+    assert f"{kind}-0" in KINDS, f"say in tests/specs.py, or in the kind's example, how {kind} is used"
+
+
+@every
+def test_canonical_form_is_the_same_spec(case: str) -> None:
+    spec = spec_of(case)
+    again = loads(text(spec.canonical()))
+    assert (again.full, again.structure) == (spec.full, spec.structure)
+    assert again.canonical() == spec.canonical()
+    names = [list(compile(one, device="meta").state_dict()) for one in (spec, again)]
+    assert names[0] == names[1]
+
+
+@small
+@pytest.mark.parametrize(("batch", "length"), [(1, 8), (3, 16)])
+@torch.no_grad()
+def test_shapes_are_those_of_the_types(case: str, batch: int, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_node, wrong = compiler.build.run_node, []
+
+    def checked(module: Any, node: Any, *rest: Any) -> Any:
+        found = run_node(module, node, *rest)
+        for port, tokens in found.items():
+            stream = node.outputs[port]
+            sizes = [size_of(stream.count, length)] if stream.spans else []
+            sizes += [stream.width] if stream.content == "features" else []
+            if list(tokens.features.shape[1:]) != sizes:
+                wrong.append(f"{node.path} {node.name}.{port} is {list(tokens.features.shape)}, its type {stream}")
+        return found
+
+    run = untraced(spec_of(case), model_of(case))
+    monkeypatch.setattr(compiler.build, "run_node", checked)
+    run(given(case, batch, length), training=False)
+    assert not wrong
+
+
+@small
+def test_gradient_reaches_every_parameter(case: str) -> None:
+    model = deepcopy(model_of(case))
+    for module, name in rates(model):
+        setattr(module, name, 0.0)
+    outputs = runs(model, given(case, batch=4))
+    generator = torch.Generator().manual_seed(1)
+    total = sum((out * torch.randn(out.shape, generator=generator)).sum() for out in outputs.values())
+    total.backward()
+    unreached = [name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    if exempt(case, "gradient") and case.startswith(tuple(REGISTRY)):
+        assert unreached
+    else:
+        assert not unreached
+
+
+def looks_ahead(case: str) -> list[str]:
+    """Outputs of which a part changed that comes before the changed token."""
+    spec, model = spec_of(case), model_of(case).eval()
+    whole = given(case)
+    before = runs(model, whole)
+    found = []
+    for place, (name, stream) in enumerate(spec.graph.inputs.items()):
+        axis = next((axis for axis in stream.axes if axis.causal), None)
+        if axis is None or len(stream.axes) != 1:
+            continue
+        for at in (1, 7, 15):
+            changed = [tensor.clone() for tensor in whole]
+            other = given(case, seed=50)[place][:, at]
+            changed[place][:, at] = (other + 1) % stream.width if stream.content == "ids" else other
+            after = runs(model, changed)
+            for out, type_ in spec.graph.types.items():
+                if out in after and any(axis.causal and axis.size == stream.axes[0].size for axis in type_.axes):
+                    if not close(before[out][:, :at], after[out][:, :at]):
+                        found.append(f"{out} before {at} reads {name}")
+                    assert not torch.equal(before[out][:, at:], after[out][:, at:]), f"{out} does not read {name}"
+    return found
+
+
+def is_causal(case: str) -> bool:
+    return any(stream.causal for stream in spec_of(case).graph.inputs.values())
+
+
+@pytest.mark.parametrize("case", [case for case in SMALL if is_causal(case)])
+@torch.no_grad()
+def test_no_token_is_seen_before_its_time(case: str) -> None:
+    why = exempt(case, "causality")
+    assert bool(looks_ahead(case)) == bool(why), why
+
+
+@small
+@torch.no_grad()
+def test_samples_do_not_see_each_other(case: str) -> None:
+    model, whole = model_of(case).eval(), given(case, batch=3)
+    together = runs(model, whole)
+    apart = [runs(model, [tensor[place : place + 1] for tensor in whole]) for place in range(3)]
+    alike = all(close(together[name], torch.cat([one[name] for one in apart])) for name in together)
+    assert alike == (exempt(case, "batch") is None)
+
+
+@small
+@pytest.mark.parametrize("training", [False, True])
+@torch.no_grad()
+def test_traced_equals_untraced(case: str, training: bool) -> None:
+    model, tensors = model_of(case), given(case)
+    run = untraced(spec_of(case), model)
+    torch.manual_seed(0)
+    expected = run(tensors, training=training)
+    torch.manual_seed(0)
+    assert same(runs(model.train(training), tensors), expected)
+
+
+@small
+@torch.no_grad()
+def test_flat_equals_traced(case: str) -> None:
+    model, tensors = model_of(case), given(case)
+    flat = flatten(model)
+    assert flat.state_dict(keep_vars=True).items() <= model.state_dict(keep_vars=True).items()
+    for training in (True, False):
+        torch.manual_seed(0)
+        expected = runs(model.train(training), tensors)
+        torch.manual_seed(0)
+        assert same(runs(flat.train(training), tensors), expected)
+
+
+@every
+@pytest.mark.parametrize("training", [False, True])
+def test_meta_gives_shapes(case: str, training: bool) -> None:
+    spec = spec_of(case)
+    model = compile(spec, device="meta").train(training)
+    found = {name: out.shape for name, out in runs(model, inputs(spec, batch=2, length=16, device="meta")).items()}
+    assert all(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
+    if case in SMALL:
+        real = model_of(case).train(training)
+        assert found == {name: out.shape for name, out in runs(real, given(case)).items()}
+        assert {n: (p.shape, p.dtype) for n, p in model.state_dict().items()} == {
+            n: (p.shape, p.dtype) for n, p in real.state_dict().items()
+        }
+    for name, stream in spec.graph.types.items():
+        if name in found and stream.content == "features":
+            assert list(found[name]) == [2, *([size_of(stream.count, 16)] if stream.spans else []), stream.width]
+
+
+@small
+@torch.no_grad()
+def test_modes_switch_after_compiling(case: str) -> None:
+    model, tensors = model_of(case), given(case, batch=4)
+    torch.manual_seed(0)
+    first = runs(model, tensors)
+    asleep = runs(model.eval(), tensors)
+    assert same(asleep, runs(model, tensors))
+    training = spec_of(case).graph.training
+    assert not training & asleep.keys() and first.keys() >= training
+    torch.manual_seed(0)
+    assert same(runs(model.train(), tensors), first)
+    random = any(True for _ in rates(model))
+    alike = all(torch.equal(first[name], asleep[name]) for name in asleep)
+    assert alike != random
+
+
+@small
+@torch.no_grad()
+def test_a_saved_model_comes_back(case: str, tmp_path: Any) -> None:
+    model = model_of(case).eval()
+    save(model, tmp_path)
+    again = load_model(tmp_path).eval()
+    assert same(model.state_dict(), again.state_dict())
+    assert len(list(model.parameters())) == len(list(again.parameters()))
+    assert same(runs(model, given(case)), runs(again, given(case)))
+
+
+@small
+@torch.no_grad()
+def test_a_copy_is_the_same_model_on_its_own(case: str) -> None:
+    model = model_of(case).eval()
+    copy, before = deepcopy(model), runs(model, given(case))
+    assert same(runs(copy, given(case)), before)
+    assert same(runs(perturbed(copy, seed=1).train().eval(), given(case)), runs(copy, given(case)))
+    assert same(runs(model, given(case)), before)

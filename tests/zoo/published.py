@@ -1,0 +1,70 @@
+"""Comparing a spec of the zoo with somebody else's code: their weights in our model, parameters, FLOPs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from archspec.spec import load
+from compiler.model import compile
+
+ZOO = Path(__file__).parents[2] / "examples" / "zoo"
+
+
+def build(name: str, device: str = "cpu", **changes: Any) -> Any:
+    """The example of that name, ready for inference; ``changes`` by path, dots as ``__``."""
+    changed = {path.replace("__", "."): value for path, value in changes.items()}
+    return compile(load(ZOO / f"{name}.yaml", set=changed), device=device, seed=1).eval()
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def macs(model: nn.Module, *inputs: Tensor) -> float:
+    """Multiply-adds of matrix products and convolutions of a forward pass on the meta device."""
+    with FlopCounterMode(display=False) as counter:
+        model(*(tensor.to("meta") for tensor in inputs))
+    return counter.get_total_flops() / 2
+
+
+@torch.no_grad()
+def random(theirs: nn.Module, noise: float = 0.05) -> nn.Module:
+    """Their model with noise on every weight, so that no bias is zero, no gain one and no branch nearly closed."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in theirs.parameters():
+        parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=noise)
+    return theirs.eval()
+
+
+@torch.no_grad()
+def copy(ours: nn.Module, source: dict[str, Tensor], names: Mapping[str, str]) -> None:
+    """Gives our model their weights: every parameter of both is named, none twice.
+
+    Args:
+        source: their parameters by name; kernels of convolutions are laid out as matrices here.
+        names: our parameter or module -> theirs; several, separated by spaces, are put one after another.
+    """
+    used: list[str] = []
+    for name, parameter in ours.named_parameters():
+        module, _, last = name.rpartition(".")
+        theirs = names[name].split() if name in names else [f"{part}.{last}" for part in names[module].split()]
+        value = torch.cat([matrix(source[part]) for part in theirs])
+        assert value.numel() == parameter.numel(), (name, theirs)
+        parameter.copy_(value.view_as(parameter))
+        used += theirs
+    assert sorted(used) == sorted(source)
+
+
+def matrix(kernel: Tensor) -> Tensor:
+    """``[outputs, channels, rows, columns]`` as ``[outputs, rows * columns * channels]``; others as they are."""
+    return kernel.permute(0, 2, 3, 1).flatten(1) if kernel.ndim == 4 else kernel
+
+
+def assert_same(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
+    assert ours.shape == theirs.shape
+    assert theirs.std() > 0.1  # the comparison is of something
+    torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=0)

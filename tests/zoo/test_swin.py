@@ -1,0 +1,83 @@
+"""Swin-T. Liu et al. 2021, arXiv 2103.14030."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.zoo.published import assert_same, build, copy, macs, parameters, random
+
+DEPTHS = (1, 1, 3, 1)  # pairs of layers
+LAYER = {
+    "mixer.norm": "norm1",
+    "mixer.body.body.qkv": "attn.qkv",
+    "mixer.body.body.position.weight": "attn.relative_position_bias_table",
+    "mixer.body.body.out": "attn.proj",
+    "channel.norm": "norm2",
+    "channel.body.up": "mlp.fc1",
+    "channel.body.down": "mlp.fc2",
+}
+NAMES = {
+    "patch_embedding.linear": "patch_embed.proj",
+    "patch_embedding.norm": "patch_embed.norm",
+    **{
+        f"stage{stage + 1}.{pair}.{half}.body.{ours}": f"layers.{stage}.blocks.{2 * pair + number}.{theirs}"
+        for stage, depth in enumerate(DEPTHS)
+        for pair in range(depth)
+        for number, half in enumerate(("layer", "layer_2"))
+        for ours, theirs in LAYER.items()
+    },
+    **{f"merge{stage}.norm": f"layers.{stage}.downsample.norm" for stage in (1, 2, 3)},
+    **{f"merge{stage}.linear": f"layers.{stage}.downsample.reduction" for stage in (1, 2, 3)},
+    "layer_norm": "norm",
+    "classifier": "head.fc",
+}
+
+
+def by_rows(merged: Tensor) -> Tensor:
+    """The features of a block of four tokens: theirs go down its columns, ours along its rows."""
+    return merged.unflatten(-1, (2, 2, -1)).transpose(-3, -2).flatten(-3)
+
+
+def test_parameters_and_macs() -> None:
+    model = build("swin_t", device="meta")
+    assert parameters(model) == 28_288_354
+    assert macs(model, torch.empty(1, 224, 224, 3)) == pytest.approx(4.5e9, rel=0.01)
+
+
+@torch.no_grad()
+def test_computes_what_timm_computes(timm: Any) -> None:
+    theirs = random(timm.create_model("swin_tiny_patch4_window7_224"))
+    source = {n: by_rows(p) if "downsample" in n else p for n, p in theirs.named_parameters()}
+    ours = build("swin_t")
+    copy(ours, source, NAMES)
+    image = torch.randn(2, 224, 224, 3)
+    assert_same(ours(image), theirs(image.permute(0, 3, 1, 2)), 1e-4)
+
+
+def test_as_many_macs_as_timm(timm: Any) -> None:
+    with torch.device("meta"):
+        theirs = timm.create_model("swin_tiny_patch4_window7_224").eval()
+    image = torch.empty(1, 224, 224, 3)
+    assert macs(build("swin_t", device="meta"), image) == macs(theirs, image.permute(0, 3, 1, 2))
+
+
+def test_cost_grows_linearly_with_the_image() -> None:
+    """All of it: no token meets more than the 49 of its window."""
+    sizes = (224, 448, 672)
+    cost = {
+        size: macs(build("swin_t", device="meta", interface__image=[size, size, 3]), torch.empty(1, size, size, 3))
+        for size in sizes
+    }
+    head = 768 * 1000
+    for size in sizes:
+        assert (cost[size] - head) / size**2 == pytest.approx((cost[224] - head) / 224**2, rel=1e-12)
+
+
+def test_shifted_windows_differ_from_plain_ones() -> None:
+    image = torch.randn(1, 224, 224, 3)
+    shifted = build("swin_t")
+    plain = build("swin_t", blocks__pair=["layer", "layer"])
+    plain.load_state_dict(shifted.state_dict())
+    assert not torch.allclose(shifted(image), plain(image), atol=1e-3)
