@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from archc.files import echo_json, spec
+from archc.memory import shown
 from archc.options import Json, Plugins, Set
+
+if TYPE_CHECKING:
+    from search.cost.price import Cost
 
 
 def cost(
@@ -39,9 +43,45 @@ def cost(
     if json:
         echo_json(priced.as_dict())
     else:
-        from search.cost.table import text
+        typer.echo(table(checked.name, priced))
 
-        typer.echo(text(priced))
+
+def table(name: str, priced: Cost) -> str:
+    """The cost of a model: a row for each part, then the totals."""
+    heads = ("part", "kind", "output", "parameters", "FLOPs", "share", "ms")
+    rows = [
+        (row.name, row.kind, row.output, f"{row.parameters:,}", large(row.flops), f"{row.share:.1%}", f"{row.latency_ms:.4g}")
+        for row in priced.rows
+    ]
+    widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
+    lines = [
+        "  ".join(text.ljust(width) if column < 3 else text.rjust(width)
+                  for column, (text, width) in enumerate(zip(row, widths, strict=True))).rstrip()
+        for row in (heads, *rows)
+    ]  # fmt: skip
+    figures = priced.as_dict()
+    memory, assumed = figures["memory"], figures["assumptions"]
+    active = f", {priced.active:,} active" if priced.active != priced.parameters else ""
+    lines += [
+        "",
+        f"{name}: batch {assumed['batch']}, length {assumed['length'] or 'fixed'}, {assumed['dtype']}, {assumed['device']}",
+        f"parameters   {priced.parameters:,}{active}",
+        f"forward      {large(priced.forward)}FLOPs ({large(priced.forward / 2)}MACs), {priced.latency_ms:.4g} ms",
+        f"training     {large(priced.training_step)}FLOPs a step",
+        f"memory       {shown(memory['weights'])} of weights; at most {shown(memory['peak_inference'])} in inference, "
+        f"{shown(memory['peak_training'])} in training",
+        f"cache        {shown(memory['cache_per_token'])} a token",
+    ]
+    lines += [f"not priced: {', '.join(priced.unpriced)}"] if priced.unpriced else []
+    return "\n".join(lines)
+
+
+def large(count: float) -> str:
+    """A count as people read it: 4.5 G."""
+    for unit, scale in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.4g} {unit}"
+    return f"{count:g} "
 
 
 def _list(as_json: bool) -> None:

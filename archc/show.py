@@ -73,9 +73,9 @@ def _sizes(checked: Spec) -> dict[str, int]:
 
 
 def _yaml(checked: Spec) -> str:
-    import yaml
+    from compiler.weights import text
 
-    return yaml.safe_dump(checked.canonical(), sort_keys=False, allow_unicode=True, width=120)
+    return text(checked.canonical())
 
 
 def _drawing(checked: Spec, form: Drawing) -> str:

@@ -157,7 +157,7 @@ class _Schema:
             "anyOf": [
                 {"enum": kinds, "description": "a kind with its defaults"},
                 {"type": "string", "description": "a block of this file, or absent"},
-                {"$ref": "#/$defs/graph"},
+                *([{"$ref": "#/$defs/graph"}] if "sequence" in kinds else []),
                 {"oneOf": [*self.one_of(kinds)["oneOf"], *others]},
             ]
         }

@@ -111,7 +111,7 @@ def says(node: Node) -> str:
         if isinstance(inside, dict) and "kind" not in inside:
             given |= {f"{name} {key}": value for key, value in inside.items() if isinstance(value, (int, float))}
     given |= node.streams
-    parts = [name if value is True else f"{name} {_shown(value)}" for name, value in given.items()]
+    parts = [name if value is True else f"{name} {shown(value)}" for name, value in given.items()]
     if node.shares:
         parts.append(f"weights of {node.shares}")
     if node.tied:
@@ -201,14 +201,17 @@ def _differs(value: Any, default: Any) -> bool:
     return value is not None and value != default and value not in ({}, [])
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value of a field as a spec would write it, on one line."""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_shown(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {shown(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return f"[{', '.join(map(_shown, value))}]"
-    return str(value)
+        return f"[{', '.join(map(shown, value))}]"
+    return "none" if value is None else str(value)
 
 
 def _branches(found: list[Line], number: int) -> str:

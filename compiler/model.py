@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,9 +33,7 @@ def compile(
     """
     graph = spec.graph
     signature, entry = _entry(spec)
-    with _no_collection():
-        root = Body(graph, Blocks())
-        model: Any = trace(root, signature, re.sub(r"\W", "_", spec.name), graph.differs_in_training, entry)
+    model: Any = trace(Body(graph, Blocks()), signature, re.sub(r"\W", "_", spec.name), graph.differs_in_training, entry)
     _tie(model, graph)
     model.spec = spec
     if torch.device(device).type != "meta":
@@ -45,18 +41,6 @@ def compile(
     elif dtype != torch.float32:
         model.to(dtype)
     return model  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Building makes many objects and little garbage: looking for it would take longer than building."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def layers(graph: Graph) -> int:

@@ -59,9 +59,9 @@ class Signature:
         """Calls the traced block on tokens."""
         tokens = [*inputs[: self.graph.given], *(outer[name] for name in self.graph.outer)]
         tensors = [tensor for token in tokens for _, tensor in token.tensors()]
-        assert len(tensors) == len(self.names), (self.names, [name for t in tokens for name, _ in t.tensors()])
+        assert len(tensors) == len(self.names), self.names
         training = LOSSES.get() is not None and False in self.outputs
-        given = block(*tensors)
+        given = _called(block, tensors)
         kept = self.outputs[training] if training in self.outputs else self.outputs[True]
         returned = 1 + max((~place for _, _, places in kept for place in places if place < 0), default=-1)
         losses = self.losses.get(training, False)
@@ -74,6 +74,15 @@ class Signature:
             name: pack(stream, [tensors[place] if place >= 0 else results[~place] for place in places])
             for name, stream, places in kept
         }
+
+
+def _called(block: nn.Module, tensors: list[Any]) -> Any:
+    """Calls a traced block, or writes the call into the graph that is being traced around it."""
+    tracer = getattr(tensors[0], "tracer", None) if tensors else None
+    if tracer is None:
+        return block(*tensors)
+    path = tracer.path_of_module(block)
+    return fx.Proxy(tracer.graph.create_node("call_module", path, tuple(tensor.node for tensor in tensors), {}), tracer)
 
 
 class _Tracer(fx.Tracer):

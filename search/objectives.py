@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from pydantic import Field, model_validator
 from torch import nn
 
+from search.cost import devices
 from search.kinds import Fields, Kind
 from search.recipe import Recipe
 from search.train import TrainingResult
@@ -135,7 +136,8 @@ class CostFigure(Objective):
 
     def before(self, candidate: Priced) -> float:
         length = self.length or candidate.recipe.length
-        value: Any = candidate.price(batch=self.batch, length=length, dtype=self.dtype, device="local")
+        device = devices.names()[0]  # these figures are the same on all
+        value: Any = candidate.price(batch=self.batch, length=length, dtype=self.dtype, device=device)
         for part in FIGURES[self.kind].path:
             value = value[part]
         return float(value)

@@ -19,10 +19,12 @@ from typing import Any, NamedTuple
 
 from archspec.errors import Problem, SpecError
 from archspec.kinds.interface import Interface
+from archspec.spec import Spec
 from search.cost.price import price
 from search.data.batches import DataSet
 from search.durable import NotSaved
 from search.evaluate import evaluate
+from search.objectives import Priced
 from search.proposals import Exhausted, Proposal, Proposer, refusals
 from search.storage import ABANDONED, DATABASE, Record, Running, counted
 from search.study import Study, differences
@@ -51,7 +53,9 @@ class OpenStudy:
         self.study, self.folder = study, folder
         self.space = load_space(study.space)
         self._opened: list[tuple[Interface, DataSet]] = []
-        data = self.data(self.space.sample(Random(0)).spec.interface)
+        probe = self.space.sample(Random(0)).spec
+        self._try(probe)
+        data = self.data(probe.interface)
         fingerprint = data.fingerprint
         with _placed(study):
             data.batch(0, seed=0, size=1, length=study.recipe.length)  # refuses a wrong length
@@ -142,6 +146,16 @@ class OpenStudy:
         else:
             self.record.finish(trial, evaluation.values, evaluation.result)
 
+    def _try(self, spec: Spec) -> None:
+        """Prices one candidate, so that what is wrong with an objective is told before anything is trained."""
+        priced = Priced(spec, self.study.recipe, prices)
+        parts = {"objectives": self.study.objectives, "constraints": [bound.objective for bound in self.study.bounds]}
+        for part, objectives in parts.items():
+            for number, objective in enumerate(objectives):
+                with _placed(self.study, f"{part}[{number}]"):
+                    if not objective.needs_training:
+                        objective.before(priced)
+
     def _settle(self) -> None:
         """Fails the trials of dead processes, and has their candidates tried again."""
         trials = self.record.trials()
@@ -155,7 +169,7 @@ class OpenStudy:
             self.record.fail(trial, said if again else f"{said}, for the {ABANDONED}rd time", again=again, died=True)
 
 
-def prices(spec: Any, **conditions: Any) -> dict[str, Any]:
+def prices(spec: Spec, **conditions: Any) -> dict[str, Any]:
     """The nested cost figures of a spec."""
     return price(spec, **conditions).as_dict()
 
@@ -182,12 +196,13 @@ def _changed(study: Study, folder: Path, changed: list[str]) -> SpecError:
 
 
 @contextmanager
-def _placed(study: Study) -> Iterator[None]:
-    """Gives errors about the data or the recipe their place in the study file."""
+def _placed(study: Study, path: str | None = None) -> Iterator[None]:
+    """Gives errors about a part of the study their place in its file."""
     try:
         yield
     except SpecError as error:
-        raise SpecError(*(p if p.mark else p._replace(mark=study.place(p.path)) for p in error.problems)) from None
+        placed = (p if p.mark else p._replace(path=path or p.path, mark=study.place(path or p.path)) for p in error.problems)
+        raise SpecError(*placed) from None
 
 
 @contextmanager

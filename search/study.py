@@ -87,7 +87,9 @@ class Study:
 
     def place(self, path: str) -> Mark | None:
         """Where the file says something, for an error about it."""
-        return self.tree.where(path.split(".")[0].split("[")[0])
+        key, number = re.match(r"([^.\[]*)(?:\[(\d+)\])?", path).groups()  # type: ignore[union-attr]
+        part = self.tree.get(key)
+        return part.where(int(number)) if number and isinstance(part, Seq) else self.tree.where(key)
 
     def identity(self) -> dict[str, Any]:
         """All that makes its trials comparable, flat: what may not change while results are kept."""

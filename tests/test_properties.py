@@ -111,7 +111,7 @@ def test_shapes_are_those_of_the_types(case: str, batch: int, length: int, monke
 
 @small
 def test_gradient_reaches_every_parameter(case: str) -> None:
-    model = deepcopy(model_of(case))
+    model = perturbed(compile(spec_of(case)))
     for module, name in rates(model):
         setattr(module, name, 0.0)
     outputs = runs(model, given(case, batch=4))

@@ -1,7 +1,7 @@
 """Bytes that are live at once while a spec runs: each step's own peak, on top of what the others hold meanwhile.
 
-Inference: a tensor lives from the step that makes it to the last that reads it; a block's caller holds what it hands
-over until the block returns. Training, forward: what autograd keeps of earlier steps lives as well. Backward, a step
+Inference: a tensor lives from the step that makes it to the last that reads it; what a round is handed and what it
+hands back lives until it returns. Training, forward: what autograd keeps of earlier steps lives as well. Backward, a step
 finds
 
     what autograd keeps inside earlier steps + streams that these or itself keep + gradients that wait for earlier steps
@@ -100,6 +100,10 @@ def training_peak(work: Steps) -> int:
     for storage, number in kept.items():
         if storage.made >= 0:
             backward.add(storage.size, max(storage.made + 1, number), len(steps) - 1)
+    for value in work.outputs.values():
+        for wire in value.wires:
+            if wire.given.graded and not (work.loss and wire in work.loss.inputs):
+                waiting[id(wire)] = wire.bytes, wire.made, len(steps)
     for size, made, number in waiting.values():
         backward.add(size, made + 1, number - 1)
     peaks = [

@@ -130,7 +130,7 @@ def price(
     owners = owned(work.steps)
     resident = sum(roofline.weights_per_pass(step.unit.cost.inference) for step in work.steps if not step.training)
     level = profile.level(resident)
-    parameters = sum(step.unit.total.count for step in owners)
+    parameters = sum(step.unit.weights.count for step in owners)
     size = DTYPES[dtype].itemsize
     weights = parameters * size + sum(step.unit.stored for step in owners)
     held = weights + sum(unit.computed for unit in distinct(work)) + sum(wire.bytes for wire in work.inputs)
@@ -139,7 +139,7 @@ def price(
     latency = sum(step.unit.femtoseconds(profile, device, level) for step in work.steps if not step.training)
     return Cost(
         parameters=parameters,
-        active=sum(step.unit.total.active for step in owners),
+        active=sum(step.unit.weights.active for step in owners),
         forward=forward,
         training_step=sum(step.unit.step for step in work.steps),
         weights=weights,
@@ -247,7 +247,7 @@ def _rows(
             name=".".join(row),
             kind=node.kind.name_,
             output=str(output),
-            parameters=sum(step.unit.total.count for step in members if id(step) in mine),
+            parameters=sum(step.unit.weights.count for step in members if id(step) in mine),
             flops=count,
             share=count / forward if forward else 0.0,
             latency_ms=sum(step.unit.femtoseconds(profile, device, level) for step in run) / 1e12,

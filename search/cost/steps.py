@@ -88,7 +88,7 @@ class Steps:
     Attributes:
         inputs: the model's own inputs.
         outputs: the model's outputs, in training form.
-        held: wires that a caller holds, and the number of the last step during which it does.
+        held: what rounds are handed and hand back, and the number of their last step: until then it is held.
         loss: what a training step minimises, if it is known for the interface; it works in training only.
     """
 
@@ -194,11 +194,12 @@ class _Walker:
         outputs = dict(zip(names, streams, strict=True))
         taps: dict[str, Value] = {}
         for number, body in enumerate(node.kind.bodies(node)):
-            around = (*row, str(number)) if top else row
+            mine = (*row, str(number)) if top else row
             weights = Weights((*place, str(number)), (*place, "0"), _shared(node.kind))
-            outputs = self.body(body, streams, outer, around, weights, training)
+            outputs = self.body(body, streams, outer, mine, weights, training)
             last = len(self.result.steps) - 1
-            self.result.held += [(wire, last) for value in (*streams, *outer.values()) for wire in value.wires]
+            held = (*streams, *outer.values(), *outputs.values())
+            self.result.held += [(wire, last) for value in held for wire in value.wires]
             main = next(iter(outputs.values()))
             if len(outputs) == 1:
                 streams[0] = main

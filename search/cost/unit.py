@@ -37,8 +37,8 @@ class Given(NamedTuple):
     graded: bool
 
 
-class Weight(NamedTuple):
-    """Numbers of a parameter, and how many of them one token meets."""
+class Weights(NamedTuple):
+    """How many numbers parameters are, and how many of them one token meets."""
 
     count: int
     active: int
@@ -52,13 +52,13 @@ class Unit:
         cost: of its run; ``cost.flow`` tells how its tensors hang together.
         outputs: for each output its type, and where each of its tensors comes from: ``~n`` the result of number n, else
             the number of a tensor that is given.
-        weights: parameters by name.
+        weights: its parameters, without the tables of tied heads.
         stored, computed: bytes of buffers that are saved with the weights, and of those that are not.
     """
 
     cost: BlockCost
     outputs: dict[str, tuple[Stream, tuple[int, ...]]]
-    weights: dict[str, Weight]
+    weights: Weights
     stored: int
     computed: int
     _latencies: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -80,10 +80,6 @@ class Unit:
             resident = int(device.memory[level].size)
             known = self._latencies[name, level] = femtoseconds(self.cost.inference, device, resident)
         return known
-
-    @cached_property
-    def total(self) -> Weight:
-        return Weight(sum(w.count for w in self.weights.values()), sum(w.active for w in self.weights.values()))
 
 
 _units: dict[Hashable, Unit] = {}
@@ -117,7 +113,7 @@ def loss_unit(interface: str, logits: Given) -> Unit:
     key = ("loss", interface, logits)
     if key not in _units:
         inputs = [_tensor(logits), torch.empty(logits.shape[:-1], dtype=torch.int64, device="meta")]
-        _units[key] = Unit(measure_block(_Loss(interface), inputs, train=True), {}, {}, 0, 0)
+        _units[key] = Unit(measure_block(_Loss(interface), inputs, train=True), {}, Weights(0, 0), 0, 0)
     return _units[key]
 
 
@@ -174,7 +170,7 @@ def _measure(graph: Graph, given: Sequence[Given], dtype: torch.dtype, seeds: tu
     outputs = {
         "" if name == OUT else name: (stream, tuple(places)) for name, stream, places in block.signature.outputs[True]
     }
-    return Unit(cost, outputs, dict(_weights(block)), stored, computed)
+    return Unit(cost, outputs, _weights(block, sum(_tied(graph))), stored, computed)
 
 
 def _tensor(given: Given) -> Tensor:
@@ -182,23 +178,31 @@ def _tensor(given: Given) -> Tensor:
     return tensor.requires_grad_(given.graded)
 
 
-def _weights(block: nn.Module) -> Iterator[tuple[str, Weight]]:
-    """Parameters by name within the node, without a tied head's table; ``active_share`` scales those of a module."""
-    seen: set[int] = set()
+def _weights(block: nn.Module, tied: int) -> Weights:
+    """Parameters of a block; a module's ``active_share`` scales those below it."""
+    found: dict[int, tuple[int, int]] = {}
 
-    def below(module: nn.Module, path: str, share: float) -> Iterator[tuple[str, Weight]]:
+    def below(module: nn.Module, share: float) -> None:
         share *= getattr(module, "active_share", 1.0)
-        tied = isinstance(getattr(module, "tied", None), str)
-        for name, parameter in module._parameters.items():
-            if parameter is not None and id(parameter) not in seen and not (tied and name == "weight"):
-                seen.add(id(parameter))
+        for parameter in module._parameters.values():
+            if parameter is not None:
                 count = parameter.numel()
-                yield path + name, Weight(count, round(count * share))
-        for name, inner in module._modules.items():
+                found[id(parameter)] = count, round(count * share)
+        for inner in module._modules.values():
             if inner is not None:
-                yield from below(inner, f"{path}{name}.", share)
+                below(inner, share)
 
-    return ((name.removeprefix("node."), weight) for name, weight in below(block, "", 1.0))
+    below(block, 1.0)
+    return Weights(sum(count for count, _ in found.values()) - tied, sum(active for _, active in found.values()) - tied)
+
+
+def _tied(graph: Graph) -> Iterator[int]:
+    """Sizes of the tables that heads use and do not own."""
+    for node in graph.nodes:
+        if node.tied:
+            yield node.output.width * node.types[0].width
+        for body in node.bodies.values():
+            yield from _tied(body)
 
 
 def _buffers(block: nn.Module) -> tuple[int, int]:

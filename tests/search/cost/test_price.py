@@ -1,0 +1,277 @@
+"""Prices of whole specs against the compiled model: torch's FLOP counter, its own parameters, its measured peaks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import compiler
+from archspec.errors import SpecError
+from archspec.spec import Spec, load, loads
+from search.cost import price
+from search.cost.meter import measure_block
+from search.cost.operators import FORMULAS
+from search.cost.price import resolve_lengths
+from search.losses import LOSSES
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+BATCH = 2
+LM = "{kind: causal_lm, vocab: 48, length: 24}"
+IMAGE = "{kind: image_classification, image: [8, 8, 3], classes: 5}"
+EMBED = "{kind: token_embedding, width: 32}"
+GLU = "{kind: glu, hidden: 48}"
+
+
+def spec(interface: str, *graph: str, blocks: str = "{}", outputs: str = "") -> Spec:
+    nodes = "\n".join(f"  - {node}" for node in graph)
+    return loads(f"archspec: 1\ninterface: {interface}\nblocks: {blocks}\ngraph:\n{nodes}\n{outputs}")
+
+
+def layer(mixer: str, channel: str = GLU, **fields: str) -> str:
+    rest = "".join(f", {key}: {value}" for key, value in fields.items())
+    return f"{{kind: transformer_layer, norm: rms_norm, mixer: {mixer}, channel: {channel}{rest}}}"
+
+
+def decoder(mixer: str, **fields: str) -> Spec:
+    return spec(LM, EMBED, f"{{kind: repeat, times: 3, body: {layer(mixer, **fields)}}}", "rms_norm", "lm_head")
+
+
+PLAIN = "{kind: attention, heads: 4}"
+SPECS = {
+    "grouped queries": lambda: decoder("{kind: attention, heads: 4, kv_heads: 2, position: rope, qk_norm: rms_norm}"),
+    "window": lambda: decoder("{kind: attention, heads: 4, window: 5}"),
+    "alibi": lambda: decoder("{kind: attention, heads: 4, position: alibi}"),
+    "soft cap": lambda: decoder("{kind: attention, heads: 4, softcap: 20}"),
+    "dropout": lambda: decoder("{kind: attention, heads: 4, dropout: 0.1}", dropout="0.1", drop_path="0.2 * depth"),
+    "convolution": lambda: decoder("{kind: depthwise_convolution, size: 3}"),
+    "mixture": lambda: decoder(
+        PLAIN, channel="{kind: mixture, experts: {count: 4, body: {kind: glu, hidden: 16}}, shared: {kind: glu, hidden: 16}}"
+    ),
+    "learned positions, tied": lambda: spec(
+        LM, EMBED, "learned_position", f"{{kind: repeat, times: 2, body: {layer(PLAIN)}}}", "{kind: lm_head, tied: true}"
+    ),
+    "widths that vary": lambda: spec(
+        LM, EMBED, f"{{kind: repeat, times: 3, body: {layer(PLAIN, '{kind: glu, hidden: 16 * (index + 1)}')}}}", "lm_head"
+    ),
+    "loop": lambda: spec(LM, EMBED, f"{{kind: loop, times: 3, body: {layer(PLAIN)}}}", "lm_head"),
+    "partly shared": lambda: spec(
+        LM, EMBED, f"{{kind: repeat, times: 3, share: [mixer], body: {layer(PLAIN)}}}", "lm_head"
+    ),
+    "parallel": lambda: spec(
+        LM, EMBED, f"{{kind: parallel, merge: gate, branches: [{PLAIN}, {GLU}]}}", layer(PLAIN, place="parallel"), "lm_head"
+    ),
+    "skips between far nodes": lambda: spec(
+        LM, EMBED, f"{{name: down, kind: repeat, times: 2, body: {layer(PLAIN)}}}", layer(PLAIN),
+        "{kind: combine, how: concat, from: [transformer_layer, down.0, token_embedding]}", "{kind: project, width: 32}",
+        "lm_head",
+    ),
+    "learned mix of rounds": lambda: spec(
+        LM, EMBED, f"{{kind: repeat, times: 3, history: learned_mix, body: {layer(PLAIN)}}}", "lm_head"
+    ),
+    "shared node": lambda: spec(
+        LM, EMBED, f"{{name: a, kind: sequence, body: {layer(PLAIN)}}}", "{weights: a}", "rms_norm", "lm_head"
+    ),
+    "nested rounds": lambda: spec(
+        LM, EMBED, f"{{kind: repeat, times: 2, body: [{{kind: loop, times: 2, body: {layer(PLAIN)}}}, rms_norm]}}", "lm_head"
+    ),
+    "image": lambda: spec(
+        IMAGE, "{kind: patch_embedding, size: 2, width: 32}", "class_token", "learned_position",
+        f"{{kind: repeat, times: 2, body: {layer(PLAIN, scale='layer_scale')}}}", "{kind: pool, take: class}", "classifier",
+    ),
+    "pyramid": lambda: spec(
+        IMAGE, "{kind: patch_embedding, size: 2, kernel: 3, padding: 1, width: 16}", layer(PLAIN),
+        "{kind: patch_merging, factor: 2, width: 2 * width_in}", layer(PLAIN), "pool", "classifier",
+    ),
+    "encoder and decoder": lambda: spec(
+        "{kind: seq2seq_lm, vocab: 48, length: 12, source_length: 20}",
+        "{name: read, from: source, kind: token_embedding, width: 32}",
+        f"{{name: memory, kind: repeat, times: 2, body: {layer(PLAIN)}}}",
+        "{name: wrote, from: target, kind: token_embedding, width: 32}",
+        f"{{kind: repeat, times: 2, body: [{{kind: residual, body: {PLAIN}}}, "
+        "{kind: residual, body: {kind: attention, heads: 4, memory: memory}}]}",
+        "lm_head",
+    ),
+    "streams that exchange, one unread at the end": lambda: spec(
+        LM, "{name: a, from: tokens, kind: token_embedding, width: 32}",
+        "{name: b, from: tokens, kind: token_embedding, width: 32}",
+        "{name: pair, from: [a, b], kind: repeat, times: 3, body: exchange}",
+        "{from: pair.left, kind: lm_head}",
+        blocks="{exchange: {inputs: [left, right], graph: ["
+        "{name: x, from: [left, right], kind: combine}, {name: y, from: right, kind: mlp, hidden: 64}], "
+        "outputs: {left: x, right: y}}}",
+    ),
+    "a branch of training": lambda: spec(
+        LM, EMBED, layer(PLAIN), "{name: more, kind: project, width: 7, when: training}",
+        "{name: logits, from: transformer_layer, kind: lm_head}", outputs="outputs: [logits, more]",
+    ),
+    "padding and labels": lambda: spec(
+        "{kind: masked_lm, vocab: 48, length: 24, padding: true, labels: {segment: 3}}",
+        EMBED, "{kind: label_embedding, label: segment}", layer(PLAIN), "lm_head",
+    ),
+}  # fmt: skip
+FILES = sorted(str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*.yaml") if "stud" not in str(path))
+
+
+class Step(nn.Module):
+    """A model with its loss."""
+
+    def __init__(self, model: nn.Module, spec: Spec) -> None:
+        super().__init__()
+        self.model, self.loss = model, LOSSES.get(spec.interface.name_)
+
+    def forward(self, targets: Tensor | None, **inputs: Tensor) -> Any:
+        outputs = self.model(**inputs)
+        first, *rest = outputs.values() if isinstance(outputs, dict) else [outputs]
+        return [first if self.loss is None or targets is None else self.loss(first, targets), *rest]
+
+
+def inputs(spec: Spec, length: int | None) -> dict[str, Tensor]:
+    lengths = resolve_lengths(spec, length)
+    found: dict[str, Tensor] = {}
+    for name, x in spec.graph.inputs.items():
+        shape = [BATCH, *(lengths.get(str(axis.size), axis.size) for span in x.spans for axis in span.axes)]
+        if x.content == "features":
+            found[name] = torch.empty(*shape, x.width, device="meta")
+        else:
+            found[name] = torch.empty(*shape, dtype=torch.int64, device="meta")
+        found |= {label: torch.empty(*shape, dtype=torch.int64, device="meta") for label, _ in x.labels}
+        if x.valid:
+            found["valid"] = torch.empty(*shape, dtype=torch.bool, device="meta")
+    return found
+
+
+def counted(model: nn.Module, given: dict[str, Tensor], *, train: bool) -> int:
+    """FLOPs by torch's own counter."""
+    model.train(train)
+    with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
+        outputs = model(**given)
+        found = [x for x in (outputs.values() if isinstance(outputs, dict) else [outputs]) if x.requires_grad]
+        if train:
+            torch.autograd.backward(found, [torch.empty_like(x) for x in found])
+    return int(counter.get_total_flops())
+
+
+def buffers(model: nn.Module) -> tuple[int, int]:
+    """Bytes of buffers that are saved, and of those that are computed."""
+    found: dict[int, tuple[bool, int]] = {}
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                found[id(buffer)] = name in module._non_persistent_buffers_set, buffer.nbytes
+    return tuple(sum(size for computed, size in found.values() if computed == which) for which in (False, True))  # type: ignore[return-value]
+
+
+def agrees(spec: Spec, length: int | None = None) -> None:
+    """All that a price says, against the compiled model."""
+    cost = price(spec, batch=BATCH, length=length, device="l4")
+    model = compiler.compile(spec, device="meta")
+    given = inputs(spec, length)
+    assert cost.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert cost.forward == counted(model, given, train=False) > 0
+    assert cost.training_step == counted(model, given, train=True)
+    stored, computed = buffers(model)
+    assert cost.weights == 4 * cost.parameters + stored
+    beside = cost.weights + computed + sum(tensor.nbytes for tensor in given.values())
+    assert cost.peak_inference == beside + measure_block(model, given, train=False).peak_inference
+    main = next(iter(spec.graph.types.values()))
+    shape = list(given.values())[-1 if "target" in given else 0].shape[: 1 + bool(main.spans)]
+    targets = torch.empty(shape, dtype=torch.int64, device="meta") if spec.interface.name_ in LOSSES else None
+    step = measure_block(Step(model, spec), {"targets": targets, **given}, train=True)
+    states = 12 * cost.parameters  # gradients, and AdamW's two moments
+    assert cost.peak_training == beside + states + step.peak_training + (0 if targets is None else targets.nbytes)
+    assert cost.unpriced == step.unpriced
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_price_is_what_the_compiled_model_does(name: str) -> None:
+    agrees(SPECS[name]())
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_price_of_an_example_is_what_it_does(file: str) -> None:
+    example = load(EXAMPLES / file)
+    agrees(example, 128 if "length" in resolve_lengths(example, 128) else None)
+
+
+def test_rows_add_up() -> None:
+    cost = price(load(EXAMPLES / "tiny.yaml"), batch=3, length=100, device="l4")
+    names = [row.name for row in cost.rows]
+    assert names == ["token_embedding", "layers.0", "layers.1", "layers.2", "layers.3", "rms_norm", "lm_head"]
+    assert sum(row.parameters for row in cost.rows) == cost.parameters
+    assert sum(row.flops for row in cost.rows) == cost.forward
+    assert sum(row.share for row in cost.rows) == pytest.approx(1)
+    assert sum(row.latency_ms for row in cost.rows) == pytest.approx(cost.latency_ms, rel=1e-12)
+
+
+def test_a_dictionary_of_plain_numbers() -> None:
+    cost = price(load(EXAMPLES / "tiny.yaml"), device="l4").as_dict()
+    assert json.loads(json.dumps(cost)) == cost
+    assert set(cost) == {
+        "schema", "parameters", "flops", "macs", "memory", "latency_ms", "assumptions"
+    }  # fmt: skip
+    assert cost["macs"]["forward"] * 2 == cost["flops"]["forward"]
+    assert cost["assumptions"]["length"] == 256
+
+
+def test_the_cache_of_a_token() -> None:
+    grouped = decoder("{kind: attention, heads: 4, kv_heads: 2}")
+    assert price(grouped, device="l4").cache_per_token == 3 * 2 * 2 * 8 * 4  # rounds, keys and values, heads, width
+    assert price(grouped, device="l4", dtype="bfloat16").cache_per_token == 3 * 2 * 2 * 8 * 2
+    assert price(SPECS["image"](), device="l4").cache_per_token == 0
+    loop = "{{kind: loop, times: 3, cache: {}, body: {}}}"
+    each, once = (spec(LM, EMBED, loop.format(how, layer(PLAIN)), "lm_head") for how in ("per_round", "shared"))
+    assert price(each, device="l4").cache_per_token == 3 * price(once, device="l4").cache_per_token > 0
+
+
+def test_half_precision_halves_weights_and_not_states() -> None:
+    full, half = (price(load(EXAMPLES / "tiny.yaml"), device="l4", dtype=dtype) for dtype in ("float32", "bfloat16"))
+    assert half.weights * 2 == full.weights
+    assert (half.forward, half.training_step) == (full.forward, full.training_step)
+    assert full.peak_training / 2 < half.peak_training < full.peak_training
+    assert half.latency_ms < full.latency_ms
+
+
+def test_an_expert_is_active_for_its_share() -> None:
+    cost = price(SPECS["mixture"](), device="l4")
+    assert cost.parameters - cost.active == 3 * 2 * 3 * 32 * 16  # rounds, sleeping experts, matrices
+
+
+def test_deepseek_v3_activates_37_billion() -> None:
+    file = EXAMPLES / "zoo" / "deepseek_v3.yaml"
+    assert round(price(load(file), length=128, device="h100_sxm", dtype="bfloat16").active / 1e9) == 38
+
+
+def test_lengths() -> None:
+    both = SPECS["encoder and decoder"]()
+    assert price(both, device="l4").as_dict()["assumptions"]["length"] == {"source_length": 20, "length": 12}
+    assert price(both, length=5, device="l4").as_dict()["assumptions"]["length"] == {"source_length": 20, "length": 5}
+    assert price(SPECS["image"](), length=5, device="l4").as_dict()["assumptions"]["length"] is None
+    with pytest.raises(SpecError, match="25 tokens; the interface allows 1 to 24"):
+        price(SPECS["window"](), length=25)
+    unlimited = "{kind: backbone, inputs: {x: {axes: {token: n}, width: 8}}}"
+    with pytest.raises(SpecError, match="how long is n"):
+        price(spec(unlimited, "{kind: mlp, hidden: 8}"))
+    assert price(spec(unlimited, "{kind: mlp, hidden: 8}"), length=3, device="l4").forward == 2 * 3 * 8 * 8 * 2
+
+
+def test_refusals() -> None:
+    tiny = load(EXAMPLES / "tiny.yaml")
+    with pytest.raises(SpecError, match="not priced in 'bfloat61'"):
+        price(tiny, dtype="bfloat61")
+    with pytest.raises(SpecError, match="no device 'l5'"):
+        price(tiny, device="l5")
+
+
+def test_interfaces_of_one_structure_are_priced_apart() -> None:
+    """A head takes its vocabulary from the interface, and says so nowhere in its own fields."""
+    small, large = (
+        spec(f"{{kind: causal_lm, vocab: {vocab}, length: 24}}", "{kind: token_embedding, width: 32, vocab: 99}", "lm_head")
+        for vocab in (48, 96)
+    )
+    assert 2 * price(small, device="l4").forward == price(large, device="l4").forward
