@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,10 +50,13 @@ def cost(
 def table(name: str, priced: Cost) -> str:
     """The cost of a model: a row for each part, then the totals."""
     heads = ("part", "kind", "output", "parameters", "FLOPs", "share", "ms")
-    rows = [
-        (row.name, row.kind, row.output, f"{row.parameters:,}", large(row.flops), f"{row.share:.1%}", f"{row.latency_ms:.4g}")
-        for row in priced.rows
-    ]
+    rows = []
+    for _, alike in groupby(priced.rows, key=lambda row: (row.name.rpartition(".")[0], row.output, row.parameters, row.flops)):
+        run = list(alike)
+        row, of = run[0], len(run)
+        name_ = row.name if of == 1 else f"{row.name}–{run[-1].name.rpartition('.')[2]}"
+        rows.append((name_, row.kind, row.output, f"{of * row.parameters:,}", large(of * row.flops),
+                     f"{of * row.share:.1%}", f"{sum(row.latency_ms for row in run):.4g}"))  # fmt: skip
     widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
     lines = [
         "  ".join(text.ljust(width) if column < 3 else text.rjust(width)
@@ -66,8 +70,8 @@ def table(name: str, priced: Cost) -> str:
         "",
         f"{name}: batch {assumed['batch']}, length {assumed['length'] or 'fixed'}, {assumed['dtype']}, {assumed['device']}",
         f"parameters   {priced.parameters:,}{active}",
-        f"forward      {large(priced.forward)}FLOPs ({large(priced.forward / 2)}MACs), {priced.latency_ms:.4g} ms",
-        f"training     {large(priced.training_step)}FLOPs a step",
+        f"forward      {large(priced.forward)}FLOP ({large(priced.forward / 2)}MAC), {priced.latency_ms:.4g} ms",
+        f"training     {large(priced.training_step)}FLOP a step",
         f"memory       {shown(memory['weights'])} of weights; at most {shown(memory['peak_inference'])} in inference, "
         f"{shown(memory['peak_training'])} in training",
         f"cache        {shown(memory['cache_per_token'])} a token",

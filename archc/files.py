@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from archspec.errors import Mark, Problem, SpecError
-from archspec.source import Map, parse
+from archspec.source import Map, Seq, below, parse
 from archspec.spec import Spec
 from archspec.spec import load as load_spec
 
@@ -33,8 +33,18 @@ def overrides(texts: Iterable[str] | None) -> Map:
             )
         # One key, as long as the path, on the line of its number: so the marks of the value are its places in the text.
         line = "\n" * (number - 1) + "k".ljust(max(1, len(path) - 1)) + ": " + value
-        result.put(path, parse(line, "--set")["k"], mark._replace(column=1), mark)
+        parsed = parse(line, "--set")["k"]
+        _move(parsed, path)
+        result.put(path, parsed, mark._replace(column=1), mark)
     return result
+
+
+def _move(value: Any, path: str) -> None:
+    """Tells a parsed value, and all inside, that it stands at a path."""
+    if isinstance(value, (Map, Seq)):
+        value.path = path
+        for key in value if isinstance(value, Map) else range(len(value)):
+            _move(value[key], below(path, key))  # type: ignore[index]
 
 
 def spec(path: Path, texts: Iterable[str] | None = None) -> Spec:

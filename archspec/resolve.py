@@ -28,8 +28,9 @@ def resolve(tree: Map, overrides: Mapping[str, Any] | None = None) -> Map:
     changed.pop("set", None)
     for path, value in (steps or {}).items():
         changed = put(changed, path, value, below("set", path), steps)
+    marked = overrides if isinstance(overrides, Map) else None
     for path, value in (overrides or {}).items():
-        changed = put(changed, path, value, path, None)
+        changed = put(changed, path, value, path, marked)
     return changed
 
 

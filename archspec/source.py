@@ -34,6 +34,11 @@ _WORDS: dict[str, Any] = {
 _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")} | {"!"}
 
 
+def _short(tag: str) -> str:
+    """A tag as it is written: ``!!python/name``."""
+    return re.sub("^tag:yaml.org,2002:", "!!", tag)
+
+
 class Map(dict[str, Any]):
     """A YAML mapping; its keys are text, its values scalars, `Map` or `Seq`."""
 
@@ -86,8 +91,10 @@ class Seq(list[Any]):
         self.append(value)
         self.value_marks.append(mark)
 
-    def where(self, index: int) -> Mark | None:
-        return (self.value_marks[index] if index < len(self.value_marks) else None) or self.mark
+    def where(self, index: int | str) -> Mark | None:
+        """The mark of an item; that of the list for what is no item."""
+        known = isinstance(index, int) and index < len(self.value_marks)
+        return (self.value_marks[index] if known else None) or self.mark  # type: ignore[index]
 
 
 def below(path: str, key: str | int) -> str:
@@ -186,7 +193,7 @@ class _Builder:
                         anchors[anchor] = (value, 1)
                 else:
                     if event.tag and event.tag not in _TAGS:
-                        raise self.refuse(f"tag {event.tag} is not allowed", event, "a spec is plain data")
+                        raise self.refuse(f"tag {_short(event.tag)} is not allowed", event, "a spec is plain data")
                     value = Map(mark=mark) if name == "MappingStartEvent" else Seq(mark=mark)
                 count += size
                 if count > MAX_NODES:
@@ -233,7 +240,7 @@ class _Builder:
     def scalar(self, event: Any) -> Any:
         text: str = event.value
         if event.tag and event.tag not in _TAGS:
-            raise self.refuse(f"tag {event.tag} is not allowed", event, "a spec is plain data")
+            raise self.refuse(f"tag {_short(event.tag)} is not allowed", event, "a spec is plain data")
         if event.style or event.tag in ("tag:yaml.org,2002:str", "!"):
             return text
         if text in _WORDS:

@@ -136,6 +136,7 @@ def _elaborate(tree: Map, layers: int) -> tuple[Elaborator, Graph]:
         frame = Frame(None, dict(inputs))
         declared = tree.move("graph", "outputs")
         graph = elaborator.sequence(tree["graph"], frame, scope, len(inputs), None, declared)
+        _carry(elaborator, tree["interface"], interface, graph, frame)
         try:
             interface.check({k: v for k, v in graph.types.items() if k not in graph.training})
         except Refused as refused:
@@ -145,6 +146,46 @@ def _elaborate(tree: Map, layers: int) -> tuple[Elaborator, Graph]:
         pass
     raise_problems(elaborator.problems)
     return elaborator, graph
+
+
+def _carry(elaborator: Elaborator, raw: Any, interface: Interface, graph: Graph, frame: Frame) -> None:
+    """Makes the next state an output, and checks that entries name streams and need no others."""
+    for name, state in interface.state.items():
+        found = frame.resolve(state.next)
+        if found is None or found[1] is None:
+            elaborator.problem(raw["state"][name], "next", f"no stream is called {state.next!r}",
+                               did_you_mean(state.next, frame.names()))  # fmt: skip
+        elif str(found[1].wide(0).spans) != str(graph.inputs[name].spans) or found[1].width != graph.inputs[name].width:
+            elaborator.problem(raw["state"][name], "next", f"{state.next} is {found[1]}, the state {graph.inputs[name]}")
+        else:
+            graph.outputs[name], graph.types[name] = found[0], found[1]
+    for name, entry in interface.entries.items():
+        for field, texts in (("from", entry.from_), ("to", entry.to)):
+            for text in texts:
+                if frame.resolve(text) is None:
+                    elaborator.problem(raw["entries"][name], field, f"no stream is called {text!r}",
+                                       did_you_mean(text, frame.names()))  # fmt: skip
+        missing = needed(graph, [text.split(".")[0] for text in entry.to], {text.split(".")[0] for text in entry.from_})
+        for stream in sorted(missing):
+            elaborator.problem(raw["entries"][name], "from", f"{', '.join(entry.to)} also needs the input {stream!r}",
+                               f"from: [{', '.join([*entry.from_, stream])}]")  # fmt: skip
+
+
+def needed(graph: Graph, to: list[str], given: set[str]) -> set[str]:
+    """The graph's inputs that must be known to compute some nodes, beside what is given."""
+    nodes = {node.name: node for node in graph.nodes}
+    missing, seen, todo = set(), set(given), list(to)
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name in nodes:
+            node = nodes[name]
+            todo += [ref.node for ref in (*node.inputs, *node.outer.values())]
+        else:
+            missing.add(name)
+    return missing
 
 
 def _interface(elaborator: Elaborator, tree: Map, scope: Scope) -> Interface:

@@ -117,28 +117,27 @@ class Body(nn.Module):
     def run(self, inputs: Sequence[Tokens], outer: Mapping[str, Tokens]) -> dict[str, Tokens]:
         """All outputs by name."""
         graph = self.spec
-        values: dict[tuple[str, str], Tokens] = {}
-        for name, value in zip(graph.inputs, inputs, strict=False):
-            values[name, ""] = value
-        for name in graph.outer:
-            values[name, ""] = outer[name]
+        values = {(name, ""): value for name, value in zip(graph.inputs, inputs, strict=False)}
+        values |= {(name, ""): outer[name] for name in graph.outer}
         training = LOSSES.get() is not None
-        for node in graph.nodes:
-            if node.when == "training" and not training:
-                continue
-            given = [_read(values, ref) for ref in node.inputs]
+        self.compute(values, [node for node in graph.nodes if training or node.when != "training"], inputs)
+        return {
+            name: read(values, ref)
+            for name, ref in graph.outputs.items()
+            if name not in graph.training or training
+        }
+
+    def compute(self, values: dict[tuple[str, str], Tokens], nodes: Sequence[Node], inputs: Sequence[Tokens]) -> None:
+        """Adds the outputs of some nodes to the values that are known."""
+        for node in nodes:
+            given = [read(values, ref) for ref in node.inputs]
             if not given and inputs and node.kind.arity == (0, 0):
                 given = [inputs[0]]  # learned tokens: as many samples as there are
             module = self._modules[node.shares or node.name]
             assert module is not None
-            around = {name: _read(values, ref) for name, ref in node.outer.items()}
+            around = {name: read(values, ref) for name, ref in node.outer.items()}
             for port, value in run_node(module, node, given, around).items():
                 values[node.name, port] = value
-        return {
-            name: _read(values, ref)
-            for name, ref in graph.outputs.items()
-            if name not in graph.training or training
-        }
 
 
 def run_node(
@@ -155,7 +154,8 @@ def run_node(
     return result
 
 
-def _read(values: dict[tuple[str, str], Tokens], ref: Ref) -> Tokens:
+def read(values: dict[tuple[str, str], Tokens], ref: Ref) -> Tokens:
+    """The tokens that a reference means."""
     value = values[ref.node, ref.port]
     if not ref.span:
         return value
@@ -175,7 +175,7 @@ def call(body: nn.Module, *inputs: Tokens, outer: Mapping[str, Tokens]) -> dict[
     node = graph.nodes[0]
     values = {(name, ""): value for name, value in zip(graph.inputs, inputs, strict=False)}
     values |= {(name, ""): outer[name] for name in graph.outer}
-    around = {name: _read(values, ref) for name, ref in node.outer.items()}
+    around = {name: read(values, ref) for name, ref in node.outer.items()}
     ports = run_node(body, node, inputs[: len(node.inputs)], around)
     return {next(iter(graph.outputs)): ports[""]}
 

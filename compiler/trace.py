@@ -151,15 +151,21 @@ def trace(root: nn.Module, signature: Signature, name: str, two_forms: bool, ent
         two_forms: whether training has a graph of its own.
         entry: replaces how tensors become tokens, and tokens results.
     """
-    graphs = {mode: _graph(root, signature, mode, entry) for mode in ([True, False] if two_forms else [True])}
+    graphs = {mode: traced_graph(root, signature, mode, entry) for mode in ([True, False] if two_forms else [True])}
     traced = Traced(root, graphs[True], name)
     if two_forms:
         _switch(traced, Traced(root, graphs[False], name), graphs)
+    parts = dict(traced.named_modules())
+    for path, module in root.named_modules():  # fx copies parameters, not what they start as
+        if path in parts and "initial" in module.__dict__:
+            parts[path].__dict__["initial"] = module.initial
     traced.signature = signature
     return traced
 
 
-def _graph(root: nn.Module, signature: Signature, training: bool, entry: Any) -> fx.Graph:
+def traced_graph(root: nn.Module, signature: Signature, training: bool, entry: Any) -> fx.Graph:
+    """The graph of a body in one of its forms."""
+
     def run(*proxies: Any) -> Any:
         losses: list[Tensor] = []
         with collecting(losses if training else None):
@@ -253,6 +259,7 @@ def _take(source: nn.Module, target: nn.Module, path: list[str]) -> None:
             return  # taken whole already
         if known is None:
             known = nn.Module()
+            known.__dict__["initial"] = getattr(source, "initial", {})
             target.add_module(part, known)
         target = known
     name = path[-1]

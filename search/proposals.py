@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from random import Random
@@ -143,6 +144,12 @@ class Proposer:
 
 def sampler(study: Study, seed: int) -> BaseSampler:
     """The study's sampler for one proposal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return _sampler(study, seed)
+
+
+def _sampler(study: Study, seed: int) -> BaseSampler:
     match study.sampler:
         case "random":
             return RandomSampler(seed)

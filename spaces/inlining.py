@@ -34,8 +34,9 @@ def inline_blocks(tree: Map) -> tuple[Map, dict[int, str]]:
     kept |= {word for word in _words(rest) if word in blocks}
     while more := {word for name in kept for word in _words(blocks[name]) if word in blocks} - kept:
         kept |= more
-    result.put("blocks", result["blocks"].move(*(name for name in blocks if name in kept)), None, None)
-    return result, inliner.names
+    if kept:
+        rest.put("blocks", result["blocks"].move(*(name for name in blocks if name in kept)), None, None)
+    return rest, inliner.names
 
 
 class _Inliner:

@@ -136,8 +136,8 @@ SPECS: dict[str, list[str]] = {
     "input_stream": [backbone("{x: {axes: {token: n}, vocab: 9, causal: token, limit: 64}}",
                               "{kind: token_embedding, width: 8}", "learned_position", "{name: o, kind: mlp, ratio: 1}", outputs="o")],
     "join": [
-        image("{name: q, kind: learned_queries, count: 3, width: 16}", "{name: j, from: [q, learned_position], kind: join}", LAYER,
-              tail=("{from: j.queries, kind: pool}", "classifier")),
+        image("{name: q, kind: learned_queries, count: 3, width: 16}", "{name: j, from: [q, learned_position], kind: join}",
+              f"{{name: k, kind: repeat, times: 1, body: {LAYER}}}", tail=("{from: k.queries, kind: pool}", "classifier")),
     ],
     "label_router": [causal("{kind: mixture, experts: [{kind: mlp, ratio: 1}, {kind: glu, ratio: 1}], router: {kind: label_router, label: speaker}}", **SPEAKER)],
     "learned_mix": [causal(f"{{kind: repeat, times: 3, body: {LAYER}, history: {{kind: learned_mix, init: even, normalize: none}}}}")],
@@ -145,8 +145,8 @@ SPECS: dict[str, list[str]] = {
         image("{kind: learned_position, over: [column]}"), masked("{kind: learned_position, offset: 2}", **RAGGED),
     ],
     "learned_queries": [
-        image("{name: q, kind: learned_queries, count: 3, width: 16}",
-              "{name: a, kind: attention, heads: 2, memory: learned_position}"),
+        image("{name: x, kind: mlp, ratio: 1}", "{name: q, kind: learned_queries, count: 3, width: 16}",
+              "{name: a, kind: attention, heads: 2, memory: x}"),
     ],
     "lm_head": [causal(head="{kind: lm_head, tied: true, bias: true, softcap: 30.0, scale: 0.5}")],
     "loop": [
@@ -177,8 +177,8 @@ SPECS: dict[str, list[str]] = {
     ] + [
         image("{kind: partition, scheme: {kind: windows, size: 2}, body: pool}", LAYER),
         causal(f"{{kind: partition, scheme: {{kind: chunks, size: 4}}, body: {LAYER}}}", **SPEAKER, **RAGGED),
-        causal("{name: far, kind: mlp, ratio: 1}", "{from: token_embedding, kind: partition, scheme: {kind: chunks, size: 4}, "
-               "body: [{name: r, kind: residual, body: {kind: combine, from: [token_embedding]}}]}"),
+        masked("{name: far, kind: mlp, ratio: 1}", "{from: token_embedding, kind: partition, scheme: {kind: chunks, size: 4}, "
+               "body: {kind: attention, heads: 2, memory: far}}", **RAGGED),
         backbone("{x: {axes: {token: 8}, width: 8}, y: {axes: {latent: 4}, width: 8}, z: {axes: {place: m}, width: 8}}",
                  "{name: p, from: [x, y], kind: partition, scheme: {x: {kind: chunks, size: 4}, y: {kind: chunks, count: 2}}, body: "
                  "{inputs: [x, y], graph: [{name: a, from: x, kind: attention, heads: 2, memory: y}, {name: b, from: y, kind: attention, heads: 2, memory: z}], "
@@ -219,7 +219,7 @@ SPECS: dict[str, list[str]] = {
         causal(f"{{kind: residual, place: {place}, norm: layer_norm, scale: {{kind: layer_scale, init: 0.1}}, factor: 0.5, skip: 2.0, body: {{kind: mlp, ratio: 1}}}}")
         for place in ("pre", "post", "sandwich", "after")
     ] + [
-        image("class_token", "{kind: residual, on: patches, skip: 0.5, body: [{from: class_token.patches, kind: mlp, ratio: 1}]}", tail=("{kind: pool, take: class}", "classifier")),
+        image("class_token", "{kind: residual, on: patches, skip: 0.5, body: [{from: class_token.patches, kind: mlp, ratio: 1}]}", LAYER, tail=("{kind: pool, take: class}", "classifier")),
     ],
     "resize": [image(f"{{kind: resize, size: [6, 3], how: {how}}}") for how in ("bicubic", "bilinear", "nearest")],
     "rope": [image("{kind: transformer_layer, mixer: {kind: attention, heads: 2, position: rope}}")],
@@ -227,7 +227,7 @@ SPECS: dict[str, list[str]] = {
         causal(ATTEND % f", position: {{kind: rope, scaling: {{kind: {kind}, factor: 4, length: 4}}}}") for kind in ("llama3", "linear")
     ],
     "route": [
-        causal(f"{{kind: route, take: {{kind: expert_choice, capacity: 0.5}}, weigh: {weigh}, body: {LAYER}}}") for weigh in ("output", "none")
+        causal(f"{{kind: route, take: {{kind: expert_choice, capacity: 0.5}}, weigh: {weigh}, body: {LAYER}}}") for weigh in ("output", "delta")
     ] + [masked(f"{{kind: route, take: expert_choice, body: {LAYER}, rest: {{kind: mlp, ratio: 1}}}}", **RAGGED)],
     "seq2seq_lm": [
         _spec("seq2seq_lm", [

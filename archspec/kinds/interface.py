@@ -1,107 +1,12 @@
 """Interfaces: what goes into a model and what comes out."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from archspec.errors import Refused
 from archspec.kind import Kind, Width
 from archspec.streams import Axis, Stream, single
-
-
-class Interface(Kind, role="interface"):
-    """What all interfaces may declare."""
-
-    labels: dict[str, Annotated[int, Field(gt=0)]] = Field(
-        default_factory=dict, description="integers that each token carries, and how many values they have"
-    )
-    padding: bool = Field(False, description="an input `valid` tells which tokens are real")
-    entries: dict[str, Any] = Field(default_factory=dict, description="parts that can be called alone: {from: [...], to: [...]}")
-    state: dict[str, Any] = Field(default_factory=dict, description="streams carried between calls")
-
-    def streams(self) -> dict[str, Stream]:
-        """Types of the inputs, by name."""
-        raise NotImplementedError
-
-    def check(self, outputs: dict[str, Stream]) -> None:
-        """Refuses outputs that are not what the interface promises."""
-
-    def marked(self, stream: Stream) -> Stream:
-        return Stream(stream.width, stream.spans, stream.content, tuple(self.labels.items()), valid=self.padding)
-
-
-class CausalLm(Interface, kind="causal_lm"):
-    """Token ids to logits for the next token; no token sees a later one."""
-
-    vocab: Width
-    length: Width = Field(description="the longest sequence")
-
-    def streams(self) -> dict[str, Stream]:
-        axis = Axis("token", "length", causal=True, limit=self.length)
-        return {"tokens": self.marked(Stream(self.vocab, single(1, "tokens", axis).spans, "ids"))}
-
-    def check(self, outputs: dict[str, Stream]) -> None:
-        _per_token(outputs, self.vocab, "length")
-
-
-class MaskedLm(Interface, kind="masked_lm"):
-    """Token ids, some masked, to logits for every token; all tokens see each other."""
-
-    vocab: Width
-    length: Width = Field(description="the longest sequence")
-
-    def streams(self) -> dict[str, Stream]:
-        axis = Axis("token", "length", limit=self.length)
-        return {"tokens": self.marked(Stream(self.vocab, single(1, "tokens", axis).spans, "ids"))}
-
-    def check(self, outputs: dict[str, Stream]) -> None:
-        _per_token(outputs, self.vocab, "length")
-
-
-class SequenceClassification(Interface, kind="sequence_classification"):
-    """Token ids to class logits."""
-
-    vocab: Width
-    length: Width = Field(description="the longest sequence")
-    classes: Width
-
-    def streams(self) -> dict[str, Stream]:
-        axis = Axis("token", "length", limit=self.length)
-        return {"tokens": self.marked(Stream(self.vocab, single(1, "tokens", axis).spans, "ids"))}
-
-    def check(self, outputs: dict[str, Stream]) -> None:
-        _per_sample(outputs, self.classes)
-
-
-class ImageClassification(Interface, kind="image_classification"):
-    """An image [batch, height, width, channels] to class logits; its pixels are tokens on rows and columns."""
-
-    image: Annotated[list[Width], Field(min_length=3, max_length=3)] = Field(description="height, width, channels")
-    classes: Width
-
-    def streams(self) -> dict[str, Stream]:
-        rows, columns, channels = self.image
-        return {"image": self.marked(single(channels, "image", Axis("row", rows), Axis("column", columns)))}
-
-    def check(self, outputs: dict[str, Stream]) -> None:
-        _per_sample(outputs, self.classes)
-
-
-class Seq2SeqLm(Interface, kind="seq2seq_lm"):
-    """Source ids and target ids to logits for the next target token."""
-
-    vocab: Width
-    length: Width = Field(description="the longest target")
-    source_length: Width | None = Field(None, description="the longest source; as the target by default")
-
-    def streams(self) -> dict[str, Stream]:
-        source = Axis("source", "source_length", limit=self.source_length or self.length)
-        target = Axis("token", "length", causal=True, limit=self.length)
-        ids = {"source": source, "target": target}
-        return {n: self.marked(Stream(self.vocab, single(1, n, axis).spans, "ids")) for n, axis in ids.items()}
-
-    def check(self, outputs: dict[str, Stream]) -> None:
-        _per_token(outputs, self.vocab, "length")
 
 
 class InputStream(Kind, kind="input_stream", role="input"):
@@ -125,6 +30,124 @@ class InputStream(Kind, kind="input_stream", role="input"):
                       "features" if self.width else "ids")  # fmt: skip
 
 
+class State(InputStream, kind="state_stream", role="state"):
+    """A stream that one call hands to the next: an input of this name, zeros at first, and an output of this name."""
+
+    next: str = Field(description="the stream that becomes the state of the next call")
+
+
+class Entry(BaseModel):
+    """A part of the model that can be called alone, such as the encoder once and the decoder often."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    from_: list[str] = Field(alias="from", min_length=1, description="the streams that are handed in")
+    to: list[str] = Field(min_length=1, description="the streams that come out")
+
+
+class Interface(Kind, role="interface"):
+    """What all interfaces may declare."""
+
+    labels: dict[str, Annotated[int, Field(gt=0)]] = Field(
+        default_factory=dict, description="integers that each token carries, and how many values they have"
+    )
+    padding: bool = Field(False, description="an input `valid` tells which tokens are real")
+    state: dict[str, State] = Field(default_factory=dict, description="streams carried from one call to the next")
+    entries: dict[str, Entry] = Field(default_factory=dict, description="parts that can be called alone")
+
+    def own_streams(self) -> dict[str, Stream]:
+        """Types of the inputs, by name, without the state."""
+        raise NotImplementedError
+
+    def streams(self) -> dict[str, Stream]:
+        """Types of all inputs, by name."""
+        inputs = self.own_streams()
+        for name in self.state:
+            if name in inputs:
+                raise Refused(f"state.{name}", f"there is an input {name!r} already", "call the state otherwise")
+        return inputs | {name: state.stream(name) for name, state in self.state.items()}
+
+    def check(self, outputs: dict[str, Stream]) -> None:
+        """Refuses outputs that are not what the interface promises."""
+
+    def marked(self, stream: Stream) -> Stream:
+        return Stream(stream.width, stream.spans, stream.content, tuple(self.labels.items()), valid=self.padding)
+
+
+class CausalLm(Interface, kind="causal_lm"):
+    """Token ids to logits for the next token; no token sees a later one."""
+
+    vocab: Width
+    length: Width = Field(description="the longest sequence")
+
+    def own_streams(self) -> dict[str, Stream]:
+        axis = Axis("token", "length", causal=True, limit=self.length)
+        return {"tokens": self.marked(Stream(self.vocab, single(1, "tokens", axis).spans, "ids"))}
+
+    def check(self, outputs: dict[str, Stream]) -> None:
+        _per_token(outputs, self.vocab, "length")
+
+
+class MaskedLm(Interface, kind="masked_lm"):
+    """Token ids, some masked, to logits for every token; all tokens see each other."""
+
+    vocab: Width
+    length: Width = Field(description="the longest sequence")
+
+    def own_streams(self) -> dict[str, Stream]:
+        axis = Axis("token", "length", limit=self.length)
+        return {"tokens": self.marked(Stream(self.vocab, single(1, "tokens", axis).spans, "ids"))}
+
+    def check(self, outputs: dict[str, Stream]) -> None:
+        _per_token(outputs, self.vocab, "length")
+
+
+class SequenceClassification(Interface, kind="sequence_classification"):
+    """Token ids to class logits."""
+
+    vocab: Width
+    length: Width = Field(description="the longest sequence")
+    classes: Width
+
+    def own_streams(self) -> dict[str, Stream]:
+        axis = Axis("token", "length", limit=self.length)
+        return {"tokens": self.marked(Stream(self.vocab, single(1, "tokens", axis).spans, "ids"))}
+
+    def check(self, outputs: dict[str, Stream]) -> None:
+        _per_sample(outputs, self.classes)
+
+
+class ImageClassification(Interface, kind="image_classification"):
+    """An image [batch, height, width, channels] to class logits; its pixels are tokens on rows and columns."""
+
+    image: Annotated[list[Width], Field(min_length=3, max_length=3)] = Field(description="height, width, channels")
+    classes: Width
+
+    def own_streams(self) -> dict[str, Stream]:
+        rows, columns, channels = self.image
+        return {"image": self.marked(single(channels, "image", Axis("row", rows), Axis("column", columns)))}
+
+    def check(self, outputs: dict[str, Stream]) -> None:
+        _per_sample(outputs, self.classes)
+
+
+class Seq2SeqLm(Interface, kind="seq2seq_lm"):
+    """Source ids and target ids to logits for the next target token."""
+
+    vocab: Width
+    length: Width = Field(description="the longest target")
+    source_length: Width | None = Field(None, description="the longest source; as the target by default")
+
+    def own_streams(self) -> dict[str, Stream]:
+        source = Axis("source", "source_length", limit=self.source_length or self.length)
+        target = Axis("token", "length", causal=True, limit=self.length)
+        ids = {"source": source, "target": target}
+        return {n: self.marked(Stream(self.vocab, single(1, n, axis).spans, "ids")) for n, axis in ids.items()}
+
+    def check(self, outputs: dict[str, Stream]) -> None:
+        _per_token(outputs, self.vocab, "length")
+
+
 class Backbone(Interface, kind="backbone"):
     """Any named inputs to any named outputs."""
 
@@ -132,7 +155,7 @@ class Backbone(Interface, kind="backbone"):
     vocab: Width | None = Field(None, description="for heads over a vocabulary")
     classes: Width | None = Field(None, description="for classifiers")
 
-    def streams(self) -> dict[str, Stream]:
+    def own_streams(self) -> dict[str, Stream]:
         return {name: self.marked(stream.stream(name)) for name, stream in self.inputs.items()}
 
 

@@ -1,5 +1,6 @@
 """Token operations: pool, select, join, merge, and arithmetic between streams."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -239,3 +240,17 @@ class Rename(Kind, kind="rename"):
         if len(x.spans) != 1:
             raise Refused("", f"renames one span, not those of {x}")
         return x.on(Span(self.span, x.axes))
+
+
+class Whole(Kind, kind="whole"):
+    """Tokens of a finished segment: from here on attention may look at all of them, along a causal axis too.
+
+    For what leaves the call, such as the state that the next one begins with. What comes from it must not reach the
+    output of the same call.
+    """
+
+    exempt = {"causality": "it is where causality ends"}
+
+    def output(self, x: Stream) -> Stream:
+        spans = tuple(Span(span.name, tuple(replace(axis, causal=False) for axis in span.axes)) for span in x.spans)
+        return x.on(*spans)

@@ -156,16 +156,6 @@ class Regroup(nn.Module):
         return Tokens(blocks(x.features, self.sizes, self.size).flatten(1, 2), self.out)
 
 
-@builds(kinds.Flatten)
-class Flatten(nn.Module):
-    def __init__(self, spec: kinds.Flatten, make: Make) -> None:
-        super().__init__()
-        self.out = make.node.output
-
-    def forward(self, x: Tokens) -> Tokens:
-        return replace(x, stream=self.out)
-
-
 @builds(kinds.Resize)
 class Resize(nn.Module):
     def __init__(self, spec: kinds.Resize, make: Make) -> None:
@@ -179,9 +169,11 @@ class Resize(nn.Module):
         return Tokens(other.flatten(2).transpose(1, 2), self.out)
 
 
-@builds(kinds.Rename)
-class Rename(nn.Module):
-    def __init__(self, spec: kinds.Rename, make: Make) -> None:
+@builds(kinds.Flatten, kinds.Rename, kinds.Whole)
+class Retyped(nn.Module):
+    """The same tokens under another type."""
+
+    def __init__(self, spec: kinds.Flatten | kinds.Rename | kinds.Whole, make: Make) -> None:
         super().__init__()
         self.out = make.node.output
 

@@ -204,7 +204,7 @@ class _Walker:
             if len(outputs) == 1:
                 streams[0] = main
             else:
-                streams = [outputs.get(name, old) for name, old in zip(names, streams, strict=True)]
+                streams = [outputs.get(name, old) for name, old in zip(body.inputs, streams, strict=False)]
             taps[str(number)] = main
         return {**taps, **_ports(outputs)}
 

@@ -18,7 +18,7 @@ import compiler.modules  # noqa: F401  registers the built-in modules
 from archspec.graph import Graph, Node, Ref
 from archspec.kinds.interface import Interface
 from archspec.streams import Stream
-from compiler.build import Blocks
+from compiler.build import Blocks, Body
 from search.cost.meter import BlockCost, flops, measure_block
 from search.cost.devices import Device
 from search.cost.roofline import femtoseconds
@@ -170,12 +170,20 @@ def _measure(graph: Graph, given: Sequence[Given], dtype: torch.dtype, seeds: tu
     outputs = {
         "" if name == OUT else name: (stream, tuple(places)) for name, stream, places in block.signature.outputs[True]
     }
-    return Unit(cost, outputs, _weights(block, sum(_tied(graph))), stored, computed)
+    weights = _weights(Body(graph, _Untraced()), sum(_tied(graph)))
+    return Unit(cost, outputs, weights, stored, computed)
 
 
 def _tensor(given: Given) -> Tensor:
     tensor = torch.empty_strided(given.shape, given.stride, dtype=given.dtype, device="meta")
     return tensor.requires_grad_(given.graded)
+
+
+class _Untraced(Blocks):
+    """Leaves bodies as they are: a trace keeps parameters, but not what modules say about them."""
+
+    def block(self, graph: Graph) -> nn.Module:
+        return Body(graph, self)
 
 
 def _weights(block: nn.Module, tied: int) -> Weights:

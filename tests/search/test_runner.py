@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from optuna.trial import TrialState
 
 from archspec.errors import SpecError
 from search import report, session
+from search.durable import NotSaved
 from search.runner import Interrupted, run
 from search.storage import Record
 from search.study import load
@@ -245,25 +247,23 @@ def test_the_same_command_twice_shares_a_study_and_ctrl_c_of_one_spares_the_othe
     assert len({json.dumps(params) for params, _ in found(tmp_path / "run")}) == 10
 
 
-def test_a_full_disk_stops_the_study_and_loses_nothing(study_file, tmp_path):
+def test_a_full_disk_stops_the_study_and_loses_nothing(study_file, tmp_path, monkeypatch):
     file = study_file(trials="4")
     run(load(file), out=tmp_path / "whole", quiet=True)
-    limit = """
-        import resource
-        from archspec.errors import SpecError
-        kept, calls = session.evaluate, []
-        def filled(*arguments, **named):
-            calls.append(1)
-            if len(calls) == 3:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (2048, resource.RLIM_INFINITY))
-            try:
-                return kept(*arguments, **named)
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        session.evaluate = filled
-    """
-    status, said = go(file, tmp_path / "run", limit)
-    assert status == 1 and "cannot be written" in said and "NotSaved" in said, said
+    whole, calls = session.evaluate, []
+
+    def filled(*arguments, **named):
+        calls.append(1)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2048 if len(calls) == 3 else soft, hard))
+        try:
+            return whole(*arguments, **named)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    monkeypatch.setattr(session, "evaluate", filled)
+    with pytest.raises(NotSaved, match="cannot be written"):
+        run(load(file), out=tmp_path / "run", quiet=True)
     assert len(found(tmp_path / "run")) == 2
     run(load(file), out=tmp_path / "run", quiet=True)
     assert found(tmp_path / "run") == found(tmp_path / "whole")

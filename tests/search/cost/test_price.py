@@ -111,8 +111,8 @@ SPECS = {
         "{name: logits, from: transformer_layer, kind: lm_head}", outputs="outputs: [logits, more]",
     ),
     "padding and labels": lambda: spec(
-        "{kind: masked_lm, vocab: 48, length: 24, padding: true, labels: {segment: 3}}",
-        EMBED, "{kind: label_embedding, label: segment}", layer(PLAIN), "lm_head",
+        "{kind: masked_lm, vocab: 48, length: 24, padding: true, labels: {speaker: 3}}",
+        EMBED, "{kind: label_embedding, label: speaker}", layer(PLAIN), "lm_head",
     ),
 }  # fmt: skip
 FILES = sorted(str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*.yaml") if "stud" not in str(path))
