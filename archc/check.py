@@ -66,7 +66,9 @@ def facts(file: Path, changes: Map) -> dict[str, Any]:
         return _space(file, changes)
     if header == "archstudy":
         if changes:
-            raise SpecError(Problem("--set changes specs and spaces, not studies", mark=changes.where(next(iter(changes)))))
+            raise SpecError(
+                Problem("--set changes specs and spaces, not studies", mark=changes.where(next(iter(changes))))
+            )
         return _study(file)
     hint = "start with archspec: 1 (a spec), archspace: 1 (a space) or archstudy: 1 (a study)"
     raise SpecError(Problem("the file does not say what it is", hint, mark=tree.mark))

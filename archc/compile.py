@@ -22,7 +22,9 @@ class DType(StrEnum):
 
 def compile(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A spec.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of spec.yaml and weights.safetensors.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of spec.yaml and weights.safetensors.")
+    ],
     seed: Annotated[int, typer.Option("--seed", help="Decides every initial weight.")] = 0,
     dtype: Annotated[DType, typer.Option("--dtype", help="Of the weights.")] = DType.float32,
     set: Set = None,
@@ -35,8 +37,9 @@ def compile(
         archc compile examples/tiny.yaml -o tiny
     """
     checked = spec(file, set)
-    import compiler
     import torch
+
+    import compiler
 
     kind: torch.dtype = getattr(torch, dtype)
     # On the meta device first: it has the sizes of all weights and no weight.

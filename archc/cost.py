@@ -51,7 +51,9 @@ def table(name: str, priced: Cost) -> str:
     """The cost of a model: a row for each part, then the totals."""
     heads = ("part", "kind", "output", "parameters", "FLOPs", "share", "ms")
     rows = []
-    for _, alike in groupby(priced.rows, key=lambda row: (row.name.rpartition(".")[0], row.output, row.parameters, row.flops)):
+    for _, alike in groupby(
+        priced.rows, key=lambda row: (row.name.rpartition(".")[0], row.output, row.parameters, row.flops)
+    ):
         run = list(alike)
         row, of = run[0], len(run)
         name_ = row.name if of == 1 else f"{row.name}–{run[-1].name.rpartition('.')[2]}"
@@ -68,7 +70,7 @@ def table(name: str, priced: Cost) -> str:
     active = f", {priced.active:,} active" if priced.active != priced.parameters else ""
     lines += [
         "",
-        f"{name}: batch {assumed['batch']}, length {assumed['length'] or 'fixed'}, {assumed['dtype']}, {assumed['device']}",
+        f"{name}: batch {priced.batch}, length {assumed['length'] or 'fixed'}, {priced.dtype}, {priced.device}",
         f"parameters   {priced.parameters:,}{active}",
         f"forward      {large(priced.forward)}FLOP ({large(priced.forward / 2)}MAC), {priced.latency_ms:.4g} ms",
         f"training     {large(priced.training_step)}FLOP a step",
@@ -101,4 +103,6 @@ def _list(as_json: bool) -> None:
             continue
         peak = ", ".join(f"{dtype} {flops / 1e12:g}" for dtype, flops in device.peak.items())
         memory = device.memory[-1]
-        typer.echo(f"{name:<16} {device.title}: {memory.size / 1e9:g} GB at {memory.bandwidth / 1e9:g} GB/s; TFLOP/s {peak}")
+        typer.echo(
+            f"{name:<16} {device.title}: {memory.size / 1e9:g} GB at {memory.bandwidth / 1e9:g} GB/s; TFLOP/s {peak}"
+        )

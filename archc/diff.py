@@ -63,5 +63,10 @@ def _figures(old: Spec, new: Spec, cost: bool) -> dict[str, tuple[Any, Any]]:
 def _flat(path: str, value: Any) -> list[tuple[str, Any]]:
     """The numbers of nested figures, by path; what was assumed is no figure."""
     if isinstance(value, dict):
-        return [row for key, part in value.items() if key != "assumptions" for row in _flat(f"{path}.{key}".strip("."), part)]
+        return [
+            row
+            for key, part in value.items()
+            if key != "assumptions"
+            for row in _flat(f"{path}.{key}".strip("."), part)
+        ]
     return [(path, value)] if isinstance(value, (int, float)) and path != "schema" else []

@@ -28,9 +28,7 @@ def overrides(texts: Iterable[str] | None) -> Map:
         path, sign, value = text.partition("=")
         mark = Mark("--set", number, len(path) + 2)
         if not sign or not path:
-            raise SpecError(
-                Problem(f"{text!r} sets nothing", "write --set path=value", mark=mark._replace(column=1))
-            )
+            raise SpecError(Problem(f"{text!r} sets nothing", "write --set path=value", mark=mark._replace(column=1)))
         # One key, as long as the path, on the line of its number: so the marks of the value are its places in the text.
         line = "\n" * (number - 1) + "k".ljust(max(1, len(path) - 1)) + ": " + value
         parsed = parse(line, "--set")["k"]
@@ -54,6 +52,18 @@ def spec(path: Path, texts: Iterable[str] | None = None) -> Spec:
         SpecError: all its problems.
     """
     return load_spec(path, set=overrides(texts))
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a file that the user named.
+
+    Errors:
+        SpecError: it cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SpecError(Problem(f"{path} cannot be written: {error.strerror}", "name another file with -o")) from None
 
 
 def echo_json(value: Any) -> None:

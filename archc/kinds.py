@@ -32,7 +32,9 @@ def kinds(
             typer.echo("\n\n".join(_list(found)))
         return
     if name not in REGISTRY:
-        raise SpecError(Problem(f"no kind is called {name!r}", did_you_mean(name, REGISTRY) or "archc kinds lists them"))
+        raise SpecError(
+            Problem(f"no kind is called {name!r}", did_you_mean(name, REGISTRY) or "archc kinds lists them")
+        )
     page = reference(REGISTRY[name])
     if json:
         echo_json(page)

@@ -56,6 +56,6 @@ def _of_study(file: Path) -> tuple[dict[str, Any], Path]:
     folder = Path("runs") / study.name
     if study.storage == "sqlite":
         return reports.read(folder), folder
-    directions = [objective.direction for objective in study.objectives]
+    directions: list[str] = [objective.direction for objective in study.objectives]
     with closing(Record(study.storage, study.name, directions, folder)) as record:
         return reports.build(record), folder

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from archc.files import write
 from archc.options import Plugins
 
 
@@ -32,7 +33,7 @@ def schema(
     if out is None:
         typer.echo(text, nl=False)
     else:
-        out.write_text(text, encoding="utf-8")
+        write(out, text)
 
 
 def made(of: File) -> dict[str, Any]:

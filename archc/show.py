@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archc.files import echo_json, spec
+from archc.files import echo_json, spec, write
 from archc.options import Json, Plugins, Set
 
 if TYPE_CHECKING:
+    from archspec.show import Line
     from archspec.spec import Spec
 
 
@@ -56,10 +57,10 @@ def show(
     if out is None:
         typer.echo(text, nl=False)
     else:
-        out.write_text(text, encoding="utf-8")
+        write(out, text)
 
 
-def _lines(checked: Spec) -> list[object]:
+def _lines(checked: Spec) -> list[Line]:
     from archspec import show as tree
 
     return list(tree.lines(checked, _sizes(checked)))
@@ -86,8 +87,9 @@ def _drawing(checked: Spec, form: Drawing) -> str:
 
 def _code(checked: Spec) -> str:
     """The model's code, and that of each distinct block once."""
-    import compiler
     from torch import fx
+
+    import compiler
 
     model = compiler.compile(checked, device="meta")
     seen: set[str] = set()

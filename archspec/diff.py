@@ -80,7 +80,7 @@ def _paired(old: list[Node], new: list[Node]) -> list[tuple[Node | None, Node | 
     """Nodes that correspond: first those that are alike, then, between these, by name, then by kind, then by place."""
     keys = [[digest(node) for node in nodes] for nodes in (old, new)]
     pairs: list[tuple[Node | None, Node | None]] = []
-    for what, start, stop, start_, stop_ in SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
+    for what, start, stop, start_, stop_ in SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_opcodes():
         before, after = old[start:stop], list(new[start_:stop_])
         if what == "equal":
             pairs += zip(before, after, strict=True)
@@ -118,15 +118,16 @@ def _nodes(old: Node, new: Node, path: str, called: Mapping[str, str]) -> Iterat
             if before != after:
                 yield Change(f"{path}.{role}", "changed", "matrix", before, after)
         yield from _bodies(old, new, path, called)
-    for field, before, after in (
+    streams: list[tuple[str, Any, Any]] = [
         ("from", [_renamed(str(ref), called) for ref in old.inputs], [str(ref) for ref in new.inputs]),
         ("when", old.when, new.when),
         ("weights", _renamed(old.shares or "", called), new.shares or ""),
         ("table", old.tied, new.tied),
         *((slot, old.streams.get(slot), new.streams.get(slot)) for slot in {**old.streams, **new.streams}),
-    ):
-        if before != after:
-            yield Change(path, "changed", field, _one(before), _one(after))
+    ]
+    for field, told, tells in streams:
+        if told != tells:
+            yield Change(path, "changed", field, _one(told), _one(tells))
 
 
 def _bodies(old: Node, new: Node, path: str, called: Mapping[str, str]) -> Iterator[Change]:
@@ -140,9 +141,13 @@ def _bodies(old: Node, new: Node, path: str, called: Mapping[str, str]) -> Itera
             one = before or after
             assert one is not None
             told = _body_summary(one)
-            found = [Change(place, "added", "", None, told) if before is None else Change(place, "removed", "", told, None)]
+            found = [
+                Change(place, "added", "", None, told) if before is None else Change(place, "removed", "", told, None)
+            ]
         elif before.single is not None and after.single is not None:
-            found = list(_nodes(before.single, after.single, place, dict(zip(before.inputs, after.inputs, strict=False))))
+            found = list(
+                _nodes(before.single, after.single, place, dict(zip(before.inputs, after.inputs, strict=False)))
+            )
         else:
             found = list(_graphs(before, after, place))
         if item.isdigit():

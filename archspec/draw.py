@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import networkx as nx
 
 from archspec.graph import Graph, Node
-from archspec.show import groups, runs, says
+from archspec.show import brief, groups, runs, says
 from archspec.spec import Spec
 from archspec.svg import picture
 
@@ -57,21 +56,28 @@ def _nodes(graph: Graph, prefix: str, depth: int) -> Iterator[str]:
     pad = "  " * depth
     for run in runs(graph):
         node, times = run[0], len(run)
-        inside = [(slot, body, alike) for slot, body, alike in groups(node) if not _is_leaf(body)]
-        label = _label(node, times)
+        inside = [(slot, body, alike) for slot, body, alike in groups(node) if brief(body) is None]
+        alone = inside[0] if len(inside) == 1 else None
         here = f"{prefix}{node.name}"
+        label = _label(node, times if times > 1 or alone is None else alone[2])
         if not inside:
             yield f"{pad}{here}[{label}]"
             continue
         yield f"{pad}subgraph {here}[{label}]"
-        for number, (slot, body, alike) in enumerate(inside):
-            below = f"{here}_{number}_"
-            caption = f"{slot} × {alike}" if alike > 1 else slot
-            yield f"{pad}  subgraph {below}body[{_quoted(caption)}]"
-            yield from _nodes(body, below, depth + 2)
-            yield from (f"{pad}    {line}" for line in _edges(body, below, inner=True))
-            yield f"{pad}  end"
+        if alone is not None:
+            yield from _body(alone[1], f"{here}_", depth + 1)
+        else:
+            for number, (slot, body, alike) in enumerate(inside):
+                caption = _quoted(f"{slot} × {alike}" if alike > 1 else slot)
+                yield f"{pad}  subgraph {here}_{number}[{caption}]"
+                yield from _body(body, f"{here}_{number}_", depth + 2)
+                yield f"{pad}  end"
         yield f"{pad}end"
+
+
+def _body(body: Graph, prefix: str, depth: int) -> Iterator[str]:
+    yield from _nodes(body, prefix, depth)
+    yield from ("  " * depth + line for line in _edges(body, prefix, inner=True))
 
 
 def _edges(graph: Graph, prefix: str, inner: bool = False) -> Iterator[str]:
@@ -91,22 +97,20 @@ def _edges(graph: Graph, prefix: str, inner: bool = False) -> Iterator[str]:
             yield f"{prefix}{shown.get(ref.node, f'in_{ref.node}')} --> out_{name}"
 
 
-def _is_leaf(body: Graph) -> bool:
-    """Whether a body is one node with nothing inside, which is told in its parent's label."""
-    return body.single is not None and not body.single.bodies and "body" not in body.single.kind.roles[:1]
-
-
 def _label(node: Node, times: int) -> str:
     head = node.name if node.name == node.kind.name_ else f"{node.name}: {node.kind.name_}"
     lines = [f"{head} × {times}" if times > 1 else head]
     if told := says(node):
         lines.append(told)
     for slot, body, _ in groups(node):
-        single: Any = body.single
-        if _is_leaf(body):
-            lines.append(f"{slot}: {single.kind.name_} {says(single)}".strip())
+        if (words := brief(body)) is not None:
+            lines.append(f"{slot}: {words}")
     return _quoted(*lines)
 
 
 def _quoted(*lines: str) -> str:
-    return '"' + "<br/>".join(line.replace('"', "#quot;").replace("<", "#lt;").replace("[", "#91;") for line in lines) + '"'
+    return (
+        '"'
+        + "<br/>".join(line.replace('"', "#quot;").replace("<", "#lt;").replace("[", "#91;") for line in lines)
+        + '"'
+    )

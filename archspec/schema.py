@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import archspec.kinds  # noqa: F401  registers the built-in kinds
-from archspec.kinds.interface import Interface
 from archspec.kind import REGISTRY, Kind, Slot, kinds_of
+from archspec.kinds.interface import Interface
 from archspec.reference import documentation
 from archspec.spec import INITS, VERSION
 
@@ -35,7 +35,17 @@ RANGE = {
     "default": {},
     "bind": {"const": "search"},
 }
-CHOOSE = {"choose": {"type": "array", "minItems": 1, "description": "the options"}, "default": {}, "bind": {"const": "search"}}
+CHOOSE = {
+    "choose": {"type": "array", "minItems": 1, "description": "the options"},
+    "default": {},
+    "bind": {"const": "search"},
+}
+
+CHANGED = {
+    "type": "object",
+    "description": "changes a block of the file that is extended",
+    "not": {"anyOf": [{"required": ["kind"]}, {"required": ["graph"]}]},
+}
 
 
 def schema(*, space: bool = False) -> Json:
@@ -74,11 +84,12 @@ class _Schema:
                 "properties": {"kind": {"type": "string", "not": {"enum": sorted(REGISTRY)}}, **NODE},
             },
             "sharing": {"type": "object", "required": ["weights"], "not": {"required": ["kind"]}, "properties": NODE},
-            "block": {"anyOf": [anything, self.with_parameters(numbers), {"type": "object", "not": {"anyOf": [
-                {"required": ["kind"]}, {"required": ["graph"]}]}, "description": "changes a block of the file that is extended"}]},
+            "block": {"anyOf": [anything, self.with_parameters(numbers), CHANGED]},
         }  # fmt: skip
         interface = self.one_of(kinds_of("interface"), words=True)
-        for role in sorted({role for kind in REGISTRY.values() for slot in kind.slots.values() for role in slot.roles} | {"body"}):
+        for role in sorted(
+            {role for kind in REGISTRY.values() for slot in kind.slots.values() for role in slot.roles} | {"body"}
+        ):
             self.role(f"role.{role}", kinds_of(role))
         self.role("node", [name for name in sorted(REGISTRY) if not issubclass(REGISTRY[name], Interface)])
         properties: Json = {
@@ -89,8 +100,12 @@ class _Schema:
             "set": {"type": "object", "description": "values by path, as graph.layers.times: 6"},
             "interface": self.varied(interface),
             "dims": {"type": "object", "description": "named numbers", "additionalProperties": numbers},
-            "defaults": {"type": "object", "description": "what fills a role where nothing is said", "additionalProperties": False,
-                         "properties": {role: {"$ref": f"#/$defs/role.{role}"} for role in ("linear", "norm")}},
+            "defaults": {
+                "type": "object",
+                "description": "what fills a role where nothing is said",
+                "properties": {role: {"$ref": f"#/$defs/role.{role}"} for role in ("linear", "norm")},
+                "additionalProperties": False,
+            },
             "init": self.initialisation(),
             "blocks": blocks,
             "graph": {"$ref": "#/$defs/graph"},
@@ -126,7 +141,11 @@ class _Schema:
 
     def body(self) -> Json:
         return {
-            "inputs": {"type": "array", "items": {"type": "string"}, "description": "names of the streams that it is given"},
+            "inputs": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "names of the streams that it is given",
+            },
             "graph": {"$ref": "#/$defs/graph"},
             "outputs": {"$ref": "#/$defs/outputs"},
         }
@@ -136,16 +155,23 @@ class _Schema:
             "type": "object",
             "required": ["parameters"],
             "properties": {
-                "parameters": {"type": "object", "description": "names and their defaults", "additionalProperties": numbers},
+                "parameters": {
+                    "type": "object",
+                    "description": "names and their defaults",
+                    "additionalProperties": numbers,
+                },
                 "defaults": {"type": "object"},
                 **self.body(),
             },
         }
 
     def initialisation(self) -> Json:
-        schemes = [{"enum": sorted(INITS)}]
+        schemes: list[Json] = [{"enum": sorted(INITS)}]
         for name, numbers in INITS.items():
-            fields = {key: {"type": "boolean" if isinstance(value, bool) else "number", "default": value} for key, value in numbers.items()}
+            fields = {
+                key: {"type": "boolean" if isinstance(value, bool) else "number", "default": value}
+                for key, value in numbers.items()
+            }
             schemes.append({"type": "object", "properties": {"kind": {"const": name}, **fields}, "required": ["kind"],
                             "additionalProperties": False})  # fmt: skip
         return self.varied({"description": "what weights start as", "anyOf": schemes})
@@ -189,7 +215,10 @@ class _Schema:
             told = {key: field[key] for key in ("description", "default") if field.get(key) not in (None, {}, [], "")}
             properties[alias] = {**told, **plain}
         if self.space:
-            properties |= {"where": self.where(), **({"vary": {"enum": ["each", "together"]}} if "times" in properties else {})}
+            properties |= {
+                "where": self.where(),
+                **({"vary": {"enum": ["each", "together"]}} if "times" in properties else {}),
+            }
         self.definitions[name] = {
             "type": "object",
             "description": documentation(kind),
@@ -226,4 +255,9 @@ class _Schema:
     def nested(self, definition: Json) -> Json:
         """A mapping inside a field."""
         properties = {name: self.field(value) for name, value in definition.get("properties", {}).items()}
-        return {"type": "object", "properties": properties, "required": definition.get("required", []), "additionalProperties": False}
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": definition.get("required", []),
+            "additionalProperties": False,
+        }

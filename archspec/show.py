@@ -7,7 +7,7 @@ them exactly; without them the tree shows none.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -81,7 +81,7 @@ def count(graph: Graph) -> int:
 
 
 def layers(graph: Graph) -> int:
-    """Layers of a graph and of everything inside: rounds, and residuals that hold no others, two of which are a layer."""
+    """Layers of a graph and of everything inside: two residuals that hold no others are a layer."""
     found = _residuals(graph)
     return -(-found // 2)
 
@@ -97,9 +97,9 @@ def _residuals(graph: Graph) -> int:
 def digest(node: Node) -> str:
     """A content hash of one node, whatever it and its inputs are called."""
     inputs = {f"x{number}": stream for number, stream in enumerate(node.types)}
-    node_ = Node("node", node.kind, tuple(map(Ref, inputs)), node.types, node.outputs, node.bodies, node.matrices,
-                 {name: Ref("x0") for name in node.outer} if inputs else {}, node.streams, node.reads, node.when)  # fmt: skip
-    return Graph(inputs, len(inputs), [node_], {"node": Ref("node")}, {"node": node.output}).digest("full")
+    around = {name: Ref("x0") for name in node.outer} if inputs else {}
+    alone = replace(node, name="node", inputs=tuple(map(Ref, inputs)), outer=around, shares=None)
+    return Graph(inputs, len(inputs), [alone], {"node": Ref("node")}, {"node": node.output}).digest("full")
 
 
 def says(node: Node) -> str:
@@ -123,7 +123,9 @@ def says(node: Node) -> str:
 
 def groups(node: Node) -> Iterator[tuple[str, Graph, int]]:
     """The bodies of a node by slot; consecutive ones of a list that are alike once, with how many they are."""
-    order = {field: number for number, field in enumerate(dict.fromkeys(slot.partition(".")[0] for slot in node.bodies))}
+    order = {
+        field: number for number, field in enumerate(dict.fromkeys(slot.partition(".")[0] for slot in node.bodies))
+    }
     bodies = [(slot, body, slot.partition(".")[0], body.digest("full")) for slot, body in node.bodies.items()]
     bodies.sort(key=lambda item: order[item[2]])
     for (field, _), alike in groupby(bodies, key=lambda item: item[2:]):
@@ -133,6 +135,14 @@ def groups(node: Node) -> Iterator[tuple[str, Graph, int]]:
         if len(same) > 1:
             label = f"{label}–{last.partition('.')[2]}"
         yield (label if field == "rounds" or field == first else f"{field} {label}"), same[0][1], len(same)
+
+
+def brief(body: Graph) -> str | None:
+    """A body in a few words, such as ``rope theta 500000``; None if it deserves a box of its own in a drawing."""
+    node = body.single
+    if node is None or node.bodies or set(node.kind.roles) & {"mixer", "channel"} or node.kind.roles[0] == "body":
+        return None
+    return f"{node.kind.name_} {says(node)}".strip()
 
 
 def runs(graph: Graph) -> list[list[Node]]:
@@ -180,7 +190,15 @@ def _node(node: Node, label: str, path: str, depth: int, counts: _Counts, times:
     yield Line(depth, path, label, node.kind.name_, says(node), str(node.output), counts.of(path), times)
     for role, (_, plan) in node.matrices.items():
         if plan is not None:
-            yield Line(depth + 1, f"{path}.{role}", role, plan.kind.name_, says(plan), str(plan.output), counts.of(f"{path}.{role}"))
+            yield Line(
+                depth + 1,
+                f"{path}.{role}",
+                role,
+                plan.kind.name_,
+                says(plan),
+                str(plan.output),
+                counts.of(f"{path}.{role}"),
+            )
     for slot, body, alike in groups(node):
         place = f"{path}.{next(key for key, graph in node.bodies.items() if graph is body).removeprefix('rounds.')}"
         single = body.single

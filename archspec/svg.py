@@ -11,7 +11,7 @@ import networkx as nx
 
 from archspec.graph import Graph, Node
 from archspec.layered import GAP_Y, Layout, Point, layout
-from archspec.show import groups, runs, says
+from archspec.show import brief, groups, runs, says
 from archspec.spec import Spec
 
 LINE, PAD, WIDE = 15.0, 9.0, 44  # height of a text line, space inside a box, longest line in characters
@@ -46,15 +46,21 @@ class _Box:
         widths, heights = [d.width for d in self.inside], [d.height for d in self.inside]
         self.head = LINE * len(self.lines) + PAD
         gaps = PAD * max(0, len(self.inside) - 1)
-        inner = (max(widths, default=0.0), sum(heights) + gaps) if self.stacked else (sum(widths) + gaps, max(heights, default=0.0))
+        inner = (
+            (max(widths, default=0.0), sum(heights) + gaps)
+            if self.stacked
+            else (sum(widths) + gaps, max(heights, default=0.0))
+        )
         self.width = max(text, inner[0] + (28 if self.skip else 0)) + 2 * PAD
         self.height = self.head + (inner[1] + PAD + (26 if self.skip else 0) if self.inside else PAD / 2)
 
     def draw(self, x: float, y: float) -> Iterable[str]:
-        yield f'<rect x="{x:.1f}" y="{y:.1f}" width="{self.width:.1f}" height="{self.height:.1f}" rx="5" fill="{self.fill}"/>'
+        size = f'width="{self.width:.1f}" height="{self.height:.1f}"'
+        yield f'<rect x="{x:.1f}" y="{y:.1f}" {size} rx="5" fill="{self.fill}"/>'
         for number, (kind, text, pale) in enumerate(self.lines, 1):
             behind = f'<tspan class="kind">{escape(pale)}</tspan>' if pale else ""
-            yield f'<text class="{kind}" x="{x + PAD:.1f}" y="{y + number * LINE + 1:.1f}">{escape(text)}{behind}</text>'
+            place = f'x="{x + PAD:.1f}" y="{y + number * LINE + 1:.1f}"'
+            yield f'<text class="{kind}" {place}>{escape(text)}{behind}</text>'
         if not self.inside:
             return
         top = y + self.head + (10 if self.skip else 0)
@@ -114,7 +120,8 @@ def picture(spec: Spec) -> str:
     width, height = drawing.width + 32, drawing.height + 58
     body = "\n".join(drawing.draw(16, 40))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}">\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
+        f'viewBox="0 0 {width:.0f} {height:.0f}">\n'
         f"<title>{escape(spec.name)}</title>\n<style>{STYLE}</style>\n"
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0.8L7.5 4L0 7.2z" fill="#56616f"/></marker></defs>\n'
@@ -163,15 +170,14 @@ def _box(node: Node, label: str, times: int) -> _Box:
     count = times if times > 1 else rounds[0] if alone and rounds[0] > 1 else 1
     title = label if label == kind else f"{label}  "
     pale = ("" if label == kind else kind) + (f"  × {count}" if count > 1 else "")
-    lines = [("title", title, pale), *(("note", line, "") for line in textwrap.wrap(says(node), WIDE))]
+    told = says(node).removeprefix(f"times {count}").removeprefix(", ")  # the title says so
+    lines = [("title", title, pale), *(("note", line, "") for line in textwrap.wrap(told, WIDE))]
     inside = []
     for slot, body, alike in bodies:
-        single = body.single
-        if single is not None and not single.bodies and single.kind.family in ("norm", "position", "regularise"):
-            told = f"{slot}: {single.kind.name_} {says(single)}".strip()
-            lines += [("note", line, "") for line in textwrap.wrap(told, WIDE)]
+        if (words := brief(body)) is not None:
+            lines += [("note", line, "") for line in textwrap.wrap(f"{slot}: {words}", WIDE)]
         else:
-            caption = "" if alone or slot == "body" else f"{slot}  × {alike}" if alike > 1 else slot
+            caption = "" if slot == "body" or (alone and alike > 1) else f"{slot}  × {alike}" if alike > 1 else slot
             inside.append(_drawing(body, caption))
     if not node.types or node.output != node.types[0]:
         lines += [("type", line, "") for line in textwrap.wrap(f"→ {node.output}", WIDE + 6)]

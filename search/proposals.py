@@ -154,7 +154,8 @@ def _sampler(study: Study, seed: int) -> BaseSampler:
         case "random":
             return RandomSampler(seed)
         case "tpe":
-            return TPESampler(seed=seed)
+            # One draw of all choices: one by one they would break most of the constraints that tie choices.
+            return TPESampler(seed=seed, multivariate=True, group=True)
         case "nsga2":
             return NSGAIISampler(population_size=POPULATION, seed=seed)
         case "nsga3":

@@ -40,7 +40,7 @@ def decode(space: Space, vector: Vectors) -> Candidate:
         SpecError: an entry is no option, not in its range, missing, given for a choice that is not reached, or breaks
             a constraint.
     """
-    entries: list[float] = vector.tolist()
+    entries: list[float] = np.asarray(vector, dtype=np.float64).tolist()
     if len(entries) != len(space.slots):
         raise SpecError(Problem(f"a vector of {len(entries)} entries for {len(space.slots)} choices"))
     reached = set()

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from archspec.errors import Mark, Problem, SpecError
-from spaces.choices import Alternative, Node, Product, Rounds, Slot, slots_of
+from spaces.choices import Alternative, Node, Product, Rounds, Slot, below, slots_of
 from spaces.legality import Legality
 from spaces.members import Numbers
 
@@ -74,28 +74,27 @@ def never_legal(legality: Legality, slots: Iterable[Slot]) -> list[Problem]:
             if (id(node), number) not in met.options:
                 dead.add((slot.fold, label))
                 cause = f"the option {label} is never legal"
-                hint = _blame(legality.root, node)
+                hint = _blame(legality, node)
                 problems.setdefault(f"{slot.fold}.{label}", Problem(cause, hint, slot.fold, node.marks[number]))
     return list(problems.values())
 
 
-def _blame(root: Node, wanted: Node) -> str | None:
-    """The constraints that read a choice or stand inside its options."""
+def _blame(legality: Legality, wanted: Node) -> str | None:
+    """The constraints that read a choice, stand beside it, or inside its options."""
     texts: list[str] = []
+    dim = {part.key for part in legality.dims.order if any(slot.node is wanted for slot in slots_of(part.node))}
 
     def visit(node: Node, inside: bool) -> None:
+        inside = inside or node is wanted
         if isinstance(node, Product):
-            reads = inside or any(part.node is wanted for part in node.joint)
-            texts.extend(one.text for one in node.constraints if reads)
-            for part in node.parts:
-                visit(part.node, inside or node is wanted)
-        elif isinstance(node, Alternative):
-            for option in node.options:
-                visit(option, inside or node is wanted)
-        elif isinstance(node, Rounds):
-            visit(node.body, inside)
+            beside = inside or any(part.node is wanted for part in node.joint)
+            for one in node.constraints:
+                if beside or dim & {part.key for part in legality.dims.read_by(one.dims)}:
+                    texts.append(one.text)
+        for inner in below(node):
+            visit(inner, inside)
 
-    visit(root, False)
+    visit(legality.root, False)
     if not texts:
         return None
     return "nothing satisfies " + " and ".join(f"`{text}`" for text in dict.fromkeys(texts)) + " with it"

@@ -66,8 +66,8 @@ class ByLabelRouter(Kind, kind="label_router", role="router"):
 class Mixture(Kind, kind="mixture", role=("channel", "body")):
     """Routed experts: any bodies, alike or not, of which each token meets a few; ``shared`` ones it always meets.
 
-    ``experts: {count: 8, body: …}`` are alike, a list are what they are. The port ``loss`` carries the router's losses
-    and is added in training; ``assignment`` the experts of each token.
+    ``experts: {count: 8, body: …}`` are alike, a list are what they are. The port ``loss`` carries the router's losses;
+    a model in training gives their sum as an output of that name.
     """
 
     experts: Annotated[Any, EXPERT]

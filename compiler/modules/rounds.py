@@ -47,8 +47,8 @@ class Rounds(nn.Module):
             return spec.share
         return spec.share if isinstance(spec, kinds.Repeat) else []
 
-    def forward(self, *inputs: Tokens, outer: Outer) -> dict[str, Tokens]:
-        node, streams = self.node, list(inputs)
+    def forward(self, *inputs: Tokens, outer: Outer | None = None) -> dict[str, Tokens]:
+        node, streams, outer = self.node, list(inputs), outer or {}  # without rounds, without bodies
         names = [str(ref).rsplit(".", 1)[-1] for ref in node.inputs]
         mains = [inputs[0]]
         outputs: dict[str, Tokens] = dict(zip(names, inputs, strict=True))

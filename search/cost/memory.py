@@ -12,7 +12,7 @@ optimizer states and the model's inputs come on top of both.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Iterator
 from itertools import accumulate
 
 
@@ -106,8 +106,19 @@ def training_peak(work: Steps) -> int:
                 waiting[id(wire)] = wire.bytes, wire.made, len(steps)
     for size, made, number in waiting.values():
         backward.add(size, made + 1, number - 1)
+    for number in _again(work):
+        backward.add(steps[number].unit.widest, number, number)
     peaks = [
         max(before + step.unit.cost.flow.peak_forward, behind + step.unit.cost.flow.peak_backward)
         for step, before, behind in zip(steps, forward.sizes(), backward.sizes(), strict=True)
     ]
     return max(peaks, default=0)
+
+
+def _again(work: Steps) -> Iterator[int]:
+    """Steps that add to a gradient that a later step gave: theirs is there beside it, one parameter at a time."""
+    met = {(step.node.tied,) for step in work.steps if step.node and step.node.tied}
+    for number, step in reversed(list(enumerate(work.steps))):
+        if step.weights in met:
+            yield number
+        met.add(step.weights)

@@ -53,12 +53,14 @@ class Unit:
         outputs: for each output its type, and where each of its tensors comes from: ``~n`` the result of number n, else
             the number of a tensor that is given.
         weights: its parameters, without the tables of tied heads.
+        widest: bytes of its largest parameter.
         stored, computed: bytes of buffers that are saved with the weights, and of those that are not.
     """
 
     cost: BlockCost
     outputs: dict[str, tuple[Stream, tuple[int, ...]]]
     weights: Weights
+    widest: int
     stored: int
     computed: int
     _latencies: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -113,7 +115,7 @@ def loss_unit(interface: str, logits: Given) -> Unit:
     key = ("loss", interface, logits)
     if key not in _units:
         inputs = [_tensor(logits), torch.empty(logits.shape[:-1], dtype=torch.int64, device="meta")]
-        _units[key] = Unit(measure_block(_Loss(interface), inputs, train=True), {}, Weights(0, 0), 0, 0)
+        _units[key] = Unit(measure_block(_Loss(interface), inputs, train=True), {}, Weights(0, 0), 0, 0, 0)
     return _units[key]
 
 
@@ -171,7 +173,8 @@ def _measure(graph: Graph, given: Sequence[Given], dtype: torch.dtype, seeds: tu
         "" if name == OUT else name: (stream, tuple(places)) for name, stream, places in block.signature.outputs[True]
     }
     weights = _weights(Body(graph, _Untraced()), sum(_tied(graph)))
-    return Unit(cost, outputs, weights, stored, computed)
+    widest = max((parameter.nbytes for parameter in block.parameters()), default=0)
+    return Unit(cost, outputs, weights, widest, stored, computed)
 
 
 def _tensor(given: Given) -> Tensor:

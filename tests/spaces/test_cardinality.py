@@ -30,7 +30,8 @@ def test_counts(space, text, count):
 def test_large_spaces_are_counted_exactly(space):
     found = space(
         "dims: {depth: {range: [2, 64]}}\n"
-        "graph: [{kind: repeat, vary: each, times: depth, body: {kind: k, a: {range: [1, 5]}, b: {range: [1, 5]}, where: a >= b}}]"
+        "graph: [{kind: repeat, vary: each, times: depth,"
+        " body: {kind: k, a: {range: [1, 5]}, b: {range: [1, 5]}, where: a >= b}}]"
     )
     assert found.cardinality().low == found.cardinality().high == sum(15**depth for depth in range(2, 65))
 

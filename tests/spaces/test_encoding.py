@@ -20,9 +20,18 @@ def test_a_vector_holds_positions_and_numbers_and_nan(space):
 
 @pytest.mark.parametrize(
     "vector",
-    [[0, 3], [2, math.nan, math.nan], [0.5, 1, 1], [0, math.nan, 1], [0, 4, 1], [0, 3, 0.7], [1, 3, math.nan], [0, 1, 1.5],
-     [math.nan] * 3],
-)  # fmt: skip
+    [
+        [0, 3],
+        [2, math.nan, math.nan],
+        [0.5, 1, 1],
+        [0, math.nan, 1],
+        [0, 4, 1],
+        [0, 3, 0.7],
+        [1, 3, math.nan],
+        [0, 1, 1.5],
+        [math.nan] * 3,
+    ],
+)
 def test_vectors_that_stand_for_nothing_are_refused(space, vector):
     with pytest.raises(SpecError):
         decode(space(TEXT), np.array(vector))

@@ -32,7 +32,7 @@ WRONG = {
     "{range: [0, 4], log: true}": "a logarithm needs a low end above 0",
     "{range: [1, 4], log: 2}": "log is true or false",
     "{range: [1, 4], log: true, step: 3}": "a logarithmic range has no step",
-    "{range: [1, 4], of: widht}": "did you mean width?",
+    "{range: [1, 4], of: widht}": "did you mean width",
     "{range: [1, 4], default: 9}": "the default 9 is not in the range",
     "{range: [1, 4], stp: 1}": "did you mean step?",
 }

@@ -45,13 +45,15 @@ def test_logarithmic_draws_are_even_in_the_logarithm():
 
 
 def test_vectors_draw_the_same_distributions(space):
-    text = "graph: [{kind: k, a: {range: [1, 1000], log: true}, b: {range: [0.1, 0.9]}, c: {range: [1.0e-4, 1.0e-1], log: true}}]"
-    found = space(text)
+    found = space(
+        "graph: [{kind: k, a: {range: [1, 1000], log: true}, b: {range: [0.1, 0.9]},"
+        " c: {range: [1.0e-4, 1.0e-1], log: true}}]"
+    )
     vectors = sample_encoded(found, np.random.default_rng(0), 20_000)
     random = Random(0)
     scalars = np.array([found.draw(random).codes for _ in range(20_000)], dtype=float)
-    np.testing.assert_allclose(np.log(vectors).mean(0), np.log(scalars).mean(0), atol=0.03)
-    np.testing.assert_allclose(np.log(vectors).std(0), np.log(scalars).std(0), atol=0.03)
+    np.testing.assert_allclose(np.log(vectors).mean(0), np.log(scalars).mean(0), atol=0.1)
+    np.testing.assert_allclose(np.log(vectors).std(0), np.log(scalars).std(0), atol=0.1)
     for vector in vectors[:20]:
         assert np.array_equal(encode(decode(found, vector)), vector)
 
