@@ -12,6 +12,7 @@ import typer
 from archc import memory
 from archc.files import echo_json, spec
 from archc.options import Json, Plugins, Set
+from archspec.errors import Problem, SpecError
 from archspec.source import Map
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def _yaml(text: str, option: str) -> Any:
 def _train(checked: Spec, data: Data, recipe: Recipe, folder: Path, *, quiet: bool) -> dict[str, Any]:
     from search.cost.price import price
     from search.fit import fit
+    from search.train import TrainingFailed
 
     opened = data.open(checked.interface)
     need = price(checked, batch=recipe.batch, length=recipe.length).as_dict()["memory"]["peak_training"]
@@ -108,5 +110,10 @@ def _train(checked: Spec, data: Data, recipe: Recipe, folder: Path, *, quiet: bo
         if not quiet and (step == of or step % max(1, of // 20) == 0):
             print(f"step {step:>6} of {of}  loss {loss:.4f}", file=sys.stderr, flush=True)
 
-    _, result = fit(checked, opened, recipe, folder, progress=progress)
+    try:
+        _, result = fit(checked, opened, recipe, folder, progress=progress)
+    except TrainingFailed as error:
+        raise SpecError(Problem(f"{checked.name} cannot be trained so: {error.reason}")) from None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; the same command goes on from what is saved in {folder}") from None
     return result.as_dict()

@@ -67,8 +67,7 @@ def layout(graph: nx.DiGraph, sizes: Mapping[Hashable, Point]) -> Layout:
     edges = {}
     for (source, target), chain in chains.items():
         points = [(boxes[source][0] + widths[source] / 2, boxes[source][1] + sizes[source][1])]
-        for bend in chain[1:-1]:
-            assert isinstance(bend, _Bend)
+        for bend in (one for one in chain if isinstance(one, _Bend)):
             x = centres[bend] - left
             points += [(x, tops[bend.layer]), (x, tops[bend.layer] + heights[bend.layer])]
         arrivals = sorted(graph.predecessors(target), key=lambda other: centres[chains[other, target][-2]])

@@ -34,11 +34,6 @@ _WORDS: dict[str, Any] = {
 _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")} | {"!"}
 
 
-def _short(tag: str) -> str:
-    """A tag as it is written: ``!!python/name``."""
-    return re.sub("^tag:yaml.org,2002:", "!!", tag)
-
-
 class Map(dict[str, Any]):
     """A YAML mapping; its keys are text, its values scalars, `Map` or `Seq`."""
 
@@ -192,8 +187,7 @@ class _Builder:
                     if anchor:
                         anchors[anchor] = (value, 1)
                 else:
-                    if event.tag and event.tag not in _TAGS:
-                        raise self.refuse(f"tag {_short(event.tag)} is not allowed", event, "a spec is plain data")
+                    self.tag(event)
                     value = Map(mark=mark) if name == "MappingStartEvent" else Seq(mark=mark)
                 count += size
                 if count > MAX_NODES:
@@ -237,10 +231,15 @@ class _Builder:
             container.put(pending[0], value, pending[1], mark)
             pending.clear()
 
+    def tag(self, event: Any) -> None:
+        """Refuses what asks for anything but plain data, as ``!!python/name`` does."""
+        if event.tag and event.tag not in _TAGS:
+            written = event.tag.replace("tag:yaml.org,2002:", "!!")
+            raise self.refuse(f"tag {written} is not allowed", event, "a spec is plain data")
+
     def scalar(self, event: Any) -> Any:
         text: str = event.value
-        if event.tag and event.tag not in _TAGS:
-            raise self.refuse(f"tag {_short(event.tag)} is not allowed", event, "a spec is plain data")
+        self.tag(event)
         if event.style or event.tag in ("tag:yaml.org,2002:str", "!"):
             return text
         if text in _WORDS:

@@ -24,7 +24,7 @@ def flatten(model: fx.GraphModule) -> fx.GraphModule:
     flat: Any = Traced(root, graphs[True], name)
     if two:
         _switch(flat, Traced(root, graphs[False], name), graphs)
-    flat.spec = model.spec
+    flat.spec, flat.entries = model.spec, model.entries
     return flat.train(model.training)  # type: ignore[no-any-return]
 
 

@@ -25,6 +25,7 @@ from archspec.errors import Problem, SpecError, either
 from archspec.spec import load as load_spec
 from compiler.initialise import materialise
 from compiler.model import compile
+from compiler.trace import Traced
 
 SPEC, WEIGHTS = "spec.yaml", "weights.safetensors"
 
@@ -96,6 +97,8 @@ def load(
         if id(tensor) not in made:
             buffer = model.get_buffer(names[0])
             buffer.copy_(stored[names[0]])
+    loaded: Any = model
+    loaded.entries = {name: Traced(loaded, part.graph, name) for name, part in loaded.entries.items()}
     return model
 
 
@@ -111,6 +114,8 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+_Dumper.add_multi_representer(dict, yaml.SafeDumper.represent_dict)
+_Dumper.add_multi_representer(list, yaml.SafeDumper.represent_list)
 _Dumper.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|0[ox].*$"),

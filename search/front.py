@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
+from search.storage import candidate
+
 
 def front(trials: Sequence[FrozenTrial], directions: Sequence[str]) -> list[FrozenTrial]:
     """The trials that no other beats in every objective, best in the first objective first; of equals, the earliest."""
@@ -30,4 +32,4 @@ def front(trials: Sequence[FrozenTrial], directions: Sequence[str]) -> list[Froz
 
 def label(rank: int, trial: FrozenTrial) -> str:
     """The name of a winner's folder."""
-    return f"{rank}-{trial.user_attrs['hash'][:8]}"
+    return f"{rank}-{candidate(trial)['hash'][:8]}"

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from archspec.errors import SpecError
 from archspec.spec import Spec
 from search.objectives import Priced
-from search.storage import Record, counted
+from search.storage import Record, candidate, counted
 from search.study import Study
 from spaces.space import Space
 
@@ -78,12 +78,12 @@ class Proposer:
         """A candidate to train next; one whose process died before comes first."""
         trials = self.record.trials()
         spent = counted(trials)
-        taken = {trial.user_attrs["key"] for trial in spent}
+        taken = {candidate(trial).get("key") for trial in spent}
         self._follow(trials)
         seed = _seed(self.study.seed, len(spent))
         random = Random(seed)
         self.mirror.sampler = sampler(self.study, seed)
-        again = (t for t in trials if t.user_attrs.get("again") and t.user_attrs["key"] not in taken)
+        again = (t for t in trials if t.user_attrs.get("again") and candidate(t).get("key") not in taken)
         if (trial := next(again, None)) is not None:
             self.mirror.enqueue_trial(trial.params)
         refused: Counter[str] = Counter()

@@ -19,7 +19,7 @@ from archspec.errors import Problem, SpecError
 from search.durable import write_json
 from search.front import front, label
 from search.progress import shown
-from search.storage import DATABASE, Record, counted
+from search.storage import DATABASE, Record, candidate, counted
 
 SCHEMA = 1
 STATES = {TrialState.COMPLETE: "complete", TrialState.FAIL: "failed", TrialState.RUNNING: "running"}
@@ -49,8 +49,8 @@ def build(record: Record) -> dict[str, Any]:
     winners = record.recall("winners") or {}
     refused: Counter[str] = Counter()
     for trial in trials:
-        refused.update(trial.user_attrs.get("refused", {}))
-    draws = sum(trial.user_attrs.get("draws", 1) for trial in trials)
+        refused.update(candidate(trial).get("refused", {}))
+    draws = sum(candidate(trial).get("draws", 1) for trial in trials)
     states = Counter(STATES[trial.state] for trial in trials)
     return {
         "schema": SCHEMA,
@@ -144,7 +144,7 @@ def _table(report: dict[str, Any], terminal: bool) -> Table:
 def _member(rank: int, trial: FrozenTrial, folder: Path, winners: dict[str, Any]) -> dict[str, Any]:
     place = folder / "pareto" / label(rank, trial) / "spec.yaml"
     beside = winners.get("side_by_side", {})
-    name = trial.user_attrs["hash"][:16]
+    name = candidate(trial)["hash"][:16]
     return {
         "rank": rank,
         **_trial(trial),
@@ -158,7 +158,7 @@ def _trial(trial: FrozenTrial) -> dict[str, Any]:
     result = trial.user_attrs.get("result", {})
     return {
         "trial": trial.number,
-        "hash": trial.user_attrs["hash"],
+        "hash": candidate(trial)["hash"],
         "state": STATES[trial.state],
         "values": result.get("values"),
         "reason": trial.user_attrs.get("reason"),

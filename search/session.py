@@ -26,7 +26,7 @@ from search.durable import NotSaved
 from search.evaluate import evaluate
 from search.objectives import Priced
 from search.proposals import Exhausted, Proposal, Proposer, refusals
-from search.storage import ABANDONED, DATABASE, Record, Running, counted
+from search.storage import ABANDONED, DATABASE, Record, Running, candidate, counted
 from search.study import Study, differences
 from search.train import Progress, TrainingFailed
 from spaces.space import load as load_space
@@ -161,7 +161,7 @@ class OpenStudy:
         trials = self.record.trials()
         for stale in self.record.stale():
             died = sum(
-                t.user_attrs.get("died", False) and t.user_attrs["key"] == stale.user_attrs["key"] for t in trials
+                t.user_attrs.get("died", False) and candidate(t)["key"] == candidate(stale)["key"] for t in trials
             )
             trial = Running(stale.number, stale._trial_id)
             again = died + 1 < ABANDONED

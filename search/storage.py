@@ -43,8 +43,8 @@ class Running(NamedTuple):
 class Record:
     """The trials of one study.
 
-    Each has user attributes ``key`` (what may be trained only once), ``worker``, ``host`` and, once it has ended,
-    ``result``; a failed one has ``reason``, and ``again`` when its candidate is to be tried once more.
+    Each has a user attribute ``candidate`` and, once it has ended, ``result``; a failed one has ``reason``, ``again`` when
+    its candidate is to be tried once more, and ``died`` when its process did.
     """
 
     def __init__(self, url: str, name: str, directions: list[str], folder: Path) -> None:
@@ -106,7 +106,8 @@ class Record:
             state=TrialState.RUNNING,
             params=params,
             distributions=distributions,
-            user_attrs={**facts, "worker": self.worker, "host": platform.node()},
+            # One attribute: each costs the database several queries.
+            user_attrs={"candidate": {**facts, "worker": self.worker, "host": platform.node()}},
             system_attrs=system,
         )
         template.datetime_start = datetime.now()
@@ -129,10 +130,10 @@ class Record:
     def stale(self) -> list[FrozenTrial]:
         """Running trials whose process is dead; those of other machines are not judged."""
         running = [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
-        return [trial for trial in running if trial.user_attrs.get("host") == platform.node() and self._is_dead(trial)]
+        return [trial for trial in running if candidate(trial).get("host") == platform.node() and self._is_dead(trial)]
 
     def _is_dead(self, trial: FrozenTrial) -> bool:
-        worker = str(trial.user_attrs.get("worker"))
+        worker = str(candidate(trial).get("worker"))
         if worker == self.worker:
             return False
         path = self.folder / "workers" / worker
@@ -162,6 +163,16 @@ class Record:
     @property
     def _study_id(self) -> int:
         return self.study._study_id
+
+
+def candidate(trial: FrozenTrial) -> dict[str, Any]:
+    """What was known of a trial's candidate before its training.
+
+    ``key`` (what may be trained only once), ``hash`` (of the spec), ``draws`` and ``refused`` (before it was accepted),
+    ``worker`` and ``host`` (that train it).
+    """
+    found: dict[str, Any] = trial.user_attrs.get("candidate", {})
+    return found
 
 
 def counted(trials: list[FrozenTrial]) -> list[FrozenTrial]:

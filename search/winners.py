@@ -19,6 +19,7 @@ from search.latency import measure, resized
 from search.objectives import Latency
 from search.sample import continue_text
 from search.session import OpenStudy
+from search.storage import candidate
 
 FOLDER = "pareto"
 
@@ -31,13 +32,13 @@ def write(opened: OpenStudy) -> None:
     """
     study = opened.study
     best = front(opened.record.trials(), [objective.direction for objective in study.objectives])
-    folders = [opened.folder / "trials" / trial.user_attrs["hash"][:16] for trial in best]
+    folders = [opened.folder / "trials" / candidate(trial)["hash"][:16] for trial in best]
     here = [folder for folder in folders if folder.is_dir()]  # others were trained on another machine
     _copy(
         opened.folder / FOLDER,
         {label(n + 1, t): f for n, (t, f) in enumerate(zip(best, folders, strict=True)) if f in here},
     )
-    hashes = [trial.user_attrs["hash"] for trial in best]
+    hashes = [candidate(trial)["hash"] for trial in best]
     if not here or (opened.record.recall("winners") or {}).get("hashes") == hashes:
         return
     opened.record.remember("winners", {"hashes": hashes, **_looked_at(opened, here)})

@@ -15,6 +15,7 @@ from archspec.errors import Problem, SpecError
 from spaces.candidate import Candidate
 from spaces.choices import Code
 from spaces.ranges import Range
+from spaces.sampling import Unlucky
 from spaces.space import Space
 
 Vectors = NDArray[np.float64]
@@ -72,4 +73,7 @@ def sample_encoded(space: Space, generator: np.random.Generator, count: int) -> 
     Errors:
         SpecError: the space has no member.
     """
-    return space.vectors.draw(generator, count)
+    try:
+        return space.vectors.draw(generator, count)
+    except Unlucky:
+        raise space.no_member() from None

@@ -14,6 +14,7 @@ from spaces.members import Numbers, rounds
 from spaces.ranges import Range
 
 TRIES = 1000  # for tied parts that are too many to tabulate
+UNLUCKY = 10  # times that those are given up before all is
 DIMS_TRIES = 20_000  # for dims that are too many to try each
 
 Fill = Callable[[Random, list[Code], int, Numbers], None]
@@ -43,6 +44,7 @@ class Sampler:
             Unlucky: none was met.
         """
         codes: list[Code] = [None] * self.size
+        unlucky = 0
         for _ in range(DIMS_TRIES):
             dims = self.draw_dims(random, codes)
             if dims is None:
@@ -50,6 +52,9 @@ class Sampler:
             try:
                 self._root(random, codes, self.start, dims)
             except Unlucky:
+                unlucky += 1
+                if unlucky == UNLUCKY:
+                    raise
                 codes = [None] * self.size
                 continue
             return codes
@@ -58,7 +63,9 @@ class Sampler:
     def draw_dims(self, random: Random, codes: list[Code]) -> Numbers | None:
         """Fills the codes of the dims; None if no member has those."""
         members = self.legality.members_of_dims
-        if members is not None:
+        if members is None:
+            codes[: self.start] = [None] * self.start
+        else:
             if not members:
                 raise Unlucky
             codes[: self.start] = members[int(random.random() * len(members))][0]

@@ -65,7 +65,7 @@ class Space:
         self._memo: Memo = {}
         self._dims: dict[tuple[Code, ...], Map] = {}
         if self.legality.members_of_dims == []:
-            raise self._tally().no_member(self.mark)
+            raise self.no_member()
         if problems := never_legal(self.legality, self.slots):
             raise SpecError(*problems)
 
@@ -78,7 +78,7 @@ class Space:
         try:
             return Candidate(self, tuple(self.sampler.draw(random)))
         except Unlucky:
-            raise self._tally().no_member(self.mark) from None
+            raise self.no_member() from None
 
     def sample(self, random: Random) -> Candidate:
         """A random candidate that elaborates. What was refused on the way is counted in ``refusals``.
@@ -186,8 +186,8 @@ class Space:
                 for codes in self.legality.assignments(self.root, dims):
                     yield (*dims_codes, *codes)
 
-    def _tally(self) -> Refusals:
-        """What refuses candidates of a space in which none was met."""
+    def no_member(self) -> SpecError:
+        """The error of a space in which no member was met: how many were tried, and what refused how many."""
         tally, random = Refusals(), Random(0)
 
         def pick(number: int) -> Code:
@@ -200,7 +200,7 @@ class Space:
                 self.walk(pick)
             except SpecError as error:
                 tally.add(error.problems[0])
-        return tally
+        return tally.no_member(self.mark)
 
 
 def load(path: str | os.PathLike[str], *, set: Mapping[str, Any] | None = None) -> Space:  # noqa: A002

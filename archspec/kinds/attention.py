@@ -10,7 +10,7 @@ from archspec.errors import Refused, divisors
 from archspec.graph import Node
 from archspec.kind import Free, Matrix, Rate, Slot, Weighted, Width
 from archspec.place import Place
-from archspec.streams import Stream
+from archspec.streams import Axis, Span, Stream
 
 
 class Attention(Weighted, kind="attention", role=("mixer", "body")):
@@ -19,7 +19,8 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
     Vaswani et al. 2017, "Attention Is All You Need", arXiv 1706.03762. With fewer ``kv_heads`` than heads: grouped
     queries (Ainslie et al. 2023, arXiv 2305.13245); with one, multi-query (Shazeer 2019, arXiv 1911.02150). It follows
     the causality of its stream. Queries come from the input (or its span ``query``), keys and values from ``memory``:
-    the input itself, another stream by name, or a body applied to the input, such as a pool.
+    the input itself, another stream by name, or a body applied to the input, such as a pool. The port ``scores`` gives
+    what goes into the softmax, a stream of pairs of tokens with a feature for each head.
     """
 
     arity = (1, 1)
@@ -39,6 +40,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
     dropout: Annotated[Rate, Free()] = Field(0.0, description="on the attention weights")
     query: str | None = Field(None, description="the span whose tokens ask; all by default")
     memory: Annotated[Any, Slot(("body",), stream=True)] = Field(None, description="what is read: a stream, or a body applied to the input")
+    score_bias: Annotated[Any, Slot(("mask",), stream=True)] = Field(None, description="a stream of pairs that is added to the scores, such as another attention's port scores")
     mask: Annotated[Any, Slot(("mask",), stream=True)] = Field(None, description="a stream of validity for the memory's tokens")
 
     def asked(self, x: Stream) -> Stream:
@@ -89,7 +91,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
             "out": Matrix(heads * value_width, self.width_out or x.width, self.bias, "out"),
         }
 
-    def infer(self, at: Place) -> Stream:
+    def infer(self, at: Place) -> dict[str, Stream]:
         x = at.one()
         if x.content != "features":
             raise Refused("", f"attention reads features, not {x}", "embed the tokens first")
@@ -107,13 +109,26 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
             names = [axis.name for axis in asked.axes]
             if len(memory.spans) != 1 or [axis.name for axis in memory.axes] != names:
                 raise Refused("position", f"positions of {asked} mean nothing in {memory}", "position: none")
-        if at.has("mask") and at.stream("mask") is None:
-            raise Refused("mask", f"no stream is called {at.raw('mask')!r}")
+        pairs = self.pairs(asked, memory)
+        for field in ("mask", "score_bias"):
+            if at.has(field):
+                named = at.stream(field)
+                if named is None:
+                    raise Refused(field, f"no stream is called {at.raw(field)!r}")
+                if field == "mask" and (named.width != 1 or named.count != memory.count):
+                    raise Refused("mask", f"{at.raw(field)} is {named}; the memory is {memory}", "one feature a token")
+                if field == "score_bias" and (named.spans != pairs.spans or named.width not in (1, pairs.width)):
+                    raise Refused("score_bias", f"{at.raw(field)} is {named}; the scores are {pairs}")
         if memory.causal and not asked.causal:
             causal = next(a.name for s in memory.spans for a in s.axes if a.causal)
             raise Refused("memory" if at.has("memory") else "query",
                           f"the memory is causal along {causal}; the query has no place along it")  # fmt: skip
-        return asked.wide(self.width_out or x.width)
+        return {"": asked.wide(self.width_out or x.width), "scores": pairs}
+
+    def pairs(self, asked: Stream, memory: Stream) -> Stream:
+        """The type of the scores: pairs of a query and a memory token, a feature for each head."""
+        axes = (Axis("query", asked.count), Axis("memory", memory.count))
+        return Stream(self.shape(asked)[0], (Span("pairs", axes),))
 
     def _memory(self, at: Place, x: Stream) -> Stream:
         if not at.has("memory"):

@@ -67,11 +67,11 @@ class Mixture(Kind, kind="mixture", role=("channel", "body")):
     """Routed experts: any bodies, alike or not, of which each token meets a few; ``shared`` ones it always meets.
 
     ``experts: {count: 8, body: …}`` are alike, a list are what they are. The port ``loss`` carries the router's losses;
-    a model in training gives their sum as an output of that name.
+    a model in training gives their sum as an output of that name. ``gates`` is the weight of every expert for each token.
     """
 
     experts: Annotated[Any, EXPERT]
-    router: Annotated[Any, Slot(("router",))] = "top_k"
+    router: Annotated[Any, Slot(("router",), stream=True)] = Field("top_k", description="what sends tokens to experts, or a stream of a weight for each expert")
     shared: Annotated[Any, Slot(("body",))] = Field(None, description="an expert that every token meets")
 
     def infer(self, at: Place) -> dict[str, Stream]:
@@ -93,13 +93,16 @@ class Mixture(Kind, kind="mixture", role=("channel", "body")):
         for number, graph in enumerate(bodies):
             if (graph.output.width, graph.output.spans) != (x.width, x.spans):
                 raise Refused("experts" if len(bodies) == 1 else f"experts.{number}", f"gives {graph.output}, not {x}")
-        router = at.slot("router", x, experts=count)
+        gates = at.stream("router")
+        if gates is not None and (gates.width != count or gates.spans != x.spans):
+            raise Refused("router", f"{at.raw('router')} is {gates}; {count} experts need a weight each for {x}")
+        router = at.slot("router", x, experts=count) if gates is None else None
         if at.has("shared"):
             shared = at.slot("shared", x).output
             if (shared.width, shared.spans) != (x.width, x.spans):
                 raise Refused("shared", f"gives {shared}, not {x}")
-        outputs = {"": x}
-        spec = router.nodes[0].kind
+        outputs = {"": x, "gates": x.wide(count)}
+        spec = router.nodes[0].kind if router is not None else None
         if isinstance(spec, TopK) and (spec.balance == "loss" or spec.z_loss):
             outputs["loss"] = SCALAR
         return outputs
@@ -116,7 +119,7 @@ class Mixture(Kind, kind="mixture", role=("channel", "body")):
     @staticmethod
     def size(node: Node) -> int:
         """How many experts an elaborated node has."""
-        return node.bodies["router"].output.width
+        return node.outputs["gates"].width
 
     def settle(self, node: Node) -> dict[str, Any]:
         return {"count": self.size(node)}

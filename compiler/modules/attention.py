@@ -44,10 +44,13 @@ class Attention(nn.Module):
         if self.position is not None and hasattr(self.position, "sized"):
             self.position.sized(self.heads)
         memory = node.bodies["memory"].output if self.memory is not None else make.stream
-        self.attend = Attend(spec, self.heads, self.head_width, causal=memory.causal and not self.memory_name)
+        self.bias_name = node.streams.get("score_bias")
+        self.scores = node.outputs["scores"] if "scores" in node.reads else None
+        causal = memory.causal and not self.memory_name
+        self.attend = Attend(spec, self.heads, self.head_width, causal=causal, gives_scores=self.scores is not None)
         self.out = make.linear("out")
 
-    def forward(self, x: Tokens, outer: Mapping[str, Tokens] | None = None) -> Tokens:
+    def forward(self, x: Tokens, outer: Mapping[str, Tokens] | None = None) -> Tokens | dict[str, Tokens]:
         spec, outer = self.spec_, outer or {}
         asked = x if spec.query is None else x.span(spec.query, spec.asked(x.stream))
         memory = x
@@ -77,13 +80,19 @@ class Attention(nn.Module):
             q, k = turned[0], turned[1]  # by index: unpacking makes a trace look into the bytecode
         elif self.position is not None:
             bias = self.position(q, k, asked.coordinates, memory.coordinates)
-        valid = memory.valid if self.mask_name is None else outer[self.mask_name].features
+        if self.bias_name is not None:
+            given = outer[self.bias_name].features.unflatten(1, (q.shape[1], -1)).permute(0, 3, 1, 2)
+            bias = given if bias is None else bias + given
+        valid = memory.valid if self.mask_name is None else outer[self.mask_name].features[..., 0] > 0
         y = self.attend(
             q, k, v, bias, asked.coordinates, memory.coordinates, valid, asked.segment,
             memory.segment if asked.segment is not None else None,
         )  # fmt: skip
-        out = project(self.out, y, asked)
-        return asked.give(out, asked.stream.wide(spec.width_out or x.stream.width))
+        scores = None
+        if self.scores is not None:
+            y, scores = y[0], y[1]
+        out = asked.give(project(self.out, y, asked), asked.stream.wide(spec.width_out or x.stream.width))
+        return out if scores is None or self.scores is None else {"": out, "scores": Tokens(scores, self.scores)}
 
     def normed(self, norm: nn.Module, heads: Tensor, tokens: Tokens) -> Tensor:
         return main(norm, tokens.give(heads, tokens.stream.wide(self.head_width)), outer={}).features
@@ -95,8 +104,11 @@ class Attend(Leaf):
     Masks follow from places (causality, windows), validity and segments; without any of them no mask is made.
     """
 
-    def __init__(self, spec: kinds.Attention, heads: int, head_width: int, *, causal: bool) -> None:
+    def __init__(
+        self, spec: kinds.Attention, heads: int, head_width: int, *, causal: bool, gives_scores: bool = False
+    ) -> None:
         super().__init__()
+        self.gives_scores = gives_scores
         self.causal, self.window, self.softcap = causal, spec.window, spec.softcap
         self.scale = spec.scale or 1 / math.sqrt(head_width)
         self.dropout = spec.dropout
@@ -110,7 +122,7 @@ class Attend(Leaf):
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, q_place: Tensor | None = None,
         k_place: Tensor | None = None, valid: Tensor | None = None, q_segment: Tensor | None = None,
         k_segment: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         plain = q_place is None and self.window is None and valid is None and q_segment is None and bias is None
         mask = None
@@ -119,8 +131,10 @@ class Attend(Leaf):
             if mask is not None and mask.shape[0] not in (1, q.shape[0]):
                 mask = mask.repeat(q.shape[0] // mask.shape[0], 1, 1, 1)
         rate = self.dropout if self.training else 0.0
-        if self.talking or self.softcap is not None:
-            y = self.by_hand(q, k, v, bias, mask if not plain else self.future(q, k), rate)
+        if self.talking or self.softcap is not None or self.gives_scores:
+            y, scores = self.by_hand(q, k, v, bias, mask if not plain else self.future(q, k), rate)
+            if self.gives_scores:
+                return y.transpose(1, 2).flatten(2), scores.permute(0, 2, 3, 1).flatten(1, 2)
         else:
             y = F.scaled_dot_product_attention(
                 q, k, v, attn_mask=joined(mask, bias, q), dropout_p=rate, is_causal=self.causal and plain,
@@ -159,8 +173,10 @@ class Attend(Leaf):
     def future(self, q: Tensor, k: Tensor) -> Tensor | None:
         return self.mask(q, k, None, None, None, None, None)
 
-    def by_hand(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None, rate: float) -> Tensor:
-        """Attention whose scores are changed between the two products."""
+    def by_hand(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None, rate: float
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Attention whose scores ``[batch, heads, queries, memory]`` are changed between the two products, and these."""
         if k.shape[1] != q.shape[1]:
             groups = q.shape[1] // k.shape[1]
             k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
@@ -169,6 +185,7 @@ class Attend(Leaf):
             scores = self.softcap * torch.tanh(scores / self.softcap)
         if bias is not None:
             scores = scores + bias
+        given = scores
         if self.talking:
             scores = torch.einsum("bhqk,gh->bgqk", scores, self.before) + self.before_bias[:, None, None]
         if mask is not None:
@@ -176,7 +193,7 @@ class Attend(Leaf):
         weights = scores.softmax(dim=-1)
         if self.talking:
             weights = torch.einsum("bhqk,gh->bgqk", weights, self.after) + self.after_bias[:, None, None]
-        return F.dropout(weights, rate) @ v if rate else weights @ v
+        return (F.dropout(weights, rate) if rate else weights) @ v, given
 
 
 def joined(mask: Tensor | None, bias: Tensor | None, q: Tensor) -> Tensor | None:

@@ -26,9 +26,11 @@ class Mixture(nn.Module):
         super().__init__()
         node = make.node
         count = spec.size(node)
-        self.router = make.body("router")
-        router = node.bodies["router"].nodes[0].kind
-        self.k = router.k if isinstance(router, kinds.TopK) else 1
+        self.router = make.body("router") if make.has("router") else None
+        self.gates_name = node.streams.get("router")
+        router = node.bodies["router"].nodes[0].kind if make.has("router") else None
+        self.k = router.k if isinstance(router, kinds.TopK) else 1 if router is not None else count
+        self.gates = node.outputs["gates"] if "gates" in node.reads else None
         alike = node.bodies.get("expert")
         if alike is not None and stackable(alike):
             self.experts: nn.Module = StackedExperts(alike, count, self.k)
@@ -38,7 +40,13 @@ class Mixture(nn.Module):
         self.shared = make.body("shared") if make.has("shared") else None
 
     def forward(self, x: Tokens, outer: Outer) -> dict[str, Tokens] | Tensor:
-        weights, chosen, loss = self.router(x)
+        loss = None
+        if self.router is not None:
+            weights, chosen, loss = self.router(x)
+        else:
+            assert self.gates_name is not None
+            weights = outer[self.gates_name].features.flatten(0, 1)
+            chosen = torch.ones_like(weights, dtype=torch.int64).cumsum(-1) - 1
         rows = x.features.flatten(0, 1)
         out = self.experts(rows, weights, chosen, x, outer).unflatten(0, x.features.shape[:2])
         if self.shared is not None:
@@ -46,7 +54,11 @@ class Mixture(nn.Module):
         losses = LOSSES.get()
         if loss is not None and losses is not None:
             losses.append(loss)
-        return out
+        if self.gates is None:
+            return out
+        every = weights.new_zeros(rows.shape[0], self.gates.width).scatter(1, chosen, weights)
+        gates = x.give(every.unflatten(0, x.features.shape[:2]), self.gates)
+        return {"": x.give(out, x.stream), "gates": gates}
 
 
 @builds(kinds.TopK)

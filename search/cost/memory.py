@@ -1,8 +1,8 @@
 """Bytes that are live at once while a spec runs: each step's own peak, on top of what the others hold meanwhile.
 
 Inference: a tensor lives from the step that makes it to the last that reads it; what a round is handed and what it
-hands back lives until it returns. Training, forward: what autograd keeps of earlier steps lives as well. Backward, a step
-finds
+hands back lives until it returns. Training, forward: what autograd keeps of earlier steps lives as well. Backward, a
+step finds
 
     what autograd keeps inside earlier steps + streams that these or itself keep + gradients that wait for earlier steps
 
@@ -12,11 +12,9 @@ optimizer states and the model's inputs come on top of both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import accumulate
 
-
-from search.cost.steps import Steps, Storage
+from search.cost.steps import Place, Steps, Storage
 
 
 class _Span:
@@ -33,8 +31,6 @@ class _Span:
 
     def sizes(self) -> list[int]:
         return list(accumulate(self.changes))[:-1]
-
-
 
 
 def inference_peak(work: Steps) -> int:
@@ -106,8 +102,7 @@ def training_peak(work: Steps) -> int:
                 waiting[id(wire)] = wire.bytes, wire.made, len(steps)
     for size, made, number in waiting.values():
         backward.add(size, made + 1, number - 1)
-    for number in _again(work):
-        backward.add(steps[number].unit.widest, number, number)
+    _shared_weights(work, backward)
     peaks = [
         max(before + step.unit.cost.flow.peak_forward, behind + step.unit.cost.flow.peak_backward)
         for step, before, behind in zip(steps, forward.sizes(), backward.sizes(), strict=True)
@@ -115,10 +110,16 @@ def training_peak(work: Steps) -> int:
     return max(peaks, default=0)
 
 
-def _again(work: Steps) -> Iterator[int]:
-    """Steps that add to a gradient that a later step gave: theirs is there beside it, one parameter at a time."""
-    met = {(step.node.tied,) for step in work.steps if step.node and step.node.tied}
-    for number, step in reversed(list(enumerate(work.steps))):
-        if step.weights in met:
-            yield number
-        met.add(step.weights)
+def _shared_weights(work: Steps, backward: _Span) -> None:
+    """Adds gradients of weights that several steps share: autograd sums them up, out of place, before it is done."""
+    users: dict[Place, list[int]] = {}
+    for number, step in enumerate(work.steps):
+        users.setdefault(step.weights, []).append(number)
+        if step.node is not None and step.node.tied:
+            users[step.node.tied,].append(number)
+    for first, *others in users.values():
+        if others:
+            unit = work.steps[first].unit
+            backward.add(unit.size, first, others[-1])
+            for number in (first, *others[:-1]):
+                backward.add(unit.widest * (1 if number == first else 2), number, number)

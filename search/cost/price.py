@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,7 +25,9 @@ from search.cost.steps import Step, Steps, steps
 from search.cost.unit import Unit
 
 SCHEMA = 1
-DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)}
+DTYPES = {
+    str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+}
 STATES = 8  # bytes of AdamW's two moments for each parameter
 
 
@@ -100,7 +102,7 @@ class Cost:
                 "length": next(iter(lengths.values())) if len(lengths) == 1 else lengths or None,
                 "dtype": self.dtype,
                 "device": self.device,
-                "flops": "one multiply-add is 2; pointwise work, reductions and the loss are none; full squares of attention",
+                "flops": "one multiply-add is 2, attention a full square; pointwise work, reductions and the loss are none",
                 "latency": "prefill of the whole batch, the roofline of each operator, one after the other",
                 "memory": "weights and inputs included; no allocator's rounding, no kernel's workspace",
                 "training": "gradients of the weights' dtype, optimizer AdamW with float32 states, no checkpointing",
@@ -130,7 +132,7 @@ def price(
     owners = owned(work.steps)
     resident = sum(roofline.weights_per_pass(step.unit.cost.inference) for step in work.steps if not step.training)
     level = profile.level(resident)
-    parameters = sum(step.unit.weights.count for step in owners)
+    parameters = sum(step.unit.weights.total for step in owners)
     size = DTYPES[dtype].itemsize
     weights = parameters * size + sum(step.unit.stored for step in owners)
     held = weights + sum(unit.computed for unit in distinct(work)) + sum(wire.bytes for wire in work.inputs)
@@ -164,11 +166,13 @@ def known_dtype(name: str) -> torch.dtype:
         SpecError: it is none in which models are priced.
     """
     if name not in DTYPES:
-        raise SpecError(Problem(f"models are not priced in {name!r}", did_you_mean(name, DTYPES) or f"try {', '.join(DTYPES)}"))
+        raise SpecError(
+            Problem(f"models are not priced in {name!r}", did_you_mean(name, DTYPES) or f"try {', '.join(DTYPES)}")
+        )
     return DTYPES[name]
 
 
-@lru_cache(maxsize=None)
+@cache
 def known_device(name: str) -> Device:
     """The profile of that name, read once."""
     return devices.load(name)
@@ -247,7 +251,7 @@ def _rows(
             name=".".join(row),
             kind=node.kind.name_,
             output=str(output),
-            parameters=sum(step.unit.weights.count for step in members if id(step) in mine),
+            parameters=sum(step.unit.weights.total for step in members if id(step) in mine),
             flops=count,
             share=count / forward if forward else 0.0,
             latency_ms=sum(step.unit.femtoseconds(profile, device, level) for step in run) / 1e12,

@@ -22,7 +22,6 @@ from compiler.tokens import suffixes
 from search.cost.unit import Given, Unit, loss_unit, measured
 from search.losses import LOSSES
 
-
 Place = tuple[str, ...]
 Values = dict[tuple[str, str], "Value"]
 
@@ -238,7 +237,6 @@ class _Walker:
             port: Value(stream, tuple(wires[at] if at >= 0 else step.results[~at] for at in places))
             for port, (stream, places) in unit.outputs.items()
         }
-
 
     def backward(self) -> None:
         """Follows gradients from the outputs back; steps that get none for some result are measured again so."""

@@ -19,8 +19,8 @@ from archspec.graph import Graph, Node, Ref
 from archspec.kinds.interface import Interface
 from archspec.streams import Stream
 from compiler.build import Blocks, Body
-from search.cost.meter import BlockCost, flops, measure_block
 from search.cost.devices import Device
+from search.cost.meter import BlockCost, flops, measure_block
 from search.cost.roofline import femtoseconds
 from search.losses import LOSSES
 
@@ -40,7 +40,7 @@ class Given(NamedTuple):
 class Weights(NamedTuple):
     """How many numbers parameters are, and how many of them one token meets."""
 
-    count: int
+    total: int
     active: int
 
 
@@ -53,13 +53,14 @@ class Unit:
         outputs: for each output its type, and where each of its tensors comes from: ``~n`` the result of number n, else
             the number of a tensor that is given.
         weights: its parameters, without the tables of tied heads.
-        widest: bytes of its largest parameter.
+        size, widest: bytes of its parameters, and of the largest.
         stored, computed: bytes of buffers that are saved with the weights, and of those that are not.
     """
 
     cost: BlockCost
     outputs: dict[str, tuple[Stream, tuple[int, ...]]]
     weights: Weights
+    size: int
     widest: int
     stored: int
     computed: int
@@ -115,7 +116,7 @@ def loss_unit(interface: str, logits: Given) -> Unit:
     key = ("loss", interface, logits)
     if key not in _units:
         inputs = [_tensor(logits), torch.empty(logits.shape[:-1], dtype=torch.int64, device="meta")]
-        _units[key] = Unit(measure_block(_Loss(interface), inputs, train=True), {}, Weights(0, 0), 0, 0, 0)
+        _units[key] = Unit(measure_block(_Loss(interface), inputs, train=True), {}, Weights(0, 0), 0, 0, 0, 0)
     return _units[key]
 
 
@@ -173,8 +174,8 @@ def _measure(graph: Graph, given: Sequence[Given], dtype: torch.dtype, seeds: tu
         "" if name == OUT else name: (stream, tuple(places)) for name, stream, places in block.signature.outputs[True]
     }
     weights = _weights(Body(graph, _Untraced()), sum(_tied(graph)))
-    widest = max((parameter.nbytes for parameter in block.parameters()), default=0)
-    return Unit(cost, outputs, weights, widest, stored, computed)
+    sizes = [parameter.nbytes for parameter in block.parameters()]
+    return Unit(cost, outputs, weights, sum(sizes), max(sizes, default=0), stored, computed)
 
 
 def _tensor(given: Given) -> Tensor:

@@ -18,7 +18,7 @@ from archspec.errors import SpecError
 from search import report, session
 from search.durable import NotSaved
 from search.runner import Interrupted, run
-from search.storage import Record
+from search.storage import Record, candidate
 from search.study import load
 from search.train import TrainingFailed
 
@@ -73,7 +73,7 @@ def test_a_study_leaves_everything_on_the_disk(study_file, tmp_path):
     rows = trials(folder)
     assert [trial.state for trial in rows] == [TrialState.COMPLETE] * 3
     for trial in rows:
-        place = folder / "trials" / trial.user_attrs["hash"][:16]
+        place = folder / "trials" / candidate(trial)["hash"][:16]
         assert sorted(path.name for path in place.iterdir()) == ["result.json", "spec.yaml", "weights.safetensors"]
         stored = json.loads((place / "result.json").read_text())
         assert list(stored["values"].values()) == trial.values and len(stored["training"]["losses"]) == 4
@@ -115,7 +115,7 @@ def test_constraints_refuse_before_a_trial_exists(study_file, tmp_path):
     run(study, out=tmp_path / "run", quiet=True)
     rows = trials(tmp_path / "run")
     assert len(rows) == 3 and all(row.values[1] <= 1000 for row in rows)
-    assert sum(row.user_attrs["refused"].get("parameters at most 1,000", 0) for row in rows) > 0
+    assert sum(candidate(row)["refused"].get("parameters at most 1,000", 0) for row in rows) > 0
     found_report = report.read(tmp_path / "run")
     assert found_report["acceptance"] == 3 / found_report["draws"] < 1
 
@@ -228,8 +228,8 @@ def test_workers_share_a_study(study_file, tmp_path):
     assert status == 0, said
     rows = trials(tmp_path / "run")
     assert len(rows) == 8 and {row.state for row in rows} == {TrialState.COMPLETE}
-    assert len({row.user_attrs["key"] for row in rows}) == 8
-    assert len({row.user_attrs["worker"] for row in rows}) == 2
+    assert len({candidate(row)["key"] for row in rows}) == 8
+    assert len({candidate(row)["worker"] for row in rows}) == 2
     assert said.count("trial ") == 8
 
 

@@ -24,7 +24,8 @@ def test_bindings_follow_expressions_of_fields():
 def test_constraints_over_constants_choices_and_dims_are_local(space):
     found = space(
         "dims: {w: {choose: [2, 3]}, v: w + 1}\n"
-        "graph: [{kind: k, a: 12, b: {choose: [1, v]}, where: [a % v == 0, b >= 1]}, {kind: k, where: w + width_in > 3}]"
+        "graph: [{kind: k, a: 12, b: {choose: [1, v]}, where: [a % v == 0, b >= 1]},"
+        " {kind: k, where: w + width_in > 3}]"
     )
     (first,) = [part.node for part in found.root.parts]
     local, deferred = first.parts[0].node, first.parts[1].node

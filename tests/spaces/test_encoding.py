@@ -48,3 +48,9 @@ def test_what_cannot_be_tabulated_is_still_drawn(space):
     found = space("graph: [{kind: k, a: {range: [0.1, 0.9]}, b: {range: [0.1, 0.9]}, where: a > b}]")
     vectors = sample_encoded(found, np.random.default_rng(0), 100)
     assert (vectors[:, 0] > vectors[:, 1]).all()
+
+
+def test_a_space_whose_members_are_not_met_says_so(space):
+    found = space("graph: [{kind: k, a: {range: [0.1, 0.9]}, where: a > 1}]")
+    with pytest.raises(SpecError, match="no member: 1,000 candidates were tried"):
+        sample_encoded(found, np.random.default_rng(0), 1)

@@ -1,5 +1,6 @@
 """Comparing a spec of the zoo with somebody else's code: their weights in our model, parameters, FLOPs."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from archspec.spec import load
+from archspec.source import parse
+from archspec.spec import Spec, load
 from compiler.model import compile
 
 ZOO = Path(__file__).parents[2] / "examples" / "zoo"
 
 
 def build(name: str, device: str = "cpu", **changes: Any) -> Any:
-    """The example of that name, ready for inference; ``changes`` by path, dots as ``__``."""
-    changed = {path.replace("__", "."): value for path, value in changes.items()}
-    return compile(load(ZOO / f"{name}.yaml", set=changed), device=device, seed=1).eval()
+    """The example of that name, ready for inference; ``changes`` as of `spec`."""
+    return compile(spec(name, **changes), device=device, seed=1).eval()
+
+
+def spec(name: str, **changes: Any) -> Spec:
+    """The example of that name with changes by path, dots as ``__``."""
+    changed = {path.replace("__", "."): parse(json.dumps({"value": value}))["value"] for path, value in changes.items()}
+    return load(ZOO / f"{name}.yaml", set=changed)
 
 
 def parameters(model: nn.Module) -> int:

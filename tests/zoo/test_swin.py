@@ -80,4 +80,4 @@ def test_windows_are_shifted_in_every_second_layer() -> None:
     small = {"graph__patch_embedding__width": 24, "blocks__window__body__head_width": 8}
     image = torch.randn(1, 224, 224, 3)
     shifted, plain = (random(build("swin_t", **small, blocks__pair__1__shift=shift))(image) for shift in (3, 0))
-    assert (shifted - plain).abs().max() > 0.1
+    assert (shifted - plain).abs().max() > 0.01  # a hundred times what differs from timm

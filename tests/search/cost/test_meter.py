@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from search.cost import results
-from search.cost.meter import BlockCost, Operator, flops, measure_block, merge
+from search.cost.meter import Operator, flops, measure_block, merge
 from search.cost.operators import FORMULAS
 
 FLOAT = 4  # bytes
