@@ -56,7 +56,9 @@ class _Writer:
             result["when"] = node.when
         if node.shares:
             return {"name": node.name, "weights": node.shares, "from": result["from"]}
-        result |= {key: value for key, value in settled(node).items() if value is not None and value != {} and value != []}
+        result |= {
+            key: value for key, value in settled(node).items() if value is not None and value != {} and value != []
+        }
         result |= node.streams
         result |= kind.written(node, self)
         result = {key: value for key, value in result.items() if value is not None}
@@ -73,8 +75,10 @@ class _Writer:
         single = graph.single
         if single is not None and len(single.inputs) != min(graph.given, single.kind.arity[1]):
             single = None  # written alone it would read more
-        if single is not None and self.counts.get(graph.digest("full") + graph.digest("layout"), 0) <= 1 or (
-            single is not None and not single.bodies
+        if (
+            single is not None
+            and self.counts.get(graph.digest("full") + graph.digest("layout"), 0) <= 1
+            or (single is not None and not single.bodies)
         ):
             node = self.node(single)
             node.pop("from", None)
@@ -95,5 +99,3 @@ class _Writer:
                 "outputs": {out: str(ref) for out, ref in graph.outputs.items()},
             }
         return self.seen[key]
-
-

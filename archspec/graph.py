@@ -116,7 +116,9 @@ class Graph:
     def differs_in_training(self) -> bool:
         """Whether training computes more than inference: training-only nodes, auxiliary losses."""
         return any(
-            node.when == "training" or "loss" in node.outputs or any(b.differs_in_training for b in node.bodies.values())
+            node.when == "training"
+            or "loss" in node.outputs
+            or any(b.differs_in_training for b in node.bodies.values())
             for node in self.nodes
         )
 
@@ -154,7 +156,11 @@ class Graph:
                     sorted(node.reads),
                     position[node.shares] if node.shares else None,
                     node.when,
-                    [[port, type_.text, type_.most] for port, type_ in node.outputs.items() if port in ("", *node.reads)],
+                    [
+                        [port, type_.text, type_.most]
+                        for port, type_ in node.outputs.items()
+                        if port in ("", *node.reads)
+                    ],
                     node.name if identity == "layout" else None,
                 ]
             )

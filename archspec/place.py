@@ -55,8 +55,15 @@ class Place:
         raw = self._raw.get(field)
         return raw is not None and raw != "absent"
 
-    def slot(self, field: str, *streams: Stream, names: tuple[str, ...] = (), item: int | str | None = None,
-             as_: str | None = None, **numbers: Any) -> Graph:
+    def slot(
+        self,
+        field: str,
+        *streams: Stream,
+        names: tuple[str, ...] = (),
+        item: int | str | None = None,
+        as_: str | None = None,
+        **numbers: Any,
+    ) -> Graph:
         """Elaborates the node or body in a slot.
 
         Args:
@@ -70,7 +77,12 @@ class Place:
         if item is not None and isinstance(self._raw.get(field), (Map, Seq)):
             container, key = self._raw[field], item
         graph = self._elaborator.body(
-            container, key, streams, names, self._frame, self.scope.child(**numbers) if numbers else self.scope,
+            container,
+            key,
+            streams,
+            names,
+            self._frame,
+            self.scope.child(**numbers) if numbers else self.scope,
             self._node.kind.slots[field],
         )
         self.keep(as_ or (field if item is None else f"{field}.{item}"), graph)
@@ -123,19 +135,32 @@ class Place:
     def number(self, container: Map, key: str) -> Any:
         """A number that stands inside a slot's mapping; an expression is evaluated."""
         value = container.get(key)
-        return self._elaborator.evaluate(container, key, value, self.scope, whole=True) if isinstance(value, str) else value
+        return (
+            self._elaborator.evaluate(container, key, value, self.scope, whole=True)
+            if isinstance(value, str)
+            else value
+        )
 
     def rounds_scope(self, index: int, times: int) -> Scope:
         return self.scope.child(index=index, times=times)
 
-    def body_in(self, container: Map | Seq, key: Any, field: str, scope: Scope, streams: tuple[Stream, ...],
-                names: tuple[str, ...]) -> Graph:
+    def body_in(
+        self,
+        container: Map | Seq,
+        key: Any,
+        field: str,
+        scope: Scope,
+        streams: tuple[Stream, ...],
+        names: tuple[str, ...],
+    ) -> Graph:
         """Elaborates a body that stands elsewhere than directly in the slot, as one of a list of rounds."""
         return self._elaborator.body(container, key, streams, names, self._frame, scope, self._node.kind.slots[field])
 
     def refuse_width(self, field: str, got: Stream, wanted: int) -> None:
         if got.width != wanted:
-            raise Refused(field, f"gives width {got.width} where {wanted} is needed", f"add {{kind: project, width: {wanted}}}")
+            raise Refused(
+                field, f"gives width {got.width} where {wanted} is needed", f"add {{kind: project, width: {wanted}}}"
+            )
 
 
 class Broken(Exception):

@@ -86,15 +86,17 @@ def _words(raw: Any) -> Iterator[str]:
 
 
 def merge(base: Map, over: Map) -> Map:
-    """Mappings merged key by key; a node of another kind replaces the whole node."""
+    """Mappings merged key by key; a node of another kind, or a choice, replaces the whole."""
     if "kind" in base and "kind" in over and base["kind"] != over["kind"]:
+        return over
+    if any(word in side for side in (base, over) for word in ("choose", "range")):
         return over
     result = Map(base)
     result.mark, result.path = over.mark, over.path
     for key, value in over.items():
         old = base.get(key)
-        both = isinstance(old, Map) and isinstance(value, Map)
-        result.put(key, merge(old, value) if both else value, over.key_marks.get(key), over.value_marks.get(key))
+        inner = merge(old, value) if isinstance(old, Map) and isinstance(value, Map) else value
+        result.put(key, inner, over.key_marks.get(key), over.value_marks.get(key))
     return result
 
 
@@ -111,8 +113,12 @@ def put(tree: Map, path: str, value: Any, place: str, marks: Map | None) -> Map:
         if isinstance(node, Seq):
             index = _item(node, part)
             if index is None:
-                names = [str(item.get("name") or item.get("kind")) if isinstance(item, Map) else str(item) for item in node]
-                raise SpecError(Problem(f"there is no item {part!r} in {'.'.join(done)}", did_you_mean(part, names), place, mark))
+                names = [
+                    str(item.get("name") or item.get("kind")) if isinstance(item, Map) else str(item) for item in node
+                ]
+                raise SpecError(
+                    Problem(f"there is no item {part!r} in {'.'.join(done)}", did_you_mean(part, names), place, mark)
+                )
             listed = Seq(node)
             listed[index] = step(node[index], rest, [*done, part]) if rest else value
             return listed
@@ -122,7 +128,11 @@ def put(tree: Map, path: str, value: Any, place: str, marks: Map | None) -> Map:
         if not isinstance(node, Map):
             raise SpecError(Problem(f"{'.'.join(done) or 'the file'} has nothing inside", None, place, mark))
         if rest and part not in node:
-            raise SpecError(Problem(f"there is no {part!r} in {'.'.join(done) or 'the file'}", did_you_mean(part, node), place, mark))
+            raise SpecError(
+                Problem(
+                    f"there is no {part!r} in {'.'.join(done) or 'the file'}", did_you_mean(part, node), place, mark
+                )
+            )
         changed = Map(node)
         changed.put(part, step(node[part], rest, [*done, part]) if rest else value, mark, mark)
         return changed

@@ -103,8 +103,7 @@ class Frame:
 
     def names(self) -> list[str]:
         """All names in reach."""
-        own = [name for name in (*self.nodes, *self.inputs)]
-        return own + (self.parent.names() if self.parent else [])
+        return [*self.nodes, *self.inputs] + (self.parent.names() if self.parent else [])
 
 
 def _port(node: Node, rest: list[str]) -> tuple[Ref, Stream] | None:

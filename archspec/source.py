@@ -211,7 +211,9 @@ class _Builder:
             raise SpecError(*self.problems)
         return root
 
-    def attach(self, frame: tuple[Any, list[Any], int, str | None], value: Any, mark: Mark, event: Any, *, is_key: bool) -> None:
+    def attach(
+        self, frame: tuple[Any, list[Any], int, str | None], value: Any, mark: Mark, event: Any, *, is_key: bool
+    ) -> None:
         container, pending, _, _ = frame
         if isinstance(container, Seq):
             if isinstance(value, (Map, Seq)) and not value.path:

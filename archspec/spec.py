@@ -10,18 +10,31 @@ from typing import Any
 
 import archspec.kinds  # noqa: F401  registers the built-in kinds
 from archspec.canonical import canonical
-from archspec.elaborate import Elaborator, raise_problems
+from archspec.elaborate import Elaborator
 from archspec.errors import Problem, Refused, SpecError, did_you_mean, either
 from archspec.graph import Graph, Identity
-from archspec.kinds.interface import Interface
 from archspec.kind import kinds_of, lookup
+from archspec.kinds.interface import Interface
 from archspec.place import Broken
 from archspec.resolve import resolve
 from archspec.scope import Frame, Scope
 from archspec.source import Map, Seq, below, parse, read
 
 VERSION = 1
-KEYS = ("archspec", "name", "description", "interface", "dims", "defaults", "init", "blocks", "graph", "outputs", "extends", "set")
+KEYS = (
+    "archspec",
+    "name",
+    "description",
+    "interface",
+    "dims",
+    "defaults",
+    "init",
+    "blocks",
+    "graph",
+    "outputs",
+    "extends",
+    "set",
+)
 INITS = {"normal": {"std": 0.02, "depth_scaled": False}, "truncated_normal": {"std": 0.02, "depth_scaled": False},
          "xavier": {"gain": 1.0}, "kaiming": {"gain": 1.0}, "mup": {"std": 0.02, "base_width": 256}}  # fmt: skip
 
@@ -110,16 +123,18 @@ def header(tree: Map, word: str, what: str) -> None:
 
 def _elaborate(tree: Map, layers: int) -> tuple[Elaborator, Graph]:
     blocks = tree.get("blocks", Map())
-    elaborator = Elaborator(blocks if isinstance(blocks, Map) else Map(), None, layers)
+    elaborator = Elaborator(blocks if isinstance(blocks, Map) else Map(), layers)
     elaborator.keys(tree, KEYS)
     for key, what in (("blocks", Map), ("dims", Map), ("defaults", Map), ("graph", Seq)):
         if key in tree and not isinstance(tree[key], what):
             shape = "a mapping" if what is Map else "a list of nodes"
             elaborator.problem(tree, key, f"{key} must be {shape}")
-            raise_problems(elaborator.problems)
+            elaborator.raise_all()
     for name in elaborator.blocks:
         if lookup(name) is not None:
-            elaborator.problem(elaborator.blocks, name, f"a block may not bear the name of a kind, {name!r}", "rename it")
+            elaborator.problem(
+                elaborator.blocks, name, f"a block may not bear the name of a kind, {name!r}", "rename it"
+            )
     scope = Scope(values={"depth": elaborator.depth})
     scope.defaults = dict(tree.get("defaults", {}))
     for role in scope.defaults:
@@ -141,10 +156,12 @@ def _elaborate(tree: Map, layers: int) -> tuple[Elaborator, Graph]:
             interface.check({k: v for k, v in graph.types.items() if k not in graph.training})
         except Refused as refused:
             where: Map | Seq = tree if "outputs" in tree else tree["graph"]
-            elaborator.problem(where, "outputs" if "outputs" in tree else len(tree["graph"]) - 1, refused.cause, refused.hint)  # type: ignore[arg-type]
+            elaborator.problem(
+                where, "outputs" if "outputs" in tree else len(tree["graph"]) - 1, refused.cause, refused.hint
+            )
     except Broken:
         pass
-    raise_problems(elaborator.problems)
+    elaborator.raise_all()
     return elaborator, graph
 
 
@@ -156,7 +173,9 @@ def _carry(elaborator: Elaborator, raw: Any, interface: Interface, graph: Graph,
             elaborator.problem(raw["state"][name], "next", f"no stream is called {state.next!r}",
                                did_you_mean(state.next, frame.names()))  # fmt: skip
         elif str(found[1].wide(0).spans) != str(graph.inputs[name].spans) or found[1].width != graph.inputs[name].width:
-            elaborator.problem(raw["state"][name], "next", f"{state.next} is {found[1]}, the state {graph.inputs[name]}")
+            elaborator.problem(
+                raw["state"][name], "next", f"{state.next} is {found[1]}, the state {graph.inputs[name]}"
+            )
         else:
             graph.outputs[name], graph.types[name] = found[0], found[1]
     for name, entry in interface.entries.items():
@@ -193,7 +212,9 @@ def _interface(elaborator: Elaborator, tree: Map, scope: Scope) -> Interface:
     kind = lookup(raw["kind"]) if isinstance(raw["kind"], str) else None
     if kind is None or not issubclass(kind, Interface):
         hint = did_you_mean(str(raw["kind"]), kinds_of("interface"))
-        elaborator.problem(raw, "kind", f"no interface is called {raw['kind']!r}", hint or either(kinds_of("interface")))
+        elaborator.problem(
+            raw, "kind", f"no interface is called {raw['kind']!r}", hint or either(kinds_of("interface"))
+        )
         raise Broken
     dims = tree.get("dims", Map())
     inner = scope.child(**{name: value for name, value in dims.items() if isinstance(value, (int, float))})
@@ -214,7 +235,9 @@ def _init(tree: Map) -> dict[str, Any]:
     problem = None
     if not isinstance(given, dict) or given.get("kind") not in INITS:
         word = given.get("kind") if isinstance(given, dict) else given
-        problem = Problem(f"no initialisation is called {word!r}", did_you_mean(str(word), INITS), "init", tree.where("init"))
+        problem = Problem(
+            f"no initialisation is called {word!r}", did_you_mean(str(word), INITS), "init", tree.where("init")
+        )
         raise SpecError(problem)
     known: dict[str, Any] = INITS[given["kind"]]
     for key, value in given.items():

@@ -1,6 +1,6 @@
 """From text to a traced model on the meta device, against `transformers` building its own meta model from a config.
 
-    python benchmarks/compile.py
+python benchmarks/compile.py
 """
 
 from __future__ import annotations
@@ -51,12 +51,18 @@ def main() -> None:
     torch.set_num_threads(1)
     sizes = {layers: sum(p.numel() for p in ours(layers).parameters()) for layers in (12, 96)}
     assert sizes == {n: sum(p.numel() for p in theirs(n).parameters()) for n in sizes}
-    variants = {f"{who} {n}": (lambda make=make, n=n: make(n)) for n in sizes for who, make in (("ours", ours), ("theirs", theirs))}
+    variants = {
+        f"{who} {n}": (lambda make=make, n=n: make(n))
+        for n in sizes
+        for who, make in (("ours", ours), ("theirs", theirs))
+    }
     times = interleaved(variants, rounds=31, warm=3)
     rows = []
     for n, parameters in sizes.items():
         a, b = times[f"ours {n}"] * 1e3, times[f"theirs {n}"] * 1e3
-        rows.append({"layers": n, "parameters": parameters, "archspec CPU ms": a, "transformers CPU ms": b, "ratio": a / b})
+        rows.append(
+            {"layers": n, "parameters": parameters, "archspec CPU ms": a, "transformers CPU ms": b, "ratio": a / b}
+        )
     added = (times["ours 96"] - times["ours 12"]) * 1e3 / 84
     rows.append({"layers": "each added", "archspec CPU ms": added})
     report("compile", rows, ("torch", "transformers"))

@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -41,8 +42,15 @@ def theirs() -> Callable[[torch.Tensor], object]:
 
     model = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=32000, hidden_size=768, intermediate_size=2048, num_hidden_layers=LAYERS, num_attention_heads=12,
-            num_key_value_heads=4, max_position_embeddings=2048, attn_implementation="sdpa", use_cache=False,
+            vocab_size=32000,
+            hidden_size=768,
+            intermediate_size=2048,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=12,
+            num_key_value_heads=4,
+            max_position_embeddings=2048,
+            attn_implementation="sdpa",
+            use_cache=False,
             tie_word_embeddings=False,
         )  # fmt: skip
     )
@@ -82,13 +90,19 @@ def _status(field: str) -> int:
 def main() -> None:
     torch.set_num_threads(1)
     tokens = torch.randint(0, 32000, (2, LENGTH))
-    a, b = ours(), theirs()
-    times = interleaved({"archspec": lambda: a(tokens), "transformers": lambda: b(tokens)}, rounds=7)
+    variants = {"archspec": partial(ours(), tokens), "transformers": partial(theirs(), tokens)}
+    times = interleaved(variants, rounds=7)
     rows = [{"figure": "CPU s, batch 2", **times, "ratio": times["archspec"] / times["transformers"]}]
-    del a, b
+    variants.clear()
     for batch in (2, 8):
         needs = {name: memory(who, batch) / 2**20 for name, who in (("archspec", "ours"), ("transformers", "theirs"))}
-        rows.append({"figure": f"MiB above the weights, batch {batch}", **needs, "ratio": needs["archspec"] / needs["transformers"]})
+        rows.append(
+            {
+                "figure": f"MiB above the weights, batch {batch}",
+                **needs,
+                "ratio": needs["archspec"] / needs["transformers"],
+            }
+        )
     report("step", rows, ("torch", "transformers"))
 
 

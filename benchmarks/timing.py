@@ -45,4 +45,10 @@ def report(name: str, rows: list[dict[str, Any]], packages: tuple[str, ...] = ("
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,}" if isinstance(value, (int, float)) else str(value)
+    return (
+        f"{value:.3g}"
+        if isinstance(value, float) and abs(value) < 1000
+        else f"{value:,}"
+        if isinstance(value, (int, float))
+        else str(value)
+    )

@@ -122,9 +122,7 @@ class Body(nn.Module):
         training = LOSSES.get() is not None
         self.compute(values, [node for node in graph.nodes if training or node.when != "training"], inputs)
         return {
-            name: read(values, ref)
-            for name, ref in graph.outputs.items()
-            if name not in graph.training or training
+            name: read(values, ref) for name, ref in graph.outputs.items() if name not in graph.training or training
         }
 
     def compute(self, values: dict[tuple[str, str], Tokens], nodes: Sequence[Node], inputs: Sequence[Tokens]) -> None:
@@ -140,9 +138,7 @@ class Body(nn.Module):
                 values[node.name, port] = value
 
 
-def run_node(
-    module: nn.Module, node: Node, given: Sequence[Tokens], outer: Mapping[str, Tokens]
-) -> dict[str, Tokens]:
+def run_node(module: nn.Module, node: Node, given: Sequence[Tokens], outer: Mapping[str, Tokens]) -> dict[str, Tokens]:
     """A node's outputs by port; plain tensors take over what the tokens of the first input carry."""
     found = module(*given, outer=outer) if node.bodies or node.outer else module(*given)
     result = {}

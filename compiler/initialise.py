@@ -59,7 +59,13 @@ def _seed(seed: int, name: str) -> int:
 
 
 def _fill(
-    value: Tensor, record: Any, module: nn.Module, name: str, init: dict[str, Any], layers: int, generator: torch.Generator
+    value: Tensor,
+    record: Any,
+    module: nn.Module,
+    name: str,
+    init: dict[str, Any],
+    layers: int,
+    generator: torch.Generator,
 ) -> None:
     if isinstance(record, float):
         value.fill_(record)

@@ -105,6 +105,7 @@ class Traced(fx.GraphModule):
 
     signature: Signature
     forms: dict[bool, fx.Graph] | None = None
+    codes: dict[bool, str]
     closed = False
     """Set while a graph around traced bodies is traced: a trace looks at every module inside its root, many times."""
 
@@ -118,6 +119,12 @@ class Traced(fx.GraphModule):
 
     def named_children(self) -> Any:
         return iter(()) if Traced.closed else super().named_children()
+
+    def train(self, mode: bool = True) -> Traced:
+        super().train(mode)
+        if self.forms is not None:
+            self._graph, self._code = self.forms[mode], self.codes[mode]
+        return self
 
     def _recompile_submodules(self) -> list[Any]:
         return []  # blocks inside have their own code; editing this graph does not change it
@@ -214,7 +221,7 @@ def _switch(traced: Traced, inference: Traced, graphs: dict[bool, fx.Graph]) -> 
         return forwards[self.training](self, *tensors, **named)
 
     cls.forward = forward  # type: ignore[method-assign]
-    traced.forms = graphs
+    traced.forms, traced.codes = graphs, {True: traced.code, False: inference.code}
 
 
 _HOOKS = tuple(name for name, value in nn.Module().__dict__.items() if isinstance(value, OrderedDict))

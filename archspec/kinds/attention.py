@@ -32,16 +32,28 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
     bias: bool = Field(False, description="biases on query, key, value and out")
     qkv_bias: bool | None = Field(None, description="biases on query, key and value alone; as bias by default")
     position: Annotated[Any, Slot(("position",))] = "none"
-    window: Width | None = Field(None, description="a token reads this many tokens, itself among them, back along its axis")
+    window: Width | None = Field(
+        None, description="a token reads this many tokens, itself among them, back along its axis"
+    )
     qk_norm: Annotated[Any, Slot(("norm",))] = Field(None, description="a norm on each head's queries and keys")
     softcap: Annotated[float, Field(gt=0)] | None = Field(None, description="scores s become cap * tanh(s / cap)")
-    scale: Annotated[float, Field(gt=0)] | None = Field(None, description="factor on scores; 1 / sqrt(head_width) by default")
-    talking_heads: bool = Field(False, description="heads mix before and after the softmax (Shazeer et al. 2020, arXiv 2003.02436)")
+    scale: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="factor on scores; 1 / sqrt(head_width) by default"
+    )
+    talking_heads: bool = Field(
+        False, description="heads mix before and after the softmax (Shazeer et al. 2020, arXiv 2003.02436)"
+    )
     dropout: Annotated[Rate, Free()] = Field(0.0, description="on the attention weights")
     query: str | None = Field(None, description="the span whose tokens ask; all by default")
-    memory: Annotated[Any, Slot(("body",), stream=True)] = Field(None, description="what is read: a stream, or a body applied to the input")
-    score_bias: Annotated[Any, Slot(("mask",), stream=True)] = Field(None, description="a stream of pairs that is added to the scores, such as another attention's port scores")
-    mask: Annotated[Any, Slot(("mask",), stream=True)] = Field(None, description="a stream of validity for the memory's tokens")
+    memory: Annotated[Any, Slot(("body",), stream=True)] = Field(
+        None, description="what is read: a stream, or a body applied to the input"
+    )
+    score_bias: Annotated[Any, Slot(("mask",), stream=True)] = Field(
+        None, description="a stream of pairs that is added to the scores, such as another attention's port scores"
+    )
+    mask: Annotated[Any, Slot(("mask",), stream=True)] = Field(
+        None, description="a stream of validity for the memory's tokens"
+    )
 
     def asked(self, x: Stream) -> Stream:
         """The stream of the tokens that ask."""
@@ -80,7 +92,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         bias = self.bias if self.qkv_bias is None else self.qkv_bias
         return {**shape, "width_out": node.output.width, "qkv_bias": bias}
 
-    def matrices(self, x: Stream, memory: Stream | None = None) -> dict[str, Matrix]:  # type: ignore[override]
+    def matrices(self, x: Stream, memory: Stream | None = None) -> dict[str, Matrix]:
         heads, kv_heads, head_width, value_width = self.shape(x)
         source = (memory or x).width
         bias = self.bias if self.qkv_bias is None else self.qkv_bias
@@ -142,4 +154,3 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         """Numbers that decoding keeps for one token of memory."""
         _, kv_heads, head_width, value_width = self.shape(x)
         return kv_heads * (head_width + value_width)
-

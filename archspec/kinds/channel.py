@@ -15,7 +15,9 @@ class Inner(Weighted):
     """A channel mixer with an inner width: ``hidden``, or ``ratio`` times the width of the tokens."""
 
     hidden: Width | Annotated[float, Field(gt=0)] | None = Field(None, description="inner width")
-    ratio: Annotated[float, Field(gt=0)] | None = Field(None, description="inner width as a multiple of the input width")
+    ratio: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="inner width as a multiple of the input width"
+    )
     multiple_of: Width = Field(1, description="the inner width is rounded up to a multiple of this")
     width: Width | None = Field(None, description="output width; the input's by default")
     activation: Activation = "gelu"
@@ -100,5 +102,3 @@ class Activate(Kind, kind="activation", role=("channel", "body")):
 
     def output(self, x: Stream) -> Stream:
         return x
-
-

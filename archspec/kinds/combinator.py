@@ -164,5 +164,3 @@ def ports(types: dict[str, Stream]) -> dict[str, Stream]:
     """A body's outputs as ports: the first is the main one; several keep their names."""
     main = next(iter(types.values()))
     return {"": main} | (types if len(types) > 1 else {})
-
-

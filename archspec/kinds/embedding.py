@@ -5,8 +5,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from archspec.errors import Refused, divisors
-from archspec.kinds.combinator import NORM
 from archspec.kind import Free, Kind, Real, Width
+from archspec.kinds.combinator import NORM
 from archspec.place import Place
 from archspec.streams import Axis, Span, Stream, single
 
@@ -105,9 +105,9 @@ class ClassToken(Kind, kind="class_token"):
         if x.span(self.span):
             raise Refused("span", f"there is a span {self.span!r} already", "span: another name")
         if x.causal:
-            raise Refused("", "a class token among causal tokens could look ahead", "pool: {take: last} reads the last token")
+            raise Refused(
+                "", "a class token among causal tokens could look ahead", "pool: {take: last} reads the last token"
+            )
         span = Span(self.span, () if self.count == 1 else (Axis("query", self.count),))
         spans = (*x.spans, span) if self.last else (span, *x.spans)
         return x.on(*spans)
-
-

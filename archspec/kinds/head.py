@@ -49,5 +49,3 @@ class Classifier(Kind, kind="classifier"):
         if x.spans and x.count != 1:
             raise Refused("", f"a classifier reads one vector a sample, not {x}", "add a pool before it")
         return Stream(classes, ())
-
-

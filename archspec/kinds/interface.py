@@ -12,7 +12,9 @@ from archspec.streams import Axis, Stream, single
 class InputStream(Kind, kind="input_stream", role="input"):
     """One input of a backbone: named axes and a width, or ids of a vocabulary."""
 
-    axes: dict[str, Width | str] = Field(default_factory=dict, description="sizes by name; a word is a length known at run time")
+    axes: dict[str, Width | str] = Field(
+        default_factory=dict, description="sizes by name; a word is a length known at run time"
+    )
     width: Width | None = None
     vocab: Width | None = None
     causal: str | None = Field(None, description="the axis along which nothing looks ahead")
@@ -168,4 +170,6 @@ def _per_token(outputs: dict[str, Stream], vocab: int, length: str) -> None:
 def _per_sample(outputs: dict[str, Stream], classes: int) -> None:
     main = next(iter(outputs.values()))
     if main.width != classes or main.spans:
-        raise Refused("", f"the output is {main}; {classes} class logits are promised", "end with a pool and a classifier")
+        raise Refused(
+            "", f"the output is {main}; {classes} class logits are promised", "end with a pool and a classifier"
+        )

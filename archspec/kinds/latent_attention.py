@@ -27,7 +27,9 @@ class LatentAttention(Weighted, kind="latent_attention", role=("mixer", "body"))
     value_width: Width = Field(description="features of a head's values")
     position: Annotated[Any, Slot(("position",))] = "rope"
     norm: Annotated[Any, Slot(("norm",))] = Field("rms_norm", description="on both latents")
-    scale: Annotated[float, Field(gt=0)] | None = Field(None, description="factor on scores; 1 / sqrt(nope + rope) by default")
+    scale: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="factor on scores; 1 / sqrt(nope + rope) by default"
+    )
     dropout: Annotated[Rate, Free()] = 0.0
 
     def matrices(self, x: Stream) -> dict[str, Matrix]:

@@ -42,7 +42,9 @@ class ByLabel(Kind, kind="by_label", role=("linear", "norm", "body")):
 
     wraps = True
     label: str
-    body: Annotated[Any, Slot(("norm", "channel"))] = Field(None, description="a norm or channel mixer; not for matrices")
+    body: Annotated[Any, Slot(("norm", "channel"))] = Field(
+        None, description="a norm or channel mixer; not for matrices"
+    )
 
     def copies(self, x: Stream) -> int:
         """Values of the label."""

@@ -35,7 +35,8 @@ class TopK(Kind, kind="top_k", role="router"):
     balance_rate: Annotated[Real, Free()] = Field(0.001, description="how fast the balancing bias moves in a step")
     z_loss: Annotated[Real, Free()] = Field(0.0, description="factor on the squared log-partition of the scores")
     capacity: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="an expert takes at most this many times its even share; others are dropped. Dropless by default"
+        None,
+        description="an expert takes at most this many times its even share; others are dropped. Dropless by default",
     )
 
     def infer(self, at: Place) -> Stream:
@@ -45,7 +46,9 @@ class TopK(Kind, kind="top_k", role="router"):
         if experts % self.groups:
             raise Refused("groups", f"{experts} experts do not divide into {self.groups} groups", divisors(experts))
         if self.top_groups > self.groups or self.k > experts // self.groups * self.top_groups:
-            raise Refused("top_groups", f"{self.top_groups} of {self.groups} groups hold too few experts for k {self.k}")
+            raise Refused(
+                "top_groups", f"{self.top_groups} of {self.groups} groups hold too few experts for k {self.k}"
+            )
         return at.one().wide(experts)
 
 
@@ -67,11 +70,14 @@ class Mixture(Kind, kind="mixture", role=("channel", "body")):
     """Routed experts: any bodies, alike or not, of which each token meets a few; ``shared`` ones it always meets.
 
     ``experts: {count: 8, body: …}`` are alike, a list are what they are. The port ``loss`` carries the router's losses;
-    a model in training gives their sum as an output of that name. ``gates`` is the weight of every expert for each token.
+    a model in training gives their sum as an output of that name. ``gates`` is the weight of every expert for each
+    token.
     """
 
     experts: Annotated[Any, EXPERT]
-    router: Annotated[Any, Slot(("router",), stream=True)] = Field("top_k", description="what sends tokens to experts, or a stream of a weight for each expert")
+    router: Annotated[Any, Slot(("router",), stream=True)] = Field(
+        "top_k", description="what sends tokens to experts, or a stream of a weight for each expert"
+    )
     shared: Annotated[Any, Slot(("body",))] = Field(None, description="an expert that every token meets")
 
     def infer(self, at: Place) -> dict[str, Stream]:
@@ -127,5 +133,8 @@ class Mixture(Kind, kind="mixture", role=("channel", "body")):
     def written(self, node: Node, writer: Any) -> dict[str, Any]:
         slots = super().written(node, writer) | {"count": None}
         if "expert" in node.bodies:
-            slots["experts"] = {"count": self.size(node), "body": writer.slot(node.bodies["expert"], f"{node.name}_expert")}
+            slots["experts"] = {
+                "count": self.size(node),
+                "body": writer.slot(node.bodies["expert"], f"{node.name}_expert"),
+            }
         return slots

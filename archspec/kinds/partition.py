@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from archspec.errors import Refused, divisors, either
-from archspec.kinds.combinator import BODY, ports
 from archspec.kind import Kind, Slot, Width
+from archspec.kinds.combinator import BODY, ports
 from archspec.place import Place
 from archspec.source import Map
 from archspec.streams import Axis, Size, Span, Stream
@@ -60,7 +60,9 @@ class Windows(Scheme, kind="windows", role="scheme"):
         for axis, size in zip(x.axes, sizes, strict=True):
             if axis.causal:
                 raise Refused("", f"windows of a causal axis, {axis.name}", "kind: chunks")
-            cuts.append(replace(_whole_groups(axis, size, self.pad), shift=self.shift % size if size != axis.size else 0))
+            cuts.append(
+                replace(_whole_groups(axis, size, self.pad), shift=self.shift % size if size != axis.size else 0)
+            )
         return cuts
 
 
@@ -84,7 +86,9 @@ class Chunks(Scheme, kind="chunks", role="scheme"):
             limit = axis.limit // self.count if axis.limit else None
             return [Cut(replace(axis, limit=limit), self.count, f"{axis.size}/{self.count}")]
         if axis.size % self.count:
-            raise Refused("count", f"{axis.name} {axis.size} does not divide into {self.count} chunks", divisors(axis.size))
+            raise Refused(
+                "count", f"{axis.name} {axis.size} does not divide into {self.count} chunks", divisors(axis.size)
+            )
         return [Cut(axis, self.count, axis.size // self.count)]
 
 
@@ -154,7 +158,9 @@ class Partition(Kind, kind="partition"):
         if self.within is not None:
             for axis_name in self.within:
                 if stream.axis(axis_name) is None:
-                    raise Refused("within", f"there is no axis {axis_name!r} in {stream}", [a.name for a in stream.axes])
+                    raise Refused(
+                        "within", f"there is no axis {axis_name!r} in {stream}", [a.name for a in stream.axes]
+                    )
             return [
                 Cut(axis, 1, axis.size) if axis.name in self.within else Cut(axis, axis.size, 1) for axis in stream.axes
             ]
@@ -195,7 +201,11 @@ class Partition(Kind, kind="partition"):
             return Stream(out.width, (Span(streams[0].spans[0].name, (*kept, *axes)),), labels=())
         if len(cuts[0]) == 1 and len(out.axes) == 1:
             groups, axis = cuts[0][0].groups, out.axes[0]
-            size: Size = groups * axis.size if isinstance(groups, int) and isinstance(axis.size, int) else f"{groups}*{axis.size}"
+            size: Size = (
+                groups * axis.size
+                if isinstance(groups, int) and isinstance(axis.size, int)
+                else f"{groups}*{axis.size}"
+            )
             most = cuts[0][0].axis.most
             limit = most * axis.size // int(cuts[0][0].size) if most and isinstance(axis.size, int) else None
             return Stream(out.width, (Span(out.spans[0].name, (Axis(axis.name, size, axis.causal, limit),)),))

@@ -69,8 +69,12 @@ class RopeScaling(Kind, kind="rope_scaling", role="rope_scaling"):
 
     kind: Literal["linear", "llama3"] = "llama3"
     factor: Annotated[float, Field(gt=0)] = 8.0
-    low: Annotated[float, Field(gt=0)] = Field(1.0, description="llama3: wavelengths longer than length / low are scaled")
-    high: Annotated[float, Field(gt=0)] = Field(4.0, description="llama3: wavelengths shorter than length / high are kept")
+    low: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="llama3: wavelengths longer than length / low are scaled"
+    )
+    high: Annotated[float, Field(gt=0)] = Field(
+        4.0, description="llama3: wavelengths shorter than length / high are kept"
+    )
     length: Width = Field(8192, description="llama3: the length that the model was first trained on")
 
 
@@ -132,5 +136,3 @@ class NoPosition(Kind, kind="none", role="position"):
 
     def output(self, x: Stream) -> Stream:
         return x
-
-

@@ -2,8 +2,6 @@
 
 from typing import Annotated
 
-from pydantic import Field
-
 from archspec.kind import Free, Kind, Rate, Real
 from archspec.streams import Stream
 

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from archspec.errors import Refused
 from archspec.graph import Graph, Node
-from archspec.kinds.combinator import BODY, ports
 from archspec.kind import Free, Kind, Matrix, Real, Slot, Width
+from archspec.kinds.combinator import BODY, ports
 from archspec.place import Place
 from archspec.source import Map, Seq
 from archspec.streams import Axis, Span, Stream
@@ -22,8 +22,12 @@ class Rounds(Kind):
     arity = (1, 99)
     times: Times | None = Field(None, description="how many rounds")
     body: Annotated[Any, BODY] = None
-    overrides: Annotated[dict[str, Any], BODY] = Field(default_factory=dict, description="other bodies for single rounds, by number")
-    history: Annotated[Any, Slot(("history",))] = Field("last", description="how a round's input is made from earlier outputs")
+    overrides: Annotated[dict[str, Any], BODY] = Field(
+        default_factory=dict, description="other bodies for single rounds, by number"
+    )
+    history: Annotated[Any, Slot(("history",))] = Field(
+        "last", description="how a round's input is made from earlier outputs"
+    )
     router: Annotated[Any, Slot(("selector",))] = Field(None, description="which tokens go on to the next round")
     cache: Literal["per_round", "shared"] = Field("per_round", description="whether rounds keep keys of their own")
 
@@ -55,7 +59,9 @@ class Rounds(Kind):
                 at.layers += layers
             at.keep(f"rounds.{number}", graph)
             if at.has("router"):
-                if (graph.output.width, graph.output.spans) != (streams[0].width, given[0].spans) or len(graph.types) > 1:
+                if (graph.output.width, graph.output.spans) != (streams[0].width, given[0].spans) or len(
+                    graph.types
+                ) > 1:
                     raise Refused("body", f"gives {graph.output}; routed tokens must come back as {given[0]}")
             elif len(graph.types) == 1:
                 streams = (graph.output, *streams[1:])
@@ -149,7 +155,8 @@ class Loop(Rounds, kind="loop"):
     """A body several times with the same weights.
 
     Dehghani et al. 2019, "Universal Transformers", arXiv 1807.03819. ``router`` selects the tokens that go on
-    (Bae et al. 2025, "Mixture-of-Recursions", arXiv 2507.10524); ``share`` limits the sharing to some nodes of the body.
+    (Bae et al. 2025, "Mixture-of-Recursions", arXiv 2507.10524); ``share`` limits the sharing to some nodes of
+    the body.
     """
 
     share: list[str] | None = Field(None, description="nodes of the body whose weights are shared; all by default")

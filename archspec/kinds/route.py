@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from archspec.errors import Refused
-from archspec.kinds.combinator import BODY
 from archspec.kind import Kind, Slot
+from archspec.kinds.combinator import BODY
 from archspec.place import Place
 from archspec.streams import Axis, Span, Stream
 
@@ -23,7 +23,9 @@ class ExpertChoice(Kind, kind="expert_choice", role="selector"):
 
     exempt = {"causality": "which tokens enter depends on the scores of all", "cached": "as causality"}
     capacity: Annotated[float, Field(gt=0, le=1)] = 0.5
-    score: Literal["sigmoid", "tanh", "none"] = Field("sigmoid", description="function of the score that weighs the body's work")
+    score: Literal["sigmoid", "tanh", "none"] = Field(
+        "sigmoid", description="function of the score that weighs the body's work"
+    )
 
     def infer(self, at: Place) -> Stream:
         return chosen(at.one(), self.capacity)
@@ -54,7 +56,9 @@ def chosen(x: Stream, capacity: float) -> Stream:
     axis = x.axes[0]
     size = max(1, int(axis.size * capacity)) if isinstance(axis.size, int) else f"{capacity:g}*{axis.size}"
     limit = axis.limit  # coordinates keep the whole range
-    return replace(x, spans=(Span(x.spans[0].name, (Axis(axis.name, size, axis.causal, limit or axis.most),)),), placed=True)
+    return replace(
+        x, spans=(Span(x.spans[0].name, (Axis(axis.name, size, axis.causal, limit or axis.most),)),), placed=True
+    )
 
 
 class Route(Kind, kind="route"):

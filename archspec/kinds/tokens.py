@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from archspec.errors import Refused, divisors
-from archspec.kinds.combinator import NORM
 from archspec.kind import Kind, Matrix, Weighted, Width
+from archspec.kinds.combinator import NORM
 from archspec.place import Place
 from archspec.streams import Axis, Span, Stream, single
 
@@ -30,7 +30,9 @@ class Pool(Kind, kind="pool"):
         if self.take is not None:
             span = x.span(self.take)
             if self.take not in ("first", "last") and (span is None or span.count != 1):
-                raise Refused("take", f"there is no token {self.take!r} in {x}", ["first", "last", *(s.name for s in x.spans)])
+                raise Refused(
+                    "take", f"there is no token {self.take!r} in {x}", ["first", "last", *(s.name for s in x.spans)]
+                )
             return Stream(x.width, ())
         if self.window is None and self.over is None:
             return Stream(x.width, ())
@@ -67,7 +69,9 @@ class Join(Kind, kind="join"):
         names = [span.name for span in spans]
         for name in names:
             if names.count(name) > 1:
-                raise Refused("from", f"two of the streams have a span {name!r}", "give learned tokens a span of another name")
+                raise Refused(
+                    "from", f"two of the streams have a span {name!r}", "give learned tokens a span of another name"
+                )
         return at.inputs[0].on(*spans)
 
 

@@ -99,7 +99,8 @@ class Attention(nn.Module):
 
 
 class Attend(Leaf):
-    """``softmax(q k' * scale + bias) v`` for ``[batch, tokens, heads, width]``; gives ``[batch, tokens, heads * width]``.
+    """``softmax(q k' * scale + bias) v`` for ``[batch, tokens, heads, width]``; gives ``[batch, tokens, heads *
+    width]``.
 
     Masks follow from places (causality, windows), validity and segments; without any of them no mask is made.
     """
@@ -176,7 +177,7 @@ class Attend(Leaf):
     def by_hand(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None, rate: float
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Attention whose scores ``[batch, heads, queries, memory]`` are changed between the two products, and these."""
+        """Attention whose scores ``[batch, heads, queries, memory]`` are changed on the way, and these."""
         if k.shape[1] != q.shape[1]:
             groups = q.shape[1] // k.shape[1]
             k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)

@@ -71,5 +71,3 @@ class Activate(nn.Module):
 
     def forward(self, x: Tokens) -> Tensor:
         return self.activation(x.features)
-
-

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archspec.kinds import embedding as kinds
 from archspec.kind import Matrix
+from archspec.kinds import embedding as kinds
 from archspec.streams import Stream
 from compiler.build import Make, main, plain_linear, weight
 from compiler.registry import builds
@@ -64,7 +63,11 @@ class PatchEmbedding(nn.Module):
             grid = x.features.unflatten(1, self.sizes).movedim(-1, 1)
             kernel = self.linear.weight.unflatten(1, [*[self.kernel] * len(self.sizes), self.channels]).movedim(-1, 1)
             convolve = (F.conv1d, F.conv2d, F.conv3d)[len(self.sizes) - 1]
-            y = convolve(grid, kernel, self.linear.bias, stride=self.size, padding=self.padding).flatten(2).transpose(1, 2)
+            y = (
+                convolve(grid, kernel, self.linear.bias, stride=self.size, padding=self.padding)
+                .flatten(2)
+                .transpose(1, 2)
+            )
         out = Tokens(y, self.stream_out)
         return out if self.norm is None else main(self.norm, out, outer={})
 
@@ -122,5 +125,3 @@ class ClassToken(nn.Module):
         zeros = {name: torch.zeros_like(extra, dtype=value.dtype) for name, value in x.labels.items()}
         labels = {n: torch.cat((v, zeros[n]) if self.last else (zeros[n], v), dim=1) for n, v in x.labels.items()}
         return Tokens(out.features, self.stream_out, valid=valid, labels=labels)
-
-

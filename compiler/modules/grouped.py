@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from archspec.kind import Matrix
 from compiler.build import weight
@@ -40,10 +40,7 @@ class GroupedLinear(Leaf):
         self.initial = {"weight": ("scheme",), "bias": 0.0}
 
     def forward(self, rows: Tensor, ends: Tensor) -> Tensor:
-        if rows.is_meta:
-            out = even(rows, self.weight)
-        else:
-            out = F.grouped_mm(rows, self.weight, offs=ends)
+        out = even(rows, self.weight) if rows.is_meta else F.grouped_mm(rows, self.weight, offs=ends)
         if self.bias is None:
             return out
         places = torch.arange(rows.shape[0], device=rows.device)

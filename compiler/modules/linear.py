@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from archspec.kinds import linear as kinds
 from archspec.kind import Matrix
+from archspec.kinds import linear as kinds
 from archspec.streams import Stream
 from compiler.build import Make, main, plain_linear
 from compiler.modules.grouped import GroupedLinear, Sorting

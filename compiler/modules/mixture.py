@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from archspec.graph import Graph
 from archspec.kinds import channel
 from archspec.kinds import mixture as kinds
-from archspec.graph import Graph
 from compiler.build import LOSSES, Make, main, weight
 from compiler.modules.activations import ACTIVATIONS
 from compiler.modules.grouped import GroupedLinear, Sorting

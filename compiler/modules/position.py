@@ -119,7 +119,9 @@ class Rope(Leaf):
         else:
             cos, sin = self.cos[place][:, :, None], self.sin[place][:, :, None]
         cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-        turned, rest = (x, None) if self.rotated == x.shape[-1] else x.split((self.rotated, x.shape[-1] - self.rotated), -1)
+        turned, rest = (
+            (x, None) if self.rotated == x.shape[-1] else x.split((self.rotated, x.shape[-1] - self.rotated), -1)
+        )
         if self.spec_.layout == "halves":
             a, b = turned.chunk(2, dim=-1)
             turned = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)

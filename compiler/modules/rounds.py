@@ -82,9 +82,9 @@ class Rounds(nn.Module):
             taps["each"] = Tokens(together, node.outputs["each"])
         return {**{port: tap for port, tap in taps.items() if port in node.reads}, **result}
 
-
     def routed(
-        self, number: int, block: nn.Module, active: Tokens, places: Tensor | None, stream: Tokens, whole: Tensor, outer: Outer
+        self, number: int, block: nn.Module, active: Tokens, places: Tensor | None, stream: Tokens, whole: Tensor,
+        outer: Outer,
     ) -> tuple[Tokens, Tensor | None, Tokens]:  # fmt: skip
         """One round on the tokens that go on, chosen among those of the round before; the others stay as they are."""
         take = self.routers[str(number)]
@@ -147,5 +147,3 @@ class ConcatHistory(nn.Module):
 
     def forward(self, *inputs: Tokens) -> Tensor:
         return project(self.linear, torch.cat([tokens.features for tokens in inputs], dim=-1), inputs[0])
-
-

@@ -116,19 +116,19 @@ class Route(nn.Module):
             out = main(self.body, replace(x, stream=self.take.out, valid=seen), outer=outer)
             return x.give(torch.where(inside[..., None], out.features, passing.features), x.stream)
         assert isinstance(self.take, ExpertChoice)
-        return x.give(routed(self.take, self.body, x, passing.features, self.weigh, outer)[0], x.stream)
+        return x.give(routed(self.take, self.body, x, passing.features, self.weigh, outer), x.stream)
 
 
 def routed(
-    take: ExpertChoice, body: nn.Module, x: Tokens, passing: Tensor, weigh: str, outer: Outer, whole: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """Runs a body on the chosen tokens; the features of all, and the places of the chosen."""
-    inside, places, weights = take.select(x, x.features if whole is None else whole)
+    take: ExpertChoice, body: nn.Module, x: Tokens, passing: Tensor, weigh: str, outer: Outer
+) -> Tensor:  # fmt: skip
+    """Runs a body on the chosen tokens; the features of all."""
+    inside, places, weights = take.select(x, x.features)
     out = main(body, inside, outer=outer).features
     if places is None or weights is None:
-        return out, None
+        return out
     if weigh == "delta":
         out = inside.features + weights * (out - inside.features)
     elif weigh == "output":
         out = inside.features + weights * out
-    return scatter(passing, places, out), places
+    return scatter(passing, places, out)

@@ -88,7 +88,10 @@ class Combine(nn.Module):
         vector = [bool(first.stream.spans) and not t.stream.spans for t in inputs]
         features = [t.features[:, None] if alone else t.features for t, alone in zip(inputs, vector, strict=True)]
         if self.how == "concat":
-            wide = [f.expand(-1, first.features.shape[1], -1) if alone else f for f, alone in zip(features, vector, strict=True)]
+            wide = [
+                f.expand(-1, first.features.shape[1], -1) if alone else f
+                for f, alone in zip(features, vector, strict=True)
+            ]
             return first.give(torch.cat(wide, dim=-1), self.out)
         total = features[0]
         for other in features[1:]:

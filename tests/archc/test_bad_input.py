@@ -92,7 +92,6 @@ PENDING = [
     ("position: rope", "linears: {vlue: no_matrix}", "9:63 blocks.layer.mixer.linears.vlue", "'vlue'", "value?"),
     ("hidden: 256", "hidden: 256, width: 9", "10:14 blocks.layer.channel", "cannot be added", "width: 128"),
     (ATTENTION, "3", "9:12 blocks.layer.mixer", "3 is no node", "a node is"),
-    (ATTENTION, "[]", "9:12 blocks.layer.mixer", "an empty list", ""),
     ("heads: 4", "heads: true", "9:37 blocks.layer.mixer.heads", "true is not a whole number", ""),
     ("dims: {width: 128}", "dims: {width: [1]}", "4:15 dims.width", "number", ""),
     ("- rms_norm", "- {kind: [a]}", "14:12 graph[2].kind", "kind must be a word", ""),

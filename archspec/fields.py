@@ -1,0 +1,137 @@
+"""The fields of a node: expressions evaluated, values that vary by round picked, all checked by the kind's schema."""
+
+from __future__ import annotations
+
+import types as python_types
+import typing
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from archspec import expressions
+from archspec.errors import did_you_mean
+from archspec.kind import Kind
+from archspec.place import Broken
+from archspec.problems import Problems
+from archspec.scope import Scope
+from archspec.source import Map, Seq
+
+NODE_KEYS = ("kind", "name", "from", "when", "weights")
+"""Keys that every node may have, beside the fields of its kind."""
+
+
+class Fields(Problems):
+    """Reads fields in a scope of numbers."""
+
+    def values(self, raw: Map, kind: type[Kind], scope: Scope) -> dict[str, Any]:
+        """The node's own fields, expressions evaluated; slots stay as they are."""
+        mine = scope.child()
+        values: dict[str, Any] = {}
+        for key in kind.model_fields:
+            if key not in raw:
+                continue
+            if key in kind.slots:
+                values[key] = raw[key]
+                continue
+            values[key] = self.value(raw, key, _shape(kind, key), mine)
+            if isinstance(values[key], (int, float)):
+                mine.values_[key] = values[key]
+        for key in raw:
+            if key not in kind.model_fields and key not in NODE_KEYS:
+                self.problem(raw, key, f"unknown field {key!r} of {kind.name_}", did_you_mean(key, kind.model_fields))
+        return values
+
+    def value(self, container: Map | Seq, key: Any, shape: _Shape, scope: Scope) -> Any:
+        raw = container[key]
+        if isinstance(raw, Map) and set(raw) == {"each"} and isinstance(raw["each"], Seq):
+            return self.value(*self.turn(raw, container, key, scope), shape, scope)
+        if isinstance(raw, Map) and ("choose" in raw or "range" in raw):
+            self.problem(container, key, "a choice belongs into a space", "start the file with archspace: 1")
+            raise Broken
+        if isinstance(raw, str) and shape.numeric and raw not in shape.words:
+            return self.evaluate(container, key, raw, scope, whole=shape.whole)
+        if isinstance(raw, Map):
+            return {name: self.value(raw, name, shape.inner, scope) for name in raw}
+        if isinstance(raw, Seq):
+            return [self.value(raw, number, shape.inner, scope) for number in range(len(raw))]
+        if isinstance(raw, float) and shape.whole and raw.is_integer():
+            return int(raw)
+        return raw
+
+    def turn(self, raw: Map, container: Map | Seq, key: Any, scope: Scope) -> tuple[Seq, int]:
+        """Where this round's value of an ``each:`` stands."""
+        if "index" not in scope:
+            self.problem(container, key, "each: needs rounds", "it belongs into the body of a repeat or loop")
+            raise Broken
+        listed: Seq = raw["each"]
+        if len(listed) != scope["times"]:
+            self.problem(raw, "each", f"{len(listed)} values for {scope['times']} rounds")
+            raise Broken
+        return listed, scope["index"]
+
+    def evaluate(self, container: Map | Seq, key: Any, text: str, scope: Scope, whole: bool = False) -> Any:
+        try:
+            value = expressions.evaluate(text, scope)
+        except expressions.ExpressionError as error:
+            hint = did_you_mean(error.unknown, [*scope, *expressions.FUNCTIONS]) if error.unknown else None
+            self.problem(container, key, str(error), hint)
+            raise Broken from None
+        if whole and isinstance(value, float):
+            if not value.is_integer():
+                self.problem(container, key, f"{text!r} is {value:g}, not a whole number", f"try floor({text})")
+                raise Broken
+            value = int(value)
+        return value
+
+    def number_or_word(self, container: Map, key: str, scope: Scope) -> Any:
+        value = container[key]
+        if isinstance(value, str):
+            known = expressions.names(value)
+            if value and known <= set(scope) and (known or value[0] in "-(0123456789"):
+                return self.evaluate(container, key, value, scope)
+        return value
+
+    def validated(self, raw: Map, kind: type[Kind], values: dict[str, Any]) -> Kind:
+        try:
+            return kind.model_validate(values)
+        except ValidationError as error:
+            for detail in error.errors():
+                self.invalid(raw, kind, detail)
+            raise Broken from None
+
+
+class _Shape:
+    """What may stand in a field: numbers (then text is an expression), words, and what is inside a collection."""
+
+    def __init__(self, annotation: Any) -> None:
+        kinds = set(_flat(annotation))
+        self.numeric = bool(kinds & {int, float})
+        self.whole = int in kinds and float not in kinds
+        self.words = {word for item in kinds if get_origin(item) is Literal for word in get_args(item)}
+        self.numeric = self.numeric and str not in kinds
+        self._annotation = annotation
+
+    @property
+    def inner(self) -> _Shape:
+        return self  # a collection of numbers takes expressions as its items
+
+
+def _flat(annotation: Any) -> Iterator[Any]:
+    origin = get_origin(annotation)
+    if origin is typing.Annotated:
+        yield from _flat(get_args(annotation)[0])
+    elif origin in (typing.Union, python_types.UnionType, list, dict, tuple):
+        for item in get_args(annotation):
+            yield from _flat(item)
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        for field in annotation.model_fields.values():
+            yield from _flat(field.annotation)
+    else:
+        yield annotation
+
+
+@cache
+def _shape(kind: type[Kind], key: str) -> _Shape:
+    return _Shape(kind.model_fields[key].annotation)

@@ -1,0 +1,79 @@
+"""The names of a graph's nodes, and an order in which they can be computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from archspec.blocks import Blocks
+from archspec.kind import lookup
+from archspec.place import Broken
+from archspec.scope import Frame
+from archspec.source import Map, Seq
+
+
+class Ordering(Blocks):
+    """Names nodes and sorts them by what they read."""
+
+    def node_names(self, raws: list[Map], frame: Frame) -> list[str]:
+        """The names of nodes: as written, else the kind's or block's, numbered when they repeat."""
+        taken: dict[str, int] = {}
+        names = []
+        for raw in raws:
+            given = raw.get("name")
+            name = given if given is not None else str(raw.get("kind", "node")).replace("/", "_")
+            if given is not None:
+                if not isinstance(name, str) or not name.isidentifier():
+                    self.problem(
+                        raw, "name", f"{name!r} is no name", "letters, digits and _, not starting with a digit"
+                    )
+                    name = "node"
+                elif given in taken or given in frame.inputs:
+                    self.problem(raw, "name", f"{given!r} is bound twice in this graph", "give each node its own name")
+            taken[name] = taken.get(name, 0) + 1
+            while taken[name] > 1 and f"{name}_{taken[name]}" in taken:
+                taken[name] += 1
+            names.append(name if taken[name] == 1 else f"{name}_{taken[name]}")
+        return names
+
+    def order(self, raws: list[Map], names: list[str], items: Seq) -> list[int]:
+        """Positions in an order in which every node comes after those that it reads."""
+        place = {name: number for number, name in enumerate(names)}
+        needs: dict[int, set[int]] = {}
+        forward = False
+        for number, raw in enumerate(raws):
+            heads = {text.split(".")[0] for text in _words(raw.get("from"))}
+            kind = lookup(raw["kind"]) if isinstance(raw.get("kind"), str) else None
+            for slot in kind.slots if kind else ():
+                inside = {text.split(".")[0] for text in _words(raw.get(slot))}
+                heads |= {head for head in inside if head != names[number] and not self.is_node(head)}
+            needs[number] = {place[head] for head in heads if head in place}
+            if "from" not in raw and number and self.arity(raw)[1] > 0:
+                needs[number].add(number - 1)
+            forward = forward or any(other >= number for other in needs[number])
+        if not forward:
+            return list(range(len(raws)))
+        try:
+            return list(TopologicalSorter(needs).static_order())
+        except CycleError as error:
+            ring = error.args[1]
+            where = max(ring)
+            self.problem(items, where, f"a cycle: {' reads '.join(names[n] for n in reversed(ring))}",
+                         "a stream that comes back belongs into a loop, or into the interface's state")  # fmt: skip
+            raise Broken from None
+
+    def arity(self, raw: Map) -> tuple[int, int]:
+        kind = lookup(raw.get("kind", ""))
+        return kind.arity if kind else (1, 99)
+
+
+def _words(raw: Any) -> Iterator[str]:
+    if isinstance(raw, str):
+        yield raw
+    elif isinstance(raw, dict):
+        for value in raw.values():
+            yield from _words(value)
+    elif isinstance(raw, list):
+        for value in raw:
+            yield from _words(value)
