@@ -236,7 +236,10 @@ def clone(module: nn.Module) -> Any:
     for name in _HOOKS:
         own[name] = OrderedDict()
     own["_non_persistent_buffers_set"] = set(state["_non_persistent_buffers_set"])
-    own["_buffers"] = dict(state["_buffers"])
+    tables = state["_non_persistent_buffers_set"]  # these follow from the spec; others are the copy's own state
+    own["_buffers"] = {
+        name: old if old is None or name in tables else torch.empty_like(old) for name, old in state["_buffers"].items()
+    }
     own["_parameters"] = {
         name: None if old is None else nn.Parameter(torch.empty(old.shape, dtype=old.dtype, device="meta"))
         for name, old in state["_parameters"].items()

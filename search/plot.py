@@ -12,8 +12,10 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from search.durable import not_saved
+from search.progress import shown
 
 DOMINATED, FRONT = "#9aa5b1", "#c2410c"
 
@@ -82,4 +84,9 @@ def _scale(axis: Axes, which: str, objective: dict[str, str], values: list[float
     axis.set(**{f"{which}label": f"{objective['name']}{unit}, {better} is better"})
     if min(values) > 0 and max(values) > 10 * min(values):
         axis.set(**{f"{which}scale": "log"})
-    axis.grid(True, color="#e5e7eb", linewidth=0.6, zorder=0)
+        scale = axis.xaxis if which == "x" else axis.yaxis
+        scale.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        scale.set_major_formatter(FuncFormatter(lambda value, _: shown(value, "")))
+        scale.set_minor_formatter(NullFormatter())
+    axis.grid(True, color="#e5e7eb", linewidth=0.6)
+    axis.set_axisbelow(True)

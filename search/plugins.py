@@ -7,9 +7,16 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterable
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from archspec.errors import Problem, SpecError
+
+
+def load_installed() -> None:
+    """Imports the architecture kinds of installed packages; those of data and objectives are found when asked for."""
+    for point in entry_points(group="archspec.kinds"):
+        point.load()
 
 
 def load(paths: Iterable[str | os.PathLike[str]]) -> None:

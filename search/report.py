@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,6 +23,7 @@ from search.progress import shown
 from search.storage import DATABASE, Record, candidate, counted
 
 SCHEMA = 1
+LONGER = 10  # times as many steps for the winner
 STATES = {TrialState.COMPLETE: "complete", TrialState.FAIL: "failed", TrialState.RUNNING: "running"}
 
 
@@ -65,7 +67,7 @@ def build(record: Record) -> dict[str, Any]:
         "front": [_member(rank + 1, trial, record.folder, winners) for rank, trial in enumerate(best)],
         "all": [_trial(trial) for trial in trials],
         "text": winners.get("text"),
-        "next": _next(record.folder, best),
+        "next": _next(record, best),
     }
 
 
@@ -169,10 +171,23 @@ def _trial(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
-def _next(folder: Path, best: list[FrozenTrial]) -> list[str]:
+def _next(record: Record, best: list[FrozenTrial]) -> list[str]:
+    """The command that trains the first winner for longer, as it was trained."""
     if not best:
         return []
-    return [f"archc train {folder / 'pareto' / label(1, best[0]) / 'spec.yaml'}"]
+    said: dict[str, Any] = record.recall("identity") or {}
+    data = {name: said[f"data.{name}"] for name in ("kind", "path") if said.get(f"data.{name}") is not None}
+    parts = ["archc", "train", str(record.folder / "pareto" / label(1, best[0]) / "spec.yaml")]
+    parts += [
+        "--data",
+        data.get("path") or data.get("kind", "text"),
+        "--steps",
+        str(LONGER * said.get("train.steps", 100)),
+    ]
+    for option in ("batch", "length", "learning_rate", "device"):
+        if said.get(f"train.{option}") is not None:
+            parts += [f"--{option.replace('_', '-')}", str(said[f"train.{option}"])]
+    return [shlex.join([*parts, "--out", str(record.folder / "winner")])]
 
 
 def load(path: Path) -> dict[str, Any]:

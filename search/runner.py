@@ -176,6 +176,7 @@ def _work(file: str, trials: int, folder: Path, plugin_files: list[str], threads
 
     try:
         torch.set_num_threads(threads)
+        plugins.load_installed()
         plugins.load(plugin_files)
         with closing(OpenStudy(replace(load(file), trials=trials), folder)) as opened:
             while isinstance(asked := opened.ask(), Asked):

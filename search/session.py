@@ -201,7 +201,9 @@ def _placed(study: Study, path: str | None = None) -> Iterator[None]:
     try:
         yield
     except SpecError as error:
-        placed = (p if p.mark else p._replace(path=path or p.path, mark=study.place(path or p.path)) for p in error.problems)
+        placed = (
+            p if p.mark else p._replace(path=path or p.path, mark=study.place(path or p.path)) for p in error.problems
+        )
         raise SpecError(*placed) from None
 
 

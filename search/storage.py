@@ -13,7 +13,7 @@ import os
 import platform
 import sqlite3
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
@@ -43,11 +44,11 @@ class Running(NamedTuple):
 class Record:
     """The trials of one study.
 
-    Each has a user attribute ``candidate`` and, once it has ended, ``result``; a failed one has ``reason``, ``again`` when
-    its candidate is to be tried once more, and ``died`` when its process did.
+    Each has a user attribute ``candidate`` and, once it has ended, ``result``; a failed one has ``reason``, ``again``
+    when its candidate is to be tried once more, and ``died`` when its process did.
     """
 
-    def __init__(self, url: str, name: str, directions: list[str], folder: Path) -> None:
+    def __init__(self, url: str, name: str, directions: Sequence[str], folder: Path) -> None:
         self.folder, self.name = folder, name
         optuna.logging.set_verbosity(logging.ERROR)
         with _storage_errors(url, folder):
@@ -55,7 +56,7 @@ class Record:
             self.study = optuna.create_study(
                 storage=self.storage,
                 study_name=name,
-                directions=directions,
+                directions=[StudyDirection[direction.upper()] for direction in directions],
                 load_if_exists=True,
                 sampler=optuna.samplers.RandomSampler(),  # has no part in it: candidates are proposed elsewhere
             )

@@ -87,7 +87,9 @@ class Study:
 
     def place(self, path: str) -> Mark | None:
         """Where the file says something, for an error about it."""
-        key, number = re.match(r"([^.\[]*)(?:\[(\d+)\])?", path).groups()  # type: ignore[union-attr]
+        found = re.match(r"([^.\[]*)(?:\[(\d+)\])?", path)
+        assert found is not None
+        key, number = found.groups()
         part = self.tree.get(key)
         return part.where(int(number)) if number and isinstance(part, Seq) else self.tree.where(key)
 
@@ -200,10 +202,16 @@ def _mapping(tree: Map, key: str) -> Map:
     return value
 
 
+def _list(tree: Map, key: str) -> Seq:
+    """A list of the file; that it is one is checked with the other top-level fields."""
+    value = tree.get(key)
+    return value if isinstance(value, Seq) else Seq()
+
+
 def _objectives(problems: list[Problem], tree: Map) -> tuple[Objective, ...]:
     found: dict[str, Objective] = {}
-    items = tree.get("objectives")
-    for number, item in enumerate(items if isinstance(items, Seq) else ()):
+    items = _list(tree, "objectives")
+    for number, item in enumerate(items):
         path, mark = f"objectives[{number}]", items.where(number)
         objective = _collect(problems, lambda: Objective.read(item, path, mark))  # noqa: B023 -- called at once
         if objective is not None and objective.name in found:
@@ -215,8 +223,8 @@ def _objectives(problems: list[Problem], tree: Map) -> tuple[Objective, ...]:
 
 def _bounds(problems: list[Problem], tree: Map) -> tuple[Bound, ...]:
     found = []
-    items = tree.get("constraints")
-    for number, item in enumerate(items if isinstance(items, Seq) else ()):
+    items = _list(tree, "constraints")
+    for number, item in enumerate(items):
         path, mark = f"constraints[{number}]", items.where(number)
         bound = _collect(problems, lambda: _bound(item, path, mark))  # noqa: B023 -- called at once
         if bound is not None:

@@ -21,7 +21,11 @@ from compiler.weights import text
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SPECS = read(Path(__file__).with_name("specs.yaml"))
 
-LAYER = {"kind": "transformer_layer", "mixer": {"kind": "attention", "heads": 2}, "channel": {"kind": "mlp", "ratio": 2}}
+LAYER = {
+    "kind": "transformer_layer",
+    "mixer": {"kind": "attention", "heads": 2},
+    "channel": {"kind": "mlp", "ratio": 2},
+}
 EXPERT = {"kind": "glu", "hidden": 8}
 FIELDS: dict[str, dict[str, Any]] = {
     "attention": {"heads": 4, "kv_heads": 2},
@@ -71,7 +75,9 @@ PATCHES = [{"kind": "patch_embedding", "size": 2, "width": 16}, "learned_positio
 CONTEXTS: dict[str, tuple[dict[str, Any], list[Any], list[Any]]] = {
     "causal": ({"kind": "causal_lm", "vocab": 32, "length": 64}, EMBED, ["lm_head"]),
     "masked": ({"kind": "masked_lm", "vocab": 32, "length": 64}, EMBED, ["lm_head"]),
-    "classify": ({"kind": "sequence_classification", "vocab": 32, "length": 64, "classes": 5}, EMBED, ["pool", "classifier"]),
+    "classify": (
+        {"kind": "sequence_classification", "vocab": 32, "length": 64, "classes": 5}, EMBED, ["pool", "classifier"]
+    ),
     "image": ({"kind": "image_classification", "image": [8, 8, 3], "classes": 5}, PATCHES, ["pool", "classifier"]),
 }  # fmt: skip
 
@@ -124,4 +130,6 @@ def kind_specs() -> dict[str, str]:
 
 def example_files() -> dict[str, Path]:
     """Files of specs under examples, by their names."""
-    return {path.stem: path for path in sorted(EXAMPLES.rglob("*.yaml")) if "\narchspec:" in "\n" + path.read_text("utf-8")}
+    return {
+        path.stem: path for path in sorted(EXAMPLES.rglob("*.yaml")) if "\narchspec:" in "\n" + path.read_text("utf-8")
+    }

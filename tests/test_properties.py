@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 import compiler.build
 from archspec.kind import REGISTRY
@@ -22,6 +23,8 @@ from compiler.flatten import flatten
 from compiler.model import compile
 from compiler.weights import load as load_model
 from compiler.weights import save, text
+from search.cost.operators import FORMULAS
+from search.cost.price import price
 from tests.models import inputs, nodes, perturbed, rates, runs, size_of, untraced
 from tests.specs import example_files, kind_specs
 
@@ -142,28 +145,33 @@ def looks_ahead(case: str) -> list[str]:
             changed[place] = other_at(whole[place], stream, at)
             after = runs(model, changed)
             for out, type_ in spec.graph.types.items():
-                if out in after and type_.causal:
-                    parts = [split_at(one[out], type_, at) for one in (before, after)]
+                if out in after and along(stream, type_) is not None:
+                    parts = [split_at(one[out], type_, stream, at) for one in (before, after)]
                     assert not torch.equal(parts[0][1], parts[1][1]), f"{out} does not read {name}"
                     if not close(parts[0][0], parts[1][0]):
                         found.append(f"{out} before {at} reads {name}")
     return found
 
 
+def along(stream: Stream, other: Stream) -> int | None:
+    """Where a stream of one span has the causal axis of another."""
+    time = next(axis for axis in stream.axes if axis.causal)
+    return next((place for place, axis in enumerate(other.axes) if (axis.name, axis.size) == (time.name, time.size)), None)
+
+
 def other_at(tensor: Tensor, stream: Stream, at: int) -> Tensor:
     """An input with other tokens at one place of its causal axis."""
-    place = 1 + [axis.causal for axis in stream.axes].index(True)
+    place = 1 + (along(stream, stream) or 0)
     changed = tensor.clone().movedim(place, 0)
     changed[at] = (changed[at] + 1) % stream.width if stream.content == "ids" else changed[at] - 1
     return changed.movedim(0, place)
 
 
-def split_at(out: Tensor, stream: Stream, at: int) -> tuple[Tensor, Tensor]:
-    """The part of an output before a place of its causal axis, and the part from there."""
-    grid = out.unflatten(1, [size_of(axis.size, 16) for axis in stream.axes])
-    place = 1 + [axis.causal for axis in stream.axes].index(True)
-    assert grid.shape[place] == 16
-    return grid.narrow(place, 0, at), grid.narrow(place, at, 16 - at)
+def split_at(out: Tensor, type_: Stream, stream: Stream, at: int) -> tuple[Tensor, Tensor]:
+    """The part of an output before a place of the causal axis, and the part from there."""
+    sizes = [size_of(axis.size, 16) for axis in type_.axes]
+    grid, place = out.unflatten(1, sizes), along(stream, type_) or 0
+    return grid.narrow(1 + place, 0, at), grid.narrow(1 + place, at, sizes[place] - at)
 
 
 @torch.no_grad()
@@ -197,7 +205,9 @@ def test_samples_do_not_see_each_other(case: str) -> None:
     assert not mixes_samples(case)
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in REGISTRY for name in REGISTRY[kind].exempt if name in FAULTS])
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind in REGISTRY for name in REGISTRY[kind].exempt if name in FAULTS]
+)
 def test_exemptions_are_real(kind: str, name: str) -> None:
     cases = [case for case in KINDS if any(node.kind.name_ == kind for node in nodes(spec_of(case).graph))]
     assert any(FAULTS[name](case) for case in cases if name != "causality" or is_causal(case))
@@ -242,6 +252,19 @@ def test_meta_gives_shapes(case: str) -> None:
             real = model_of(case).train(training)
             assert found == {name: out.shape for name, out in runs(real, given(case)).items()}
             assert model.state_dict().keys() == real.state_dict().keys()
+
+
+@every
+@pytest.mark.parametrize("training", [False, True])
+def test_cost_is_what_torch_counts(case: str, training: bool) -> None:
+    spec = spec_of(case)
+    cost, model = price(spec, batch=2, length=16, device="l4"), compile(spec, device="meta").train(training)
+    with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
+        outputs = [out for out in runs(model, inputs(spec, batch=2, length=16, device="meta")).values() if out.requires_grad]
+        if training:
+            torch.autograd.backward(outputs, [torch.empty_like(out) for out in outputs])
+    assert (cost.training_step if training else cost.forward) == counter.get_total_flops()
+    assert cost.parameters == sum(p.numel() for p in model.parameters())
 
 
 @small

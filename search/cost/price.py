@@ -102,7 +102,7 @@ class Cost:
                 "length": next(iter(lengths.values())) if len(lengths) == 1 else lengths or None,
                 "dtype": self.dtype,
                 "device": self.device,
-                "flops": "one multiply-add is 2, attention a full square; pointwise work, reductions and the loss are none",
+                "flops": "one multiply-add is 2; attention is a full square; pointwise work and reductions are none",
                 "latency": "prefill of the whole batch, the roofline of each operator, one after the other",
                 "memory": "weights and inputs included; no allocator's rounding, no kernel's workspace",
                 "training": "gradients of the weights' dtype, optimizer AdamW with float32 states, no checkpointing",

@@ -102,7 +102,7 @@ class TextSet(DataSet):
     bytes_per_target = 1.0
 
     def __init__(self, interface: Any, training: bytes, held_out: bytes) -> None:
-        self.interface = interface
+        self.interface: Any = interface  # of one of the three kinds that have tokens
         self._training = np.frombuffer(training, np.uint8)
         self._held_out = np.frombuffer(held_out, np.uint8)
         digest = hashlib.sha256(len(training).to_bytes(8, "little") + training + held_out)
@@ -152,7 +152,7 @@ class TextSet(DataSet):
         windows = data[starts[:, None] + np.arange(source + length + 1)].astype(np.int64)
         if self.interface.name_ == "masked_lm":
             return _masked(windows[:, :-1], chance)
-        before, tokens = torch.from_numpy(windows).split([source, length + 1], dim=1)
+        before, tokens = torch.from_numpy(windows).tensor_split([source], dim=1)
         given, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
         if self.interface.name_ == "causal_lm":
             return Batch({"tokens": given}, targets)

@@ -179,7 +179,9 @@ def published(name: str) -> nn.Module:
         "bert_base": lambda: transformers.BertForMaskedLM(transformers.BertConfig()),
         "vit_base": lambda: transformers.ViTForImageClassification(transformers.ViTConfig(num_labels=1000)),
         "llama_3_1_8b": lambda: transformers.LlamaForCausalLM(
-            transformers.LlamaConfig(vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_key_value_heads=8)
+            transformers.LlamaConfig(
+                vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_key_value_heads=8
+            )
         ),
     }
     with torch.device("meta"):

@@ -30,7 +30,9 @@ def test_no_block_is_called_and_the_output_is_the_same() -> None:
     model = compile(loads(TEXT)).eval()
     flat = flatten(model)
     assert not any(isinstance(module, fx.GraphModule) for module in flat.children())
-    assert not any(isinstance(flat.get_submodule(n.target), fx.GraphModule) for n in flat.graph.nodes if n.op == "call_module")
+    assert not any(
+        isinstance(flat.get_submodule(n.target), fx.GraphModule) for n in flat.graph.nodes if n.op == "call_module"
+    )
     assert torch.equal(flat(TOKENS), model(TOKENS))
 
 

@@ -53,7 +53,9 @@ def test_rounds_that_differ_in_their_initial_values_share_too() -> None:
 
 
 def test_rounds_of_another_structure_do_not_share() -> None:
-    blocks = rounds("{name: layers, kind: repeat, rounds: [layer, {kind: layer}, [mixer, layer], {kind: mlp, ratio: 3}]}")
+    blocks = rounds(
+        "{name: layers, kind: repeat, rounds: [layer, {kind: layer}, [layer, mixer], {kind: mlp, ratio: 3}]}"
+    )
     classes = [type(block) for block in blocks]
     assert classes[0] is classes[1]
     assert len(set(classes)) == 3
@@ -80,7 +82,10 @@ def test_ties_inside_a_block_stay_in_its_copies() -> None:
         first, second = block.inner.children()
         assert first.mixer.body.qkv.weight is second.mixer.body.qkv.weight
         assert first.channel.body.up.weight is not second.channel.body.up.weight
-    assert blocks[0].inner.get_submodule("0").mixer.body.qkv.weight is not blocks[1].inner.get_submodule("0").mixer.body.qkv.weight
+    assert (
+        blocks[0].inner.get_submodule("0").mixer.body.qkv.weight
+        is not blocks[1].inner.get_submodule("0").mixer.body.qkv.weight
+    )
 
 
 def test_code_can_be_read() -> None:

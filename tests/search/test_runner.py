@@ -1,4 +1,4 @@
-"""Running studies: resuming after any death gives the study that was never interrupted, and nothing is trained twice."""
+"""Running studies: after any death they go on as if they were never interrupted, and nothing is trained twice."""
 
 import json
 import os

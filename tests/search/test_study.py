@@ -32,7 +32,12 @@ def test_names_of_objectives_tell_them_apart(study_file):
         ({"trials": "0"}, "8:9  trials", "greater than or equal to 1", ""),
         ({"trials": "many"}, "8:9  trials", "a valid integer", ""),
         ({"name": "a/b"}, "8:7  name", "not fit for a folder", ""),
-        ({"train": "{steps: 4, lerning_rate: 1}"}, "8:19  train.lerning_rate", "no field", "did you mean learning_rate"),
+        (
+            {"train": "{steps: 4, lerning_rate: 1}"},
+            "8:19  train.lerning_rate",
+            "no field",
+            "did you mean learning_rate",
+        ),
         ({"train": "{optimizer: {betas: [0.9, 2]}}"}, "train.optimizer.betas", "less than 1", ""),
         ({"train": "fast"}, "train", "should be a mapping", ""),
         ({"data": "{kind: digit}"}, "8:14  data.kind", "no data called 'digit'", "did you mean digits"),
@@ -42,7 +47,12 @@ def test_names_of_objectives_tell_them_apart(study_file):
         ({"objectives": "[]"}, "objectives", "at least 1 item", ""),
         ({"objectives": "[flops, flops]"}, "objectives[1]", "stands twice", ""),
         ({"objectives": "[{kind: latency, measured: true, device: l4}]"}, "objectives[0]", "not measured", ""),
-        ({"constraints": "[{kind: validation_loss, at_most: 1}]"}, "constraints[0]", "only after training", "parameters"),
+        (
+            {"constraints": "[{kind: validation_loss, at_most: 1}]"},
+            "constraints[0]",
+            "only after training",
+            "parameters",
+        ),
         ({"constraints": "[{kind: latency, measured: true, at_most: 1}]"}, "constraints[0]", "after", "predicted"),
         ({"constraints": "[{kind: flops}]"}, "9:15  constraints[0]", "needs at_most or at_least", ""),
         ({"constraints": "[{kind: flops, at_most: big}]"}, "constraints[0].at_most", "should be a number", ""),
@@ -69,7 +79,9 @@ def test_missing_parts_are_named(tmp_path):
     path.write_text("archstudy: 1\n")
     with pytest.raises(SpecError) as caught:
         load(path)
-    assert [p.cause for p in caught.value.problems] == [f"{n} is missing" for n in ("name", "space", "data", "objectives")]
+    assert [p.cause for p in caught.value.problems] == [
+        f"{n} is missing" for n in ("name", "space", "data", "objectives")
+    ]
 
 
 def test_identity_follows_everything_but_the_budget(study_file):
@@ -78,7 +90,10 @@ def test_identity_follows_everything_but_the_budget(study_file):
     for lines, said in [
         ({"seed": "1"}, "seed was 0, is 1"),
         ({"train": "{steps: 5, batch: 8}"}, "train.steps was 4, is 5"),
-        ({"objectives": "[validation_loss, flops]"}, "objectives was ['validation_loss', 'parameters'], is ['validation_loss', 'flops']"),
+        (
+            {"objectives": "[validation_loss, flops]"},
+            "objectives was ['validation_loss', 'parameters'], is ['validation_loss', 'flops']",
+        ),
         ({"constraints": "[{kind: flops, at_most: 5}]"}, "constraints was [], is ['flops at most 5']"),
     ]:
         assert said in differences(base, load(study_file(**lines)).identity())
@@ -91,7 +106,9 @@ def test_identity_follows_everything_but_the_budget(study_file):
 def test_the_schema_knows_every_kind():
     found = schema()
     said = str(found)
-    assert all(name in said for name in ("megabytes", "at_most", "validation_accuracy", "cache", "repeats", "learning_rate"))
+    assert all(
+        name in said for name in ("megabytes", "at_most", "validation_accuracy", "cache", "repeats", "learning_rate")
+    )
     assert found["additionalProperties"] is False and "data" in found["required"]
     references = {part.split("'")[0] for part in said.split("'$ref': '#/$defs/")[1:]}
     assert references <= set(found["$defs"])

@@ -53,7 +53,9 @@ SPECS = {
     "soft cap": lambda: decoder("{kind: attention, heads: 4, softcap: 20}"),
     "dropout": lambda: decoder("{kind: attention, heads: 4, dropout: 0.1}", dropout="0.1", drop_path="0.2 * depth"),
     "convolution": lambda: decoder("{kind: depthwise_convolution, size: 3}"),
-    "mixture": lambda: decoder(PLAIN, channel=f"{{kind: mixture, experts: {{count: 4, body: {SMALL}}}, shared: {SMALL}}}"),
+    "mixture": lambda: decoder(
+        PLAIN, channel=f"{{kind: mixture, experts: {{count: 4, body: {SMALL}}}, shared: {SMALL}}}"
+    ),
     "learned positions, tied": lambda: spec(
         LM, EMBED, "learned_position", f"{{kind: repeat, times: 2, body: {layer(PLAIN)}}}",
         "{kind: lm_head, tied: true}",

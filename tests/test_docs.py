@@ -1,0 +1,41 @@
+"""What the documents show works: Python examples run in order, YAML examples elaborate."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from archspec import spec
+from archspec.source import parse
+from spaces.space import Space
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def examples(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.S | re.M)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if examples(page, "python")], ids=lambda page: page.stem)
+def test_python_examples_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    names: dict[str, object] = {"__name__": page.stem}
+    for example in examples(page, "python"):
+        exec(compile(example, str(page), "exec"), names)
+
+
+YAML = [(page, text) for page in PAGES for text in examples(page, "yaml") if text.startswith("archsp")]
+
+
+@pytest.mark.parametrize(("page", "text"), YAML, ids=[f"{page.stem}-{n}" for n, (page, _) in enumerate(YAML)])
+def test_yaml_examples_are_what_they_say(page: Path, text: str) -> None:
+    from archspec.resolve import resolve
+
+    tree = resolve(parse(text, str(ROOT / "examples" / "from_a_page.yaml")))
+    if "archspace" in tree:
+        assert Space(tree).default().spec.graph.nodes
+    else:
+        assert spec.from_tree(tree).graph.nodes
