@@ -161,12 +161,12 @@ def _bodies(old: Node, new: Node, path: str, called: Mapping[str, str]) -> Itera
 
 def _folded(stem: str, rounds: list[tuple[int, list[Change]]]) -> Iterator[Change]:
     """Changes that are the same in neighbouring rounds, once, with the range of the rounds."""
-    plain: dict[Change, list[int]] = {}
+    told: dict[str, tuple[Change, list[int]]] = {}  # by what is said, since a value may be a mapping
     for number, changes in rounds:
         for change in changes:
-            rest = change.path.removeprefix(f"{stem}.{number}")
-            plain.setdefault(replace(change, path=rest), []).append(number)
-    for change, numbers in plain.items():
+            rest = replace(change, path=change.path.removeprefix(f"{stem}.{number}"))
+            told.setdefault(repr(rest), (rest, []))[1].append(number)
+    for change, numbers in told.values():
         for _, run in groupby(enumerate(numbers), key=lambda item: item[1] - item[0]):
             members = [number for _, number in run]
             span = str(members[0]) if len(members) == 1 else f"{members[0]}-{members[-1]}"

@@ -55,6 +55,11 @@ class Place:
         raw = self._raw.get(field)
         return raw is not None and raw != "absent"
 
+    def is_kind(self, field: str, kind: str) -> bool:
+        """Whether a slot holds a kind of this name."""
+        raw = self._raw.get(field)
+        return (raw.get("kind") if isinstance(raw, Map) else raw) == kind
+
     def slot(
         self,
         field: str,

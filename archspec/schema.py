@@ -211,7 +211,7 @@ class _Schema:
             if alias == "kind":
                 continue
             slot = kind.slots.get(aliases[alias])
-            plain = self.slot(slot) if slot else self.field(field)
+            plain = self.slot(slot, field) if slot else self.field(field)
             told = {key: field[key] for key in ("description", "default") if field.get(key) not in (None, {}, [], "")}
             properties[alias] = {**told, **plain}
         if self.space:
@@ -227,13 +227,15 @@ class _Schema:
             "additionalProperties": False,
         }
 
-    def slot(self, slot: Slot) -> Json:
+    def slot(self, slot: Slot, field: Json) -> Json:
         options = [{"$ref": f"#/$defs/role.{role}"} for role in slot.roles if kinds_of(role)]
         options = options or [{"type": "string", "description": "the name of a stream"}]
         one = options[0] if len(options) == 1 else {"anyOf": options}
         if slot.many or slot.named:
             listed: list[Json] = [{"type": "array", "items": one}] if slot.many else []
             return {"anyOf": [*listed, one, {"type": "object", "not": {"required": ["kind"]}}, {"type": "null"}]}
+        if field.get("type") == "object":
+            return {"type": "object", "additionalProperties": one}
         return {"anyOf": [one, {"type": "null"}]}
 
     def field(self, field: Json) -> Json:

@@ -20,9 +20,10 @@ from compiler.modules.attention import Attend
 from compiler.modules.regularise import SampleDrop
 
 Outputs = dict[str, Tensor]
+Lengths = int | dict[str, int]
 
 
-def inputs(spec: Spec, *, batch: int, length: int, seed: int = 0, device: str = "cpu") -> list[Tensor]:
+def inputs(spec: Spec, *, batch: int, length: Lengths, seed: int = 0, device: str = "cpu") -> list[Tensor]:
     """Random tensors for a model's inputs, in the order of its forward; every sample has its own, some are padded."""
     made = []
     for sample in range(seed, seed + batch):
@@ -37,18 +38,19 @@ def inputs(spec: Spec, *, batch: int, length: int, seed: int = 0, device: str = 
     return [torch.cat(parts).to(device) for parts in zip(*made, strict=True)]
 
 
-def _tensor(stream: Stream, length: int, generator: torch.Generator) -> Tensor:
+def _tensor(stream: Stream, length: Lengths, generator: torch.Generator) -> Tensor:
     sizes = [size_of(axis.size, length) for span in stream.spans for axis in span.axes]
     if stream.content == "ids":
         return torch.randint(0, stream.width, (1, *sizes), generator=generator)
     return torch.randn(1, *sizes, stream.width, generator=generator)
 
 
-def size_of(size: Size, length: int) -> int:
-    """A number of tokens, where every length that is known only at run time is this one."""
+def size_of(size: Size, length: Lengths) -> int:
+    """A number of tokens, given each length that is known only at run time, or one for all of them."""
     if isinstance(size, int):
         return size
-    return max(1, math.floor(eval(re.sub(r"[a-z_]+", str(length), size))))  # noqa: S307  our own types, our own tests
+    numbers = re.sub(r"[a-z_]+", lambda name: str(length if isinstance(length, int) else length[name[0]]), size)
+    return max(1, math.floor(eval(numbers)))  # arithmetic of our own types
 
 
 def runs(model: nn.Module, given: list[Tensor]) -> Outputs:

@@ -115,9 +115,9 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
             raise Refused("window", f"a window needs tokens along one axis, not {memory}",
                           "put the attention into a partition with windows")  # fmt: skip
         for field, role in (("position", asked), ("qk_norm", asked)):
-            if at.has(field) and at.raw(field) != "none":
+            if at.has(field) and not at.is_kind(field, "none"):
                 at.slot(field, role.wide(head_width))
-        if at.has("position") and memory.spans != asked.spans and at.raw("position") != "none":
+        if at.has("position") and memory.spans != asked.spans and not at.is_kind("position", "none"):
             names = [axis.name for axis in asked.axes]
             if len(memory.spans) != 1 or [axis.name for axis in memory.axes] != names:
                 raise Refused("position", f"positions of {asked} mean nothing in {memory}", "position: none")

@@ -93,7 +93,8 @@ class Parallel(Kind, kind="parallel"):
         outs = []
         for number, branch in enumerate(self.branches):
             if branch != "absent":
-                outs.append(at.slot("branches", *at.inputs, names=at.names, item=number).output)
+                key = f"branches.{len(outs)}"
+                outs.append(at.slot("branches", *at.inputs, names=at.names, item=number, as_=key).output)
         if not outs:
             return at.inputs[0]
         for number, out in enumerate(outs[1:], 1):

@@ -190,7 +190,7 @@ class Attend(Leaf):
         if self.talking:
             scores = torch.einsum("bhqk,gh->bgqk", scores, self.before) + self.before_bias[:, None, None]
         if mask is not None:
-            scores = scores.masked_fill(~mask, float("-inf"))
+            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # finite where a token may read none
         weights = scores.softmax(dim=-1)
         if self.talking:
             weights = torch.einsum("bhqk,gh->bgqk", weights, self.after) + self.after_bias[:, None, None]

@@ -103,7 +103,7 @@ class Choose(Leaf):
             best = grouped.topk(min(2, grouped.shape[-1]), dim=-1).values.sum(-1)
             kept = torch.zeros_like(best).scatter(-1, best.topk(spec.top_groups, dim=-1).indices, 1.0)
             ranking = grouped.masked_fill(kept[..., None] == 0, float("-inf")).flatten(-2)
-        chosen = ranking.topk(spec.k, dim=-1, sorted=False).indices
+        chosen = ranking.topk(spec.k, dim=-1, sorted=spec.capacity is not None).indices  # first choices first
         weights = scores.gather(-1, chosen)
         if spec.normalize and spec.k > 1:
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)

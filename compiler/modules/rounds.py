@@ -99,16 +99,15 @@ class Rounds(nn.Module):
 
 
 def tie(module: Any, source: Any, names: list[str] | None) -> None:
-    """Makes one block use another's weights: all of them, or those of some of its nodes."""
+    """Makes one block use another's weights: all that both have, or those of some of its nodes."""
     if module is source or names == []:
         return
-    for name, parameter in list(source.named_parameters()):
-        if names is None or name.split(".")[0] in names:
-            *path, last = name.split(".")
-            target = module
-            for part in path:
-                target = getattr(target, part)
-            target._parameters[last] = parameter
+    own = dict(module.named_parameters())
+    for name, parameter in source.named_parameters():
+        chosen = names is None or name.split(".")[0] in names
+        if chosen and name in own and own[name].shape == parameter.shape:
+            path, _, last = name.rpartition(".")
+            module.get_submodule(path)._parameters[last] = parameter
 
 
 @builds(kinds.LearnedMix)

@@ -12,9 +12,11 @@ optimizer states and the model's inputs come on top of both.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
+from typing import NamedTuple
 
-from search.cost.steps import Place, Steps, Storage
+from search.cost.steps import Place, Steps, Storage, Wire
 
 
 class _Span:
@@ -34,47 +36,66 @@ class _Span:
 
 
 def inference_peak(work: Steps) -> int:
-    """Most bytes of a forward pass without gradients, beside weights and inputs."""
+    """Most bytes of a forward pass without gradients, beside weights and the model's inputs."""
     last: dict[Storage, int] = {}
     for number, step in enumerate(work.steps):
         if step.training:
             continue
-        for result in step.results:
-            if result.inference is not None:
-                last.setdefault(result.inference, number)
-        for wire in step.inputs:
+        for wire in (*step.results, *step.inputs):
             if wire.inference is not None:
                 last[wire.inference] = number
-    for wire, number in work.held:
+    for wire, number in (*work.held, *_onward(work, len(work.steps) - 1)):
         if wire.inference in last:
             last[wire.inference] = max(last[wire.inference], number)
     live = _Span(len(work.steps))
     for storage, number in last.items():
-        if storage.made >= 0:
-            live.add(storage.size, storage.made + 1, number)
+        live.add(storage.size, storage.made + 1, number)
     before = live.sizes()
     return max((before[n] + s.unit.cost.peak_inference for n, s in enumerate(work.steps) if not s.training), default=0)
 
 
-def training_peak(work: Steps) -> int:
-    """Most bytes of a forward and a backward pass, beside weights, their gradients, optimizer states and inputs."""
+class Training(NamedTuple):
+    """A forward and a backward pass through some steps.
+
+    Attributes:
+        forward, backward: most bytes of each step, beside weights, their gradients, optimizer states and inputs.
+        inside: bytes that autograd keeps inside the steps.
+        kept: what it keeps between them, of what they were given and of what they give.
+    """
+
+    forward: list[int]
+    backward: list[int]
+    inside: int
+    kept: frozenset[Storage]
+
+    @property
+    def peak(self) -> int:
+        return max((*self.forward, *self.backward), default=0)
+
+
+def training(work: Steps, kept_before: Iterable[Storage] = ()) -> Training:
+    """What a training step needs.
+
+    Args:
+        kept_before: what earlier steps keep of what these are given.
+    """
     steps = [*work.steps, *([work.loss] if work.loss else [])]
-    last: dict[Storage, int] = {}
-    kept: dict[Storage, int] = {}
+    end = len(steps) - 1
+    kept = dict.fromkeys(kept_before, -1)
+    last = dict(kept)
     waiting: dict[int, tuple[int, int, int]] = {}  # by wire: bytes of its gradient, its step, the last that gives some
     forward, backward = _Span(len(steps)), _Span(len(steps))
+    total = 0
     for number, step in enumerate(steps):
         flow = step.unit.cost.flow
         inside = step.unit.cost.saved
-        seen = set()
         for wire, result in zip(step.results, flow.training, strict=True):
             storage = wire.training
-            if storage is None or storage.made != number or storage in seen:
+            if storage is None or storage.made != number or storage in last:
                 continue
-            seen.add(storage)
-            last.setdefault(storage, number)
+            last[storage] = number
             if result.saved:
-                kept.setdefault(storage, number)
+                kept[storage] = number
                 inside -= storage.size
         for place in flow.saved:
             if (storage := step.inputs[place].training) is not None:
@@ -85,29 +106,33 @@ def training_peak(work: Steps) -> int:
         for place in flow.reached:
             wire = step.inputs[place]
             waiting[id(wire)] = wire.bytes, wire.made, number
-        forward.add(inside, number + 1, len(steps) - 1)
-        backward.add(inside, number + 1, len(steps) - 1)
-    for wire, number in work.held:
+        for pass_ in (forward, backward):
+            pass_.add(inside, number + 1, end)
+        total += inside
+    for wire, number in (*work.held, *_onward(work, end)):
         if wire.training in last:
             last[wire.training] = max(last[wire.training], number)
     for storage, number in last.items():
-        if storage.made >= 0:
-            forward.add(storage.size, storage.made + 1, len(steps) - 1 if storage in kept else number)
+        forward.add(storage.size, storage.made + 1, end if storage in kept else number)
     for storage, number in kept.items():
-        if storage.made >= 0:
-            backward.add(storage.size, max(storage.made + 1, number), len(steps) - 1)
-    for value in work.outputs.values():
-        for wire in value.wires:
-            if wire.given.graded and not (work.loss and wire in work.loss.inputs):
-                waiting[id(wire)] = wire.bytes, wire.made, len(steps)
+        backward.add(storage.size, max(storage.made + 1, number), end)
+    for wire, _ in _onward(work, end):
+        if wire.given.graded and not (work.loss and wire in work.loss.inputs):
+            waiting[id(wire)] = wire.bytes, wire.made, end + 1
     for size, made, number in waiting.values():
         backward.add(size, made + 1, number - 1)
     _shared_weights(work, backward)
-    peaks = [
-        max(before + step.unit.cost.flow.peak_forward, behind + step.unit.cost.flow.peak_backward)
-        for step, before, behind in zip(steps, forward.sizes(), backward.sizes(), strict=True)
-    ]
-    return max(peaks, default=0)
+    return Training(
+        [live + step.unit.cost.flow.peak_forward for step, live in zip(steps, forward.sizes(), strict=True)],
+        [live + step.unit.cost.flow.peak_backward for step, live in zip(steps, backward.sizes(), strict=True)],
+        total,
+        frozenset(kept),
+    )
+
+
+def _onward(work: Steps, end: int) -> Iterator[tuple[Wire, int]]:
+    """The outputs, which live on."""
+    return ((wire, end) for value in work.outputs.values() for wire in value.wires)
 
 
 def _shared_weights(work: Steps, backward: _Span) -> None:
@@ -115,7 +140,7 @@ def _shared_weights(work: Steps, backward: _Span) -> None:
     users: dict[Place, list[int]] = {}
     for number, step in enumerate(work.steps):
         users.setdefault(step.weights, []).append(number)
-        if step.node is not None and step.node.tied:
+        if step.node is not None and step.node.tied and (step.node.tied,) in users:
             users[step.node.tied,].append(number)
     for first, *others in users.values():
         if others:

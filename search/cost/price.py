@@ -20,7 +20,7 @@ from archspec.spec import Spec
 from archspec.streams import Stream
 from search.cost import devices, roofline
 from search.cost.devices import Device
-from search.cost.memory import inference_peak, training_peak
+from search.cost.memory import inference_peak, training
 from search.cost.steps import Step, Steps, steps
 from search.cost.unit import Unit
 
@@ -135,7 +135,7 @@ def price(
     parameters = sum(step.unit.weights.total for step in owners)
     size = DTYPES[dtype].itemsize
     weights = parameters * size + sum(step.unit.stored for step in owners)
-    held = weights + sum(unit.computed for unit in distinct(work)) + sum(wire.bytes for wire in work.inputs)
+    held = weights + sum(buffers(work).values()) + sum(wire.bytes for wire in work.inputs)
     targets = sum(wire.bytes for wire in work.loss.inputs[1:]) if work.loss else 0
     forward = sum(step.unit.forward for step in work.steps if not step.training)
     latency = sum(step.unit.femtoseconds(profile, device, level) for step in work.steps if not step.training)
@@ -146,7 +146,7 @@ def price(
         training_step=sum(step.unit.step for step in work.steps),
         weights=weights,
         peak_inference=held + inference_peak(work),
-        peak_training=held + targets + parameters * (size + STATES) + training_peak(work),
+        peak_training=held + targets + parameters * (size + STATES) + training(work).peak,
         loss=work.loss.unit.cost.peak_training if work.loss else 0,
         cache_per_token=kept_per_token(spec.graph) * size,
         latency_ms=latency / 1e12,
@@ -205,6 +205,11 @@ def resolve_lengths(spec: Spec, length: int | None) -> dict[str, int]:
 def owned(work: Iterable[Step]) -> list[Step]:
     """The steps whose weights no earlier step has."""
     return list({step.weights: step for step in reversed(list(work))}.values())[::-1]
+
+
+def buffers(work: Steps) -> dict[str, int]:
+    """Bytes of tables that are computed and not stored, by block: equal blocks share them."""
+    return {step.unit.content: step.unit.computed for step in work.steps if step.unit.computed}
 
 
 def distinct(work: Steps) -> list[Unit]:

@@ -15,6 +15,7 @@ import torch
 
 from archspec.graph import Graph, Node, Ref
 from archspec.kinds.combinator import Sequence
+from archspec.kinds.interface import Interface
 from archspec.kinds.rounds import Rounds
 from archspec.spec import Spec
 from archspec.streams import Stream
@@ -28,7 +29,7 @@ Values = dict[tuple[str, str], "Value"]
 
 @dataclass(eq=False, slots=True)
 class Storage:
-    """Bytes that tensors lie in, from the step that makes them; step -1 made the model's inputs."""
+    """Bytes that tensors lie in, from the step that makes them; -1 for what is there before all steps."""
 
     size: int
     made: int
@@ -99,52 +100,58 @@ class Steps:
 
 
 def steps(spec: Spec, *, batch: int, lengths: Mapping[str, int], dtype: torch.dtype) -> Steps:
-    """The steps of a spec.
+    """The steps of a spec, with its training loss.
 
     Args:
         lengths: a number for each length that is known only when the model runs.
     """
+    values = inputs(spec.graph.inputs, batch=batch, lengths=lengths, dtype=dtype)
+    work = run(spec.graph, values, spec.interface, dtype)
+    work.loss = loss(work.outputs, spec.interface, len(work.steps))
+    return work
+
+
+def inputs(streams: Mapping[str, Stream], *, batch: int, lengths: Mapping[str, int], dtype: torch.dtype) -> Values:
+    """What a model is given; labels and validity are one tensor for all of its inputs."""
     values: Values = {}
     shared: dict[str, Wire] = {}
-    inputs: list[Wire] = []
-    for name, stream in spec.graph.inputs.items():
+    for name, stream in streams.items():
         wires = []
         for suffix in suffixes(stream):
             tokens = [] if not stream.spans else [count(stream, lengths)]
             features = suffix == "" and stream.content == "features"
             shape = (batch, *tokens, stream.width) if features else (batch, *tokens)
-            kind = dtype if features else torch.bool if suffix == "_valid" else torch.int64
-            if suffix not in shared or not suffix:
-                shared[suffix] = _input(shape, kind)
-                inputs.append(shared[suffix])
-            wires.append(shared[suffix])
+            wire = _input(shape, dtype if features else torch.bool if suffix == "_valid" else torch.int64)
+            wires.append(shared.setdefault(suffix, wire) if suffix else wire)
         values[name, ""] = Value(stream, tuple(wires))
-    result = Steps(inputs)
-    walker = _Walker(spec, result, dtype)
-    result.outputs = walker.graph(spec.graph, values, (), Weights(()), training=False)
-    result.loss = _loss(spec, result)
+    return values
+
+
+def run(graph: Graph, values: Values, interface: Interface, dtype: torch.dtype) -> Steps:
+    """The steps of a graph whose inputs stand in ``values``; its outputs get gradients."""
+    given = {id(wire): wire for value in values.values() for wire in value.wires}
+    result = Steps(list(given.values()))
+    walker = _Walker(interface, result, dtype)
+    result.outputs = walker.graph(graph, dict(values), (), Weights(()), training=False)
     walker.backward()
     return result
 
 
-def _loss(spec: Spec, work: Steps) -> Step | None:
-    """Cross-entropy of the logits, for interfaces that have one."""
-    (logits, *_) = next(iter(work.outputs.values())).wires
-    if spec.interface.name_ not in LOSSES or not logits.given.graded:
+def loss(outputs: Mapping[str, Value], interface: Interface, number: int) -> Step | None:
+    """Cross-entropy of the logits as the step of that number; None for interfaces that have none."""
+    (logits, *_) = next(iter(outputs.values())).wires
+    if interface.name_ not in LOSSES or not logits.given.graded:
         return None
-    unit = loss_unit(spec.interface.name_, logits.given)
+    unit = loss_unit(interface.name_, logits.given)
     wires = logits, _input(logits.given.shape[:-1], torch.int64)  # and the targets
-    return Step(None, ("loss",), ("loss",), True, {}, (), wires, unit, _results(unit, wires, len(work.steps)))
+    return Step(None, ("loss",), ("loss",), True, {}, (), wires, unit, _results(unit, wires, number))
 
 
 def count(stream: Stream, lengths: Mapping[str, int]) -> int:
     """Tokens of a stream."""
     total = 0
     for span in stream.spans:
-        tokens = 1
-        for axis in span.axes:
-            tokens *= axis.size if isinstance(axis.size, int) else lengths[axis.size]
-        total += tokens
+        total += prod(axis.size if isinstance(axis.size, int) else lengths[axis.size] for axis in span.axes)
     return total
 
 
@@ -154,13 +161,13 @@ def _input(shape: tuple[int, ...], dtype: torch.dtype) -> Wire:
     for length in reversed(shape):
         strides.append(size)
         size *= length
-    storage = Storage(size * dtype.itemsize, -1)
+    storage = Storage(0, -1)  # the caller's
     return Wire(Given(shape, tuple(reversed(strides)), dtype, False), storage, storage, -1)
 
 
 class _Walker:
-    def __init__(self, spec: Spec, result: Steps, dtype: torch.dtype) -> None:
-        self.interface, self.result, self.dtype = spec.interface, result, dtype
+    def __init__(self, interface: Interface, result: Steps, dtype: torch.dtype) -> None:
+        self.interface, self.result, self.dtype = interface, result, dtype
         self.known: dict[tuple[int, tuple[str, ...], tuple[Given, ...]], Unit] = {}
 
     def graph(self, graph: Graph, values: Values, row: Place, weights: Weights, *, training: bool) -> dict[str, Value]:

@@ -49,6 +49,7 @@ class Unit:
     """What one node costs.
 
     Attributes:
+        content: a hash of the node; equal blocks share tables that are computed and not stored.
         cost: of its run; ``cost.flow`` tells how its tensors hang together.
         outputs: for each output its type, and where each of its tensors comes from: ``~n`` the result of number n, else
             the number of a tensor that is given.
@@ -57,6 +58,7 @@ class Unit:
         stored, computed: bytes of buffers that are saved with the weights, and of those that are not.
     """
 
+    content: str
     cost: BlockCost
     outputs: dict[str, tuple[Stream, tuple[int, ...]]]
     weights: Weights
@@ -116,7 +118,7 @@ def loss_unit(interface: str, logits: Given) -> Unit:
     key = ("loss", interface, logits)
     if key not in _units:
         inputs = [_tensor(logits), torch.empty(logits.shape[:-1], dtype=torch.int64, device="meta")]
-        _units[key] = Unit(measure_block(_Loss(interface), inputs, train=True), {}, Weights(0, 0), 0, 0, 0, 0)
+        _units[key] = Unit("loss", measure_block(_Loss(interface), inputs, train=True), {}, Weights(0, 0), 0, 0, 0, 0)
     return _units[key]
 
 
@@ -175,7 +177,7 @@ def _measure(graph: Graph, given: Sequence[Given], dtype: torch.dtype, seeds: tu
     }
     weights = _weights(Body(graph, _Untraced()), sum(_tied(graph)))
     sizes = [parameter.nbytes for parameter in block.parameters()]
-    return Unit(cost, outputs, weights, sum(sizes), max(sizes, default=0), stored, computed)
+    return Unit(graph.digest("layout"), cost, outputs, weights, sum(sizes), max(sizes, default=0), stored, computed)
 
 
 def _tensor(given: Given) -> Tensor:

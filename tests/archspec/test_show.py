@@ -47,7 +47,7 @@ def test_parameters_are_added_up_by_place() -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_the_tree_accounts_for_all_parameters(path: Path) -> None:
-    """The top level adds up to the compiled model, and no node has less than what is shown inside it, folded ones apart."""
+    """The top level adds up to the compiled model."""
     import compiler
 
     spec = load(path)

@@ -18,7 +18,10 @@ name: small
 interface: {kind: causal_lm, vocab: 16, length: 32}
 blocks:
   layer:
-    {kind: transformer_layer, mixer: {kind: attention, heads: 2, position: rope}, channel: {kind: mlp, ratio: 2}, dropout: 0.1}
+    kind: transformer_layer
+    mixer: {kind: attention, heads: 2, position: rope}
+    channel: {kind: mlp, ratio: 2}
+    dropout: 0.1
 graph:
   - {kind: token_embedding, width: 16}
   - {name: layers, kind: repeat, times: 12, body: layer}

@@ -15,7 +15,7 @@ import compiler
 from archspec.errors import SpecError
 from archspec.spec import Spec, load, loads
 from search.cost import price
-from search.cost.memory import inference_peak, training_peak
+from search.cost.memory import inference_peak, training
 from search.cost.meter import measure_block
 from search.cost.operators import FORMULAS
 from search.cost.price import resolve_lengths
@@ -185,11 +185,11 @@ def agrees(spec: Spec, length: int | None = None, most: float = 1.0) -> None:
     assert inference_peak(work) == measure_block(model, given, train=False).peak_inference
     step = measure_block(Step(model, spec), {"targets": targets(work), **given}, train=True)
     assert (
-        1 - 1e-4 <= training_peak(work) / step.peak_training <= most + 1e-4
+        1 - 1e-4 <= training(work).peak / step.peak_training <= most + 1e-4
     )  # a mixture's losses are added up outside
     held = sum(tensor.nbytes for tensor in given.values())
     assert 0 <= cost.peak_inference - cost.weights - held - inference_peak(work) <= tables(model)
-    assert cost.peak_training - cost.peak_inference >= 12 * cost.parameters + training_peak(work) - inference_peak(work)
+    assert cost.peak_training - cost.peak_inference >= 12 * cost.parameters + training(work).peak - inference_peak(work)
     assert cost.unpriced == step.unpriced
 
 

@@ -1,0 +1,270 @@
+"""One node of a chain, elaborated and priced by itself, whatever stands before and after it.
+
+In a chain every top-level node reads the one before it and nothing else. What a piece costs then follows from its own
+text, from the dims, blocks and defaults that the text names, from the interface, and from the `State` that it is given:
+the type of the stream, its tensors, and the storages in which they lie. Its price is a row of whole numbers; a model's
+price is their sum, with peaks as maxima over what the pieces before have left live (`search.cost.chain`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from archspec.elaborate import Elaborator
+from archspec.graph import Graph, Node
+from archspec.kinds.embedding import TokenEmbedding
+from archspec.kinds.interface import Interface
+from archspec.place import Broken
+from archspec.scope import Frame, Scope
+from archspec.source import Map, Seq
+from archspec.streams import Stream
+from search.cost.devices import Device
+from search.cost.memory import inference_peak, training
+from search.cost.price import buffers, distinct, kept_per_token, owned
+from search.cost.roofline import weights_per_pass
+from search.cost.steps import Steps, Storage, Value, Values, Wire, loss, run
+from search.cost.unit import Given
+
+INPUT = "\0"  # what the stream is called inside; no text can name it
+
+
+class Tensor(NamedTuple):
+    """A tensor of a state, and the numbers of the storages in which it lies; None for a weight's."""
+
+    given: Given
+    inference: int | None
+    training: int | None
+
+
+class Table(NamedTuple):
+    """A token embedding's table, which a head may use."""
+
+    name: str
+    rows: int
+    width: int
+    size: int
+
+
+class State(NamedTuple):
+    """What a piece is given.
+
+    Attributes:
+        inference, training: bytes of storages, 0 for the caller's; those of training with whether autograd keeps them.
+        tables: embeddings before.
+    """
+
+    stream: Stream
+    tensors: tuple[Tensor, ...]
+    inference: tuple[int, ...]
+    training: tuple[tuple[int, bool], ...]
+    tables: tuple[Table, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What a piece costs, beside what the pieces before it have left.
+
+    Attributes:
+        after: what the next piece is given.
+        resident: bytes of weights that a forward pass reads.
+        latencies: femtoseconds, by the level of memory that holds the weights of the whole pass.
+        kept: bytes that autograd keeps of it, those of ``after`` excluded.
+        forward_peak, backward_peak: of a training step, beside what was kept before.
+        tied_peak: the backward peak up to a head that uses the table of an embedding before; -1 without one.
+        table, widest: bytes of an embedding's table, and of the gradient beside it if a head uses it; 0 elsewhere.
+        inputs, targets: bytes that the caller holds; targets in training only.
+        buffers: blocks with tables that are computed, and their bytes; a model has those of equal blocks once.
+    """
+
+    after: State
+    parameters: int = 0
+    active: int = 0
+    stored: int = 0
+    resident: int = 0
+    forward: int = 0
+    step: int = 0
+    latencies: tuple[int, ...] = ()
+    cache: int = 0
+    kept: int = 0
+    inference_peak: int = 0
+    forward_peak: int = 0
+    backward_peak: int = 0
+    tied_peak: int = -1
+    table: int = 0
+    widest: int = 0
+    buffers: frozenset[tuple[str, int]] = frozenset()
+    unpriced: frozenset[str] = frozenset()
+    inputs: int = 0
+    loss: int = 0
+    targets: int = 0
+
+
+class NoChainError(Exception):
+    """The piece reads more than the one before it, or changes what another one costs."""
+
+
+class Setting(NamedTuple):
+    """How things are priced, for all pieces alike."""
+
+    dtype: torch.dtype
+    device: Device
+    name: str  # of the device
+
+
+def piece(raw: Any, blocks: Map, scope: Scope, interface: Interface, state: State, setting: Setting) -> Piece:
+    """The price of a node.
+
+    Args:
+        raw: the node as it stands in the file.
+        scope: the file's numbers and defaults.
+
+    Errors:
+        NoChainError: it cannot be priced by itself.
+        SpecError: the language refuses it.
+    """
+    graph = _elaborated(raw, blocks, scope, interface, state)
+    value, storages = _given(state)
+    work = run(graph, {(INPUT, ""): value}, interface, setting.dtype)
+    return _priced(work, graph, state, storages, setting)
+
+
+def last_piece(interface: Interface, state: State, setting: Setting) -> Piece:
+    """The training loss, or nothing for an interface without one."""
+    value, storages = _given(state)
+    work = Steps(list(value.wires))
+    work.loss = loss({"out": value}, interface, 0)
+    if work.loss is None:
+        work.outputs = {"out": value}
+    peaks = training(work, _kept(state, storages))
+    return Piece(
+        state,
+        forward_peak=max(peaks.forward, default=0),
+        backward_peak=max(peaks.backward, default=0),
+        loss=work.loss.unit.cost.peak_training if work.loss else 0,
+        targets=sum(wire.bytes for wire in work.loss.inputs[1:]) if work.loss else 0,
+    )
+
+
+def _elaborated(raw: Any, blocks: Map, scope: Scope, interface: Interface, state: State) -> Graph:
+    elaborator = Elaborator(blocks)
+    elaborator.interface = interface
+    elaborator.embeddings = [_embedding(table) for table in state.tables]
+    inner = scope.child(depth=elaborator.depth)
+    inner.defaults = scope.defaults
+    items = Seq([raw])
+    try:
+        graph = elaborator.sequence(items, Frame(None, {INPUT: state.stream}), inner, 1, None)
+    except Broken:
+        graph = None
+    elaborator.raise_all()
+    if graph is None or elaborator.depth_read:
+        raise NoChainError
+    (node,) = graph.nodes
+    if [ref.node for ref in node.inputs] not in ([INPUT], []) or node.outer or node.when != "always":
+        raise NoChainError
+    return graph
+
+
+def _embedding(table: Table) -> Node:
+    """As much of an embedding as a head that is tied to it looks at."""
+    kind = TokenEmbedding(width=table.width, vocab=table.rows)
+    return Node(table.name, kind, (), (), {"": Stream(table.width, ())})
+
+
+def _given(state: State) -> tuple[Value, tuple[list[Storage], list[Storage]]]:
+    inference = [Storage(size, -1) for size in state.inference]
+    kept = [Storage(size, -1) for size, _ in state.training]
+    wires = tuple(
+        Wire(
+            one.given,
+            None if one.inference is None else inference[one.inference],
+            None if one.training is None else kept[one.training],
+            -1,
+        )
+        for one in state.tensors
+    )
+    return Value(state.stream, wires), (inference, kept)
+
+
+def _kept(state: State, storages: tuple[list[Storage], list[Storage]]) -> list[Storage]:
+    return [storage for storage, (_, kept) in zip(storages[1], state.training, strict=True) if kept]
+
+
+def _priced(
+    work: Steps, graph: Graph, state: State, storages: tuple[list[Storage], list[Storage]], setting: Setting
+) -> Piece:
+    (out, *more) = work.outputs.values()
+    if more:
+        raise NoChainError
+    through = any(wire.given.graded and wire in work.inputs for wire in out.wires)
+    reached = {id(step.inputs[place]) for step in work.steps for place in step.unit.cost.flow.reached}
+    stopped = any(wire.given.graded and id(wire) not in reached for wire in work.inputs)
+    if work.steps and (through or stopped):
+        raise NoChainError
+    peaks = training(work, _kept(state, storages))
+    onward = {wire.training for wire in out.wires}
+    owners = owned(work.steps)
+    run_ = [step for step in work.steps if not step.training]
+    heads = [number for number, step in enumerate(work.steps) if step.node and step.node.tied]
+    tables = [
+        Table(node.name, step.unit.weights.total // node.output.width, node.output.width, step.unit.size)
+        for node in graph.nodes
+        for step in work.steps
+        if node.kind.name_ == "token_embedding" and step.node is node
+    ]
+    if len(heads) > 1 or tables and (heads or state.tables or len(work.steps) > 1):
+        raise NoChainError
+    levels = range(len(setting.device.memory))
+    return Piece(
+        after=_after(out, peaks.kept, (*state.tables, *tables)),
+        parameters=sum(step.unit.weights.total for step in owners),
+        active=sum(step.unit.weights.active for step in owners),
+        stored=sum(step.unit.stored for step in owners),
+        resident=sum(weights_per_pass(step.unit.cost.inference) for step in run_),
+        forward=sum(step.unit.forward for step in run_),
+        step=sum(step.unit.step for step in work.steps),
+        latencies=tuple(
+            sum(step.unit.femtoseconds(setting.device, setting.name, level) for step in run_) for level in levels
+        ),
+        cache=kept_per_token(graph),
+        kept=peaks.inside + sum(storage.size for storage in peaks.kept if storage not in onward),
+        inference_peak=inference_peak(work),
+        forward_peak=max(peaks.forward, default=0),
+        backward_peak=max(peaks.backward, default=0),
+        tied_peak=max(peaks.backward[: heads[0] + 1]) if heads else -1,
+        table=tables[0].size if tables else 0,
+        widest=work.steps[0].unit.widest if tables else 0,
+        buffers=frozenset(buffers(work).items()),
+        unpriced=frozenset(name for unit in distinct(work) for name in unit.cost.unpriced),
+    )
+
+
+def _after(out: Value, kept: frozenset[Storage], tables: tuple[Table, ...]) -> State:
+    inference: dict[Storage, int] = {}
+    trained: dict[Storage, int] = {}
+    tensors = tuple(
+        Tensor(
+            wire.given,
+            None if wire.inference is None else inference.setdefault(wire.inference, len(inference)),
+            None if wire.training is None else trained.setdefault(wire.training, len(trained)),
+        )
+        for wire in out.wires
+    )
+    return State(
+        out.stream,
+        tensors,
+        tuple(storage.size for storage in inference),
+        tuple((storage.size, storage in kept) for storage in trained),
+        tables,
+    )
+
+
+def first_piece(values: Values) -> Piece:
+    """What the model is given: one stream."""
+    if len(values) != 1:
+        raise NoChainError
+    (value,) = values.values()
+    return Piece(_after(value, frozenset(), ()), inputs=sum(wire.bytes for wire in value.wires))
