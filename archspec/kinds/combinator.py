@@ -90,7 +90,7 @@ class Parallel(Kind, kind="parallel"):
     merge: Literal["sum", "concat", "gate", "mean"] = "sum"
 
     def infer(self, at: Place) -> Stream:
-        outs = []
+        outs: list[Stream] = []
         for number, branch in enumerate(self.branches):
             if branch != "absent":
                 key = f"branches.{len(outs)}"

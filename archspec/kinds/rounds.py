@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from archspec.errors import Refused
+from archspec.errors import Refused, did_you_mean
 from archspec.graph import Graph, Node
 from archspec.kind import Free, Kind, Matrix, Real, Slot, Width
 from archspec.kinds.combinator import BODY, ports
@@ -29,58 +29,83 @@ class Rounds(Kind):
         "last", description="how a round's input is made from earlier outputs"
     )
     router: Annotated[Any, Slot(("selector",))] = Field(None, description="which tokens go on to the next round")
+    share: list[str] | None = Field(
+        None, description="nodes of the body whose weights all rounds share; in a loop all of them by default"
+    )
     cache: Literal["per_round", "shared"] = Field("per_round", description="whether rounds keep keys of their own")
 
     def infer(self, at: Place) -> dict[str, Stream]:
         places = self._places(at)
-        streams, names = at.inputs, at.names
-        outputs: dict[str, Stream] = ports(dict(zip(names, streams, strict=True)))
+        streams = at.inputs
+        outputs: dict[str, Stream] = ports(dict(zip(at.names, streams, strict=True)))
         mains = [streams[0]]
         known: dict[Any, tuple[Graph, int]] = {}
-        taps: dict[str, Stream] = {}
-        for number, (container, key) in enumerate(places):
+        for number, place in enumerate(places):
             if number:
                 streams = (self._history(at, mains, number, len(places)), *streams[1:])
-            given = streams
-            if at.has("router"):
-                scope = at.rounds_scope(number, len(places))
-                router = at.body_in(at.raws, "router", "router", scope, streams[:1], ())
-                at.keep(f"router.{number}", router)
-                given = (router.output, *streams[1:])
-            found = known.get((id(container), key, given))
-            if found is None:
-                scope = at.rounds_scope(number, len(places))
-                before = at.layers
-                graph = at.body_in(container, key, "body", scope, given, names)
-                if not scope.touched:
-                    known[id(container), key, given] = (graph, at.layers - before)
-            else:
-                graph, layers = found
-                at.layers += layers
-            at.keep(f"rounds.{number}", graph)
+            given = (self._routed(at, streams[0], number, len(places)), *streams[1:])
+            graph = self._round(at, place, given, number, len(places), known)
             if at.has("router"):
                 if (graph.output.width, graph.output.spans) != (streams[0].width, given[0].spans) or len(
                     graph.types
                 ) > 1:
                     raise Refused("body", f"gives {graph.output}; routed tokens must come back as {given[0]}")
-            elif len(graph.types) == 1:
-                streams = (graph.output, *streams[1:])
+                outputs = {"": streams[0]}
             else:
-                wanted = list(graph.inputs)[: graph.given]
-                missing = [name for name in graph.outputs if name not in wanted]
-                if number + 1 < len(places) and missing:
-                    raise Refused("body", f"the output {missing[0]!r} feeds no input of the next round",
-                                  f"call the outputs {', '.join(wanted)}")  # fmt: skip
-                streams = tuple(graph.types.get(name, old) for name, old in zip(wanted, streams, strict=True))
-            outputs = {"": streams[0]} if at.has("router") else ports(graph.types)
+                streams = self._fed(graph, streams, last=number + 1 == len(places))
+                outputs = ports(graph.types)
             mains.append(outputs[""])
-            taps[str(number)] = outputs[""]
-        if len(set(taps.values())) == 1 and taps:
-            last = next(iter(taps.values()))
-            if len(last.spans) == 1:
-                stack = Span(last.spans[0].name, (Axis("round", len(taps)), *last.axes))
-                taps["each"] = last.on(stack)
+        taps = {str(number): stream for number, stream in enumerate(mains[1:])}
+        if len(set(taps.values())) == 1 and len(mains[1].spans) == 1:
+            span = mains[1].spans[0]
+            taps["each"] = mains[1].on(Span(span.name, (Axis("round", len(taps)), *span.axes)))
         return {**taps, **outputs}
+
+    def _round(
+        self,
+        at: Place,
+        place: tuple[Map | Seq, Any],
+        given: tuple[Stream, ...],
+        number: int,
+        times: int,
+        known: dict[Any, tuple[Graph, int]],
+    ) -> Graph:
+        """The body of one round; rounds that neither read their number nor differ in what they are given are one."""
+        container, key = place
+        found = known.get((id(container), key, given))
+        if found is None:
+            scope, before = at.rounds_scope(number, times), at.layers
+            graph = at.body_in(container, key, "body", scope, given, at.names)
+            if not scope.touched:
+                known[id(container), key, given] = (graph, at.layers - before)
+        else:
+            graph = found[0]
+            at.layers += found[1]
+        at.keep(f"rounds.{number}", graph)
+        nodes = [node.name for node in graph.nodes]
+        for word in self.share or ():
+            if word not in nodes:
+                raise Refused("share", f"the body has no node {word!r}", did_you_mean(word, nodes))
+        return graph
+
+    def _routed(self, at: Place, stream: Stream, number: int, times: int) -> Stream:
+        """The tokens that enter a round."""
+        if not at.has("router"):
+            return stream
+        graph = at.body_in(at.raws, "router", "router", at.rounds_scope(number, times), (stream,), ())
+        at.keep(f"router.{number}", graph)
+        return graph.output
+
+    def _fed(self, graph: Graph, streams: tuple[Stream, ...], *, last: bool) -> tuple[Stream, ...]:
+        """What the next round is given: outputs feed the inputs of the same name, a single one the first."""
+        if len(graph.types) == 1:
+            return (graph.output, *streams[1:])
+        wanted = list(graph.inputs)[: graph.given]
+        missing = [name for name in graph.outputs if name not in wanted]
+        if missing and not last:
+            cause = f"the output {missing[0]!r} feeds no input of the next round"
+            raise Refused("body", cause, f"call the outputs {', '.join(wanted)}")
+        return tuple(graph.types.get(name, old) for name, old in zip(wanted, streams, strict=True))
 
     def _places(self, at: Place) -> list[tuple[Map | Seq, Any]]:
         """Where the body of each round stands."""
@@ -135,7 +160,6 @@ class Repeat(Rounds, kind="repeat"):
     """
 
     rounds: Annotated[list[Any] | None, Slot(("body",), many=True)] = Field(None, description="the body of every round")
-    share: list[str] = Field(default_factory=list, description="nodes of the body whose weights all rounds share")
 
     def _places(self, at: Place) -> list[tuple[Map | Seq, Any]]:
         if self.rounds is None:
@@ -158,8 +182,6 @@ class Loop(Rounds, kind="loop"):
     (Bae et al. 2025, "Mixture-of-Recursions", arXiv 2507.10524); ``share`` limits the sharing to some nodes of
     the body.
     """
-
-    share: list[str] | None = Field(None, description="nodes of the body whose weights are shared; all by default")
 
     def _places(self, at: Place) -> list[tuple[Map | Seq, Any]]:
         return self._counted(at)

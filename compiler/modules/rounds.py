@@ -43,9 +43,7 @@ class Rounds(nn.Module):
         self.routers = nn.ModuleDict({slot.split(".")[1]: make.body(slot) for slot in make.slots("router")})
 
     def _shared(self, spec: kinds.Rounds) -> list[str] | None:
-        if isinstance(spec, kinds.Loop):
-            return spec.share
-        return spec.share if isinstance(spec, kinds.Repeat) else []
+        return spec.share if isinstance(spec, kinds.Loop) else spec.share or []
 
     def forward(self, *inputs: Tokens, outer: Outer | None = None) -> dict[str, Tokens]:
         node, streams, outer = self.node, list(inputs), outer or {}  # without rounds, without bodies

@@ -148,7 +148,7 @@ class Step(nn.Module):
 
 
 def inputs(spec: Spec, length: int | None) -> dict[str, Tensor]:
-    lengths = resolve_lengths(spec, length)
+    lengths = resolve_lengths(spec.graph.inputs, length)
     found: dict[str, Tensor] = {}
     for name, x in spec.graph.inputs.items():
         shape = [BATCH, *(lengths.get(str(axis.size), axis.size) for span in x.spans for axis in span.axes)]
@@ -181,7 +181,7 @@ def agrees(spec: Spec, length: int | None = None, most: float = 1.0) -> None:
     assert cost.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert cost.forward == counted(model, given, train=False) > 0
     assert cost.training_step == counted(model, given, train=True)
-    work = steps(spec, batch=BATCH, lengths=resolve_lengths(spec, length), dtype=torch.float32)
+    work = steps(spec, batch=BATCH, lengths=resolve_lengths(spec.graph.inputs, length), dtype=torch.float32)
     assert inference_peak(work) == measure_block(model, given, train=False).peak_inference
     step = measure_block(Step(model, spec), {"targets": targets(work), **given}, train=True)
     assert (
@@ -215,7 +215,7 @@ def test_a_price_is_what_the_compiled_model_does(name: str) -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_a_price_of_an_example_is_what_it_does(file: Path) -> None:
     example = load(file)
-    agrees(example, 64 if "length" in resolve_lengths(example, 64) else None)
+    agrees(example, 64 if "length" in resolve_lengths(example.graph.inputs, 64) else None)
 
 
 def test_rows_add_up() -> None:

@@ -1,0 +1,78 @@
+"""Pieces of a chain added up in their order (`search.cost.pieces`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from search.cost.pieces import Piece, Setting
+from search.cost.price import DTYPES, STATES, Cost
+
+
+class Total:
+    """What the pieces so far cost together.
+
+    Attributes:
+        kept: bytes that autograd keeps.
+        since: the backward peak since the last embedding, its own with the gradient of its table beside it.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.parameters = self.active = self.stored = self.resident = self.forward = self.step = self.cache = 0
+        self.kept = self.inference = self.training = self.since = self.table = 0
+        self.inputs = self.targets = self.loss = 0
+        self.latencies = [0] * len(setting.device.memory)
+        self.buffers: dict[str, int] = {}
+        self.unpriced: set[str] = set()
+
+    def add(self, piece: Piece) -> None:
+        """Adds the next piece."""
+        self.parameters += piece.parameters
+        self.active += piece.active
+        self.stored += piece.stored
+        self.resident += piece.resident
+        self.forward += piece.forward
+        self.step += piece.step
+        self.cache += piece.cache
+        self.inputs += piece.inputs
+        self.targets += piece.targets
+        self.loss += piece.loss
+        for level, time in enumerate(piece.latencies):
+            self.latencies[level] += time
+        self.inference = max(self.inference, piece.inference_peak)
+        backward = self.kept + piece.backward_peak
+        self.training = max(self.training, backward, self.kept + piece.forward_peak)
+        if piece.tied_peak >= 0:
+            self.training = max(self.training, self.table + max(self.since, self.kept + piece.tied_peak))
+        if piece.table:
+            self.table, self.since = piece.table, backward + piece.widest
+        else:
+            self.since = max(self.since, backward)
+        self.kept += piece.kept
+        if piece.buffers:
+            self.buffers.update(piece.buffers)
+        if piece.unpriced:
+            self.unpriced |= piece.unpriced
+
+    def cost(self, batch: int, lengths: Mapping[str, int], dtype: str) -> Cost:
+        """The cost of a model of these pieces."""
+        size = DTYPES[dtype].itemsize
+        weights = self.parameters * size + self.stored
+        held = weights + sum(self.buffers.values()) + self.inputs
+        return Cost(
+            parameters=self.parameters,
+            active=self.active,
+            forward=self.forward,
+            training_step=self.step,
+            weights=weights,
+            peak_inference=held + self.inference,
+            peak_training=held + self.targets + self.parameters * (size + STATES) + self.training,
+            loss=self.loss,
+            cache_per_token=self.cache * size,
+            latency_ms=self.latencies[self.setting.device.level(self.resident)] / 1e12,
+            batch=batch,
+            lengths=lengths,
+            dtype=dtype,
+            device=self.setting.name,
+            unpriced=tuple(sorted(self.unpriced)),
+        )
