@@ -6,7 +6,7 @@ from typing import Any
 
 from archspec.errors import did_you_mean
 from archspec.fields import NODE_KEYS, Fields
-from archspec.kind import REGISTRY, Kind, Slot, lookup
+from archspec.kind import REGISTRY, Kind, Slot, kinds_of, lookup
 from archspec.place import Broken
 from archspec.scope import Frame, Scope
 from archspec.source import Map, Seq, below
@@ -38,6 +38,9 @@ class Blocks(Fields):
         """A node as a mapping: a word is a kind or block with its defaults, a list a sequence."""
         mark, path = container.where(key), below(container.path, key)
         if isinstance(raw, Map):
+            if not isinstance(raw.get("kind", ""), str):
+                self.problem(raw, "kind", "kind must be a word")
+                raise Broken
             if "choose" in raw or "range" in raw:
                 self.problem(container, key, "a choice belongs into a space", "start the file with archspace: 1")
                 raise Broken
@@ -168,3 +171,11 @@ class Blocks(Fields):
             if key in raw:
                 result.put(key, raw[key], raw.key_marks.get(key), raw.value_marks.get(key))
         return result, node.shares or target
+
+    def unknown_kind(self, raw: Map, slot: Slot | None, streams: list[str]) -> None:
+        """Reports a word that names neither a kind nor a block, nor a stream where one may stand."""
+        word = raw["kind"]
+        fitting = kinds_of(*slot.roles) if slot else kinds_of("body")
+        names = streams if slot and slot.stream else []
+        hint = did_you_mean(word, [*fitting, *self.blocks, *names]) or did_you_mean(word, REGISTRY)
+        self.problem(raw, "kind", f"no kind or block is called {word!r}", hint or "archc kinds lists the kinds")

@@ -56,9 +56,7 @@ class _Writer:
             result["when"] = node.when
         if node.shares:
             return {"name": node.name, "weights": node.shares, "from": result["from"]}
-        result |= {
-            key: value for key, value in settled(node).items() if value is not None and value != {} and value != []
-        }
+        result |= settled(node)
         result |= node.streams
         result |= kind.written(node, self)
         result = {key: value for key, value in result.items() if value is not None}
@@ -68,7 +66,7 @@ class _Writer:
         return result
 
     def plan(self, node: Node) -> dict[str, Any]:
-        return {"kind": node.kind.name_, **{k: v for k, v in settled(node).items() if v is not None}}
+        return {"kind": node.kind.name_, **settled(node)}
 
     def slot(self, graph: Graph, name: str) -> Any:
         """A body as it stands in a slot: a node if it is one, else a block that stands once."""

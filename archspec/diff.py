@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any, Literal
 
 from archspec.graph import Graph, Node, fields
-from archspec.show import digest, says, shown
+from archspec.show import digest, numbers, says, shown
 from archspec.spec import Spec
 
 What = Literal["changed", "added", "removed", "type"]
@@ -112,7 +112,7 @@ def _nodes(old: Node, new: Node, path: str, called: Mapping[str, str]) -> Iterat
     if old.kind.name_ != new.kind.name_:
         yield Change(path, "changed", "kind", _summary(old), _summary(new))
     else:
-        yield from _fields(path, fields(old.kind), fields(new.kind))
+        yield from _fields(path, fields(old.kind) | numbers(old), fields(new.kind) | numbers(new))
         roles = {role: (_plan(old, role), _plan(new, role)) for role in (*old.matrices, *new.matrices)}
         for role, (before, after) in roles.items():
             if before != after:
@@ -180,13 +180,19 @@ def _fields(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterat
 
 
 def _types(what: str, old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[Change]:
-    for name in dict.fromkeys((*old, *new)):
-        if name not in new:
-            yield Change(f"{what} {name}", "removed", "", old[name], None)
-        elif name not in old:
-            yield Change(f"{what} {name}", "added", "", None, new[name])
-        elif old[name] != new[name]:
-            yield Change(f"{what} {name}", "type", "type", old[name], new[name])
+    """Streams that correspond by name, the others in their order; what an only one is called makes no difference."""
+    left = [name for name in new if name not in old]
+    for name, before in old.items():
+        other = name if name in new else left.pop(0) if left else None
+        if other is None:
+            yield Change(f"{what} {name}", "removed", "", before, None)
+            continue
+        if other != name and len(old) > 1:
+            yield Change(f"{what} {name}", "changed", "name", name, other)
+        if new[other] != before:
+            yield Change(f"{what} {other}", "type", "type", before, new[other])
+    for name in left:
+        yield Change(f"{what} {name}", "added", "", None, new[name])
 
 
 def _texts(streams: Mapping[str, Any]) -> dict[str, str]:

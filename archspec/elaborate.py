@@ -12,14 +12,14 @@ from typing import Any
 from archspec.errors import Refused, did_you_mean
 from archspec.graph import Graph, Node, Ref
 from archspec.kind import REGISTRY, Kind, Matrix, Slot, kinds_of, lookup
-from archspec.ordering import Ordering
 from archspec.place import Broken, Place
 from archspec.scope import Frame, Scope
+from archspec.skim import Skimming
 from archspec.source import Map, Seq
 from archspec.streams import SCALAR, Stream
 
 
-class Elaborator(Ordering):
+class Elaborator(Skimming):
     """Elaborates the graph of one file.
 
     Args:
@@ -97,7 +97,7 @@ class Elaborator(Ordering):
         for number in self.order(raws, names, items):
             previous = [names[number - 1]] if number else list(frame.inputs)[: given if alone else 1]
             try:
-                nodes[number] = self.node(raws[number], names[number], previous, frame, scope, slot, nodes)
+                nodes[number] = self.node(raws[number], names[number], previous, frame, scope, slot)
                 frame.nodes[names[number]] = nodes[number]
             except Broken:
                 frame.nodes[names[number]] = None
@@ -157,10 +157,7 @@ class Elaborator(Ordering):
                          "a training-only node cannot be the output", "name another under outputs:")  # fmt: skip
         return result, frozenset(training)
 
-    def node(
-        self, raw: Map, name: str, previous: list[str], frame: Frame, scope: Scope, slot: Slot | None,
-        siblings: dict[int, Node],
-    ) -> Node:  # fmt: skip
+    def node(self, raw: Map, name: str, previous: list[str], frame: Frame, scope: Scope, slot: Slot | None) -> Node:
         """Elaborates one node.
 
         Errors:
@@ -173,57 +170,36 @@ class Elaborator(Ordering):
             self.problem(raw, "kind", "kind must be a word")
             raise Broken
         called = raw
-        definition, inner = self.unfold(raw, Seq([raw]), 0, scope)
-        if definition is not raw:
-            if isinstance(definition, str):
-                definition = self.as_map(definition, Seq([definition], raw.mark, raw.path), 0)
-            if isinstance(definition, Seq) or "kind" not in definition:
-                body = definition
-                definition = Map(mark=raw.mark, path=raw.path)
-                definition.put("kind", "sequence", raw.mark, raw.mark)
-                definition.put("body", body, raw.mark, raw.mark)
-            raw, scope = definition, inner
-        kind = lookup(raw["kind"])
-        if kind is None:
-            self.unknown_kind(raw, slot, frame)
-            raise Broken
-        if slot is not None and not set(kind.roles) & set(slot.roles):
-            fits = kinds_of(*slot.roles)
-            self.problem(raw, "kind", f"{kind.name_} is no {' or '.join(slot.roles)}", f"try {', '.join(fits[:8])}")
-            raise Broken
-        if slot is None and "body" not in kind.roles:
-            self.problem(raw, "kind", f"{kind.name_} is a {kind.roles[0]}, not a node of a graph",
-                         f"it belongs into a slot for a {kind.roles[0]}")  # fmt: skip
-            raise Broken
-        raw = self.wrapped(raw, kind, scope)
+        raw, inner = self.defined(raw, scope)
+        kind = self.kind_at(raw, slot, frame)
+        raw = self.wrapped(raw, kind, inner)
         kind = REGISTRY[raw["kind"]]
-        refs, streams = self.inputs(called, kind, previous, frame, inner)
+        refs, streams = self.inputs(called, kind, previous, frame)
         if hasattr(kind, "expand"):
-            raw = self.sugar(raw, kind, scope)
+            raw = self.sugar(raw, kind, inner)
             kind = REGISTRY["sequence"]
-        number_scope = scope.child()
+        numbers = inner.child()
         if streams and streams[0] is not None:
-            number_scope.values_["width_in"] = streams[0].width
-            number_scope.values_ |= {
-                a.name: a.size for s in streams[0].spans for a in s.axes if isinstance(a.size, int)
-            }
+            sizes = {axis.name: axis.size for span in streams[0].spans for axis in span.axes}
+            numbers.values_ = {"width_in": streams[0].width} | {n: s for n, s in sizes.items() if isinstance(s, int)}
         raw = self.with_defaults(raw, kind)
-        instance = self.validated(raw, kind, self.values(raw, kind, number_scope))
-        if any(stream is None for stream in streams):
-            raise Broken
         known = tuple(stream for stream in streams if stream is not None)
-        when = called.get("when", "always")
-        if when not in ("always", "training"):
-            self.problem(called, "when", f"{when!r} is no time", "when: training, or leave it out")
-            raise Broken
-        node = Node(name, instance, tuple(refs), known, {}, when=when, shares=shares, path=called.path, raw=called)
-        if when != "training":
-            self.no_training(called, refs, frame)
+        before = len(self.problems)
         try:
-            outputs = instance.infer(Place(self, node, raw, frame, number_scope))
+            instance = self.validated(raw, kind, self.values(raw, kind, numbers))
+            if len(known) < len(streams):
+                raise Broken
+            when = self.time_of(called, refs, frame)
+            node = Node(name, instance, tuple(refs), known, {}, when=when, shares=shares, path=called.path, raw=called)
+            outputs = instance.infer(Place(self, node, raw, frame, numbers))
         except Refused as refused:
             self.refused(raw, refused)
+            self.skim_slots(raw, kind, inner)
             raise Broken from None
+        except Broken:
+            if len(known) < len(streams) or len(self.problems) > before:
+                self.skim_slots(raw, kind, inner)
+            raise
         node.outputs = outputs if isinstance(outputs, dict) else {"": outputs}
         if kind.name_ == "token_embedding" and frame.parent is None:
             self.embeddings.append(node)
@@ -231,8 +207,53 @@ class Elaborator(Ordering):
             node.outputs.setdefault("loss", SCALAR)
         return node
 
+    def defined(self, raw: Map, scope: Scope) -> tuple[Map, Scope]:
+        """What a node stands for, as one mapping with a kind, and the scope of its numbers."""
+        definition, inner = self.unfold(raw, Seq([raw]), 0, scope)
+        if definition is raw:
+            return raw, scope
+        if isinstance(definition, str):
+            definition = self.as_map(definition, Seq([definition], raw.mark, raw.path), 0)
+        if isinstance(definition, Map) and "kind" in definition:
+            return definition, inner
+        result = Map(mark=raw.mark, path=raw.path)
+        result.put("kind", "sequence", raw.mark, raw.mark)
+        result.put("body", definition, raw.mark, raw.mark)
+        return result, inner
+
+    def kind_at(self, raw: Map, slot: Slot | None, frame: Frame) -> type[Kind]:
+        """The kind of a node, if it may stand here."""
+        kind = lookup(raw["kind"])
+        if kind is None:
+            self.unknown_kind(raw, slot, frame.names())
+            raise Broken
+        if slot is not None and not set(kind.roles) & set(slot.roles):
+            fits = kinds_of(*slot.roles)
+            self.problem(raw, "kind", f"{kind.name_} is no {' or '.join(slot.roles)}", f"try {', '.join(fits[:8])}")
+            raise Broken
+        if slot is None and "body" not in kind.roles:
+            role = kind.roles[0]
+            hint = f"it belongs into a slot for a {role}"
+            self.problem(raw, "kind", f"{kind.name_} is a {role}, not a node of a graph", hint)
+            raise Broken
+        return kind
+
+    def time_of(self, raw: Map, refs: list[Ref], frame: Frame) -> str:
+        """When a node exists; one that exists always cannot read one that exists only in training."""
+        when: str = raw.get("when", "always")
+        if when not in ("always", "training"):
+            self.problem(raw, "when", f"{when!r} is no time", "when: training, or leave it out")
+            raise Broken
+        for ref in refs if when == "always" else ():
+            node = frame.nodes.get(ref.node)
+            if node is not None and node.when == "training":
+                key = "from" if "from" in raw else "kind"
+                self.problem(raw, key, f"{ref.node!r} exists only in training", "add when: training here too")
+                raise Broken
+        return when
+
     def inputs(
-        self, raw: Map, kind: type[Kind], previous: list[str], frame: Frame, scope: Scope
+        self, raw: Map, kind: type[Kind], previous: list[str], frame: Frame
     ) -> tuple[list[Ref], list[Stream | None]]:
         least, most = kind.arity
         if "from" not in raw:
@@ -259,21 +280,6 @@ class Elaborator(Ordering):
             )
             raise Broken
         return refs, streams
-
-    def unknown_kind(self, raw: Map, slot: Slot | None, frame: Frame) -> None:
-        word = raw["kind"]
-        fitting = kinds_of(*slot.roles) if slot else kinds_of("body")
-        streams = frame.names() if slot and slot.stream else []
-        hint = did_you_mean(word, [*fitting, *self.blocks, *streams]) or did_you_mean(word, REGISTRY)
-        self.problem(raw, "kind", f"no kind or block is called {word!r}", hint or "archc kinds lists the kinds")
-
-    def no_training(self, raw: Map, refs: list[Ref], frame: Frame) -> None:
-        for ref in refs:
-            node = frame.nodes.get(ref.node)
-            if node is not None and node.when == "training":
-                self.problem(raw, "from" if "from" in raw else "kind", f"{ref.node!r} exists only in training",
-                             "add when: training here too")  # fmt: skip
-                raise Broken
 
     def embedding(self, width: int, rows: int, field: str) -> str:
         """The name of the one embedding with a table of this shape, for a head that is tied to it."""

@@ -72,6 +72,15 @@ def names(text: str) -> frozenset[str]:
     return frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name)) - FUNCTIONS.keys()
 
 
+def fault(text: str) -> str | None:
+    """Why a text is no expression, or None."""
+    try:
+        _parse(text)
+    except ExpressionError as error:
+        return str(error)
+    return None
+
+
 def evaluate(text: str, scope: Mapping[str, Number]) -> Number:
     """The value of an expression; division that comes out even gives a whole number.
 

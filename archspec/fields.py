@@ -35,20 +35,23 @@ class Fields(Problems):
             if key in kind.slots:
                 values[key] = raw[key]
                 continue
-            values[key] = self.value(raw, key, _shape(kind, key), mine)
+            values[key] = self.value(raw, key, shape_of(kind, key), mine)
             if isinstance(values[key], (int, float)):
                 mine.values_[key] = values[key]
         for key in raw:
             if key not in kind.model_fields and key not in NODE_KEYS:
-                self.problem(raw, key, f"unknown field {key!r} of {kind.name_}", did_you_mean(key, kind.model_fields))
+                self.unknown_field(raw, key, kind.model_fields, kind.name_)
         return values
 
-    def value(self, container: Map | Seq, key: Any, shape: _Shape, scope: Scope) -> Any:
+    def value(self, container: Map | Seq, key: Any, shape: Shape, scope: Scope) -> Any:
         raw = container[key]
         if isinstance(raw, Map) and set(raw) == {"each"} and isinstance(raw["each"], Seq):
             return self.value(*self.turn(raw, container, key, scope), shape, scope)
         if isinstance(raw, Map) and ("choose" in raw or "range" in raw):
             self.problem(container, key, "a choice belongs into a space", "start the file with archspace: 1")
+            raise Broken
+        if isinstance(raw, bool) and shape.numeric and not shape.boolean:
+            self.problem(container, key, f"{str(raw).lower()} is not a {'whole ' if shape.whole else ''}number")
             raise Broken
         if isinstance(raw, str) and shape.numeric and raw not in shape.words:
             return self.evaluate(container, key, raw, scope, whole=shape.whole)
@@ -102,19 +105,20 @@ class Fields(Problems):
             raise Broken from None
 
 
-class _Shape:
+class Shape:
     """What may stand in a field: numbers (then text is an expression), words, and what is inside a collection."""
 
     def __init__(self, annotation: Any) -> None:
         kinds = set(_flat(annotation))
         self.numeric = bool(kinds & {int, float})
+        self.boolean = bool in kinds
         self.whole = int in kinds and float not in kinds
         self.words = {word for item in kinds if get_origin(item) is Literal for word in get_args(item)}
         self.numeric = self.numeric and str not in kinds
         self._annotation = annotation
 
     @property
-    def inner(self) -> _Shape:
+    def inner(self) -> Shape:
         return self  # a collection of numbers takes expressions as its items
 
 
@@ -133,5 +137,5 @@ def _flat(annotation: Any) -> Iterator[Any]:
 
 
 @cache
-def _shape(kind: type[Kind], key: str) -> _Shape:
-    return _Shape(kind.model_fields[key].annotation)
+def shape_of(kind: type[Kind], key: str) -> Shape:
+    return Shape(kind.model_fields[key].annotation)

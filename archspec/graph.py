@@ -184,9 +184,13 @@ def _identified(node: Node, identity: Identity) -> dict[str, Any]:
 
 
 def settled(node: Node) -> dict[str, Any]:
-    """The plain fields of a node as they came out: defaults filled, one way to say each thing; without its slots."""
+    """The plain fields of a node as they came out: defaults filled, one way to say each thing; without its slots.
+
+    Empty ones are left out, so that a new field that is empty by default changes no hash.
+    """
     kind = node.kind
-    return fields(kind) | kind.settle(node)
+    values = fields(kind) | kind.settle(node)
+    return {name: value for name, value in values.items() if value is not None and value != [] and value != {}}
 
 
 def fields(kind: Kind, *, free: bool = True) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -22,7 +23,7 @@ class Ordering(Blocks):
         names = []
         for raw in raws:
             given = raw.get("name")
-            name = given if given is not None else str(raw.get("kind", "node")).replace("/", "_")
+            name = given if given is not None else re.sub(r"\W", "_", str(raw.get("kind", "node")))
             if given is not None:
                 if not isinstance(name, str) or not name.isidentifier():
                     self.problem(

@@ -5,11 +5,12 @@ Raised together, so that a user mends a file once.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from archspec.errors import Mark, Problem, Refused, SpecError, did_you_mean
 from archspec.kind import Kind
-from archspec.source import Map, Seq, below
+from archspec.source import Map, Seq
 
 
 class Problems:
@@ -19,14 +20,21 @@ class Problems:
         self.problems: list[Problem] = []
 
     def problem(self, container: Map | Seq, key: str | int, cause: str, hint: str | None = None) -> None:
+        """A problem with the value at ``container[key]``, or with the container where the key is empty."""
         mark = container.where(key)  # type: ignore[arg-type]
-        path = below(container.path, key) if key != "" else container.path
+        path = container.path_of(key) if key != "" else container.path  # type: ignore[arg-type]
         self.problems.append(Problem(cause, hint, path, mark))
+
+    def unknown_field(self, raw: Map, key: str, known: Iterable[str], of: str = "") -> None:
+        """A problem with a key rather than with its value."""
+        cause = f"unknown field {key!r}" + (f" of {of}" if of else "")
+        mark = raw.key_marks.get(key) or raw.mark
+        self.problems.append(Problem(cause, did_you_mean(key, known), raw.path_of(key), mark))
 
     def keys(self, raw: Map, known: tuple[str, ...]) -> None:
         for key in raw:
             if key not in known:
-                self.problem(raw, key, f"unknown field {key!r}", did_you_mean(key, known))
+                self.unknown_field(raw, key, known)
 
     def invalid(self, raw: Map, kind: type[Kind], detail: Any) -> None:
         """One problem for one pydantic error: union tags stripped, the deepest place that the file knows."""
@@ -36,7 +44,7 @@ class Problems:
             inner = container[key] if isinstance(container, Map) and key in container else None
             if isinstance(inner, Map) and part in inner or isinstance(inner, Seq) and isinstance(part, int):
                 container, key = inner, part
-        if any(p.path == below(container.path, key) for p in self.problems):
+        if any(p.path == container.path_of(key) for p in self.problems):
             return  # a union reports each of its members
         cause, hint = _explain(detail, key)
         self.problem(container, key, cause, hint)

@@ -66,12 +66,25 @@ def _with_parents(base: Map, mine: Map, merged: Map) -> Map:
     for name in mine:
         word = f"parent.{name}"
         if name in base and word in set(_words(mine[name])):
-            older = base.get(word)
-            if older is not None:
-                result.put(f"parent.{word}", older, None, None)
-            result.put(word, base[name], base.key_marks.get(name), base.value_marks.get(name))
+            replaced = base[name]
+            if word in base:  # the parent itself replaced a block of its own parent
+                result.put(f"parent.{word}", base[word], None, None)
+                replaced = _renamed(replaced, word, f"parent.{word}")
+            result.put(word, replaced, base.key_marks.get(name), base.value_marks.get(name))
             result.put(name, mine[name], mine.key_marks.get(name), mine.value_marks.get(name))
     return result
+
+
+def _renamed(raw: Any, old: str, new: str) -> Any:
+    if isinstance(raw, Map):
+        mapping = Map(raw)
+        mapping.update({key: _renamed(value, old, new) for key, value in raw.items()})
+        return mapping
+    if isinstance(raw, Seq):
+        listed = Seq(raw)
+        listed[:] = [_renamed(value, old, new) for value in raw]
+        return listed
+    return new if raw == old else raw
 
 
 def _words(raw: Any) -> Iterator[str]:

@@ -106,11 +106,7 @@ def says(node: Node) -> str:
     """The fields of a node that are not the defaults, in one line."""
     defaults = type(node.kind).model_fields
     given = {name: value for name, value in fields(node.kind).items() if _differs(value, defaults[name].default)}
-    for name in node.kind.slots:  # a slot may hold numbers beside a node, as experts: {count: 8, body: …}
-        inside = getattr(node.kind, name)
-        if isinstance(inside, dict) and "kind" not in inside:
-            given |= {f"{name} {key}": value for key, value in inside.items() if isinstance(value, (int, float))}
-    given |= node.streams
+    given |= numbers(node) | node.streams
     parts = [name if value is True else f"{name} {shown(value)}" for name, value in given.items()]
     if node.shares:
         parts.append(f"weights of {node.shares}")
@@ -119,6 +115,17 @@ def says(node: Node) -> str:
     if node.when != "always":
         parts.append(f"only in {node.when}")
     return ", ".join(parts)
+
+
+def numbers(node: Node) -> dict[str, Any]:
+    """What slots hold beside a node, as ``experts: {count: 8, body: …}``."""
+    found: dict[str, Any] = {}
+    for name in node.kind.slots:
+        inside = getattr(node.kind, name)
+        if isinstance(inside, dict) and "kind" not in inside and "body" in inside:
+            found |= {f"{name} {key}": value for key, value in inside.items() if isinstance(value, (int, float, str))}
+            found.pop(f"{name} body", None)
+    return found
 
 
 def groups(node: Node) -> Iterator[tuple[str, Graph, int]]:

@@ -35,17 +35,21 @@ _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "map", "seq")} | {"!"}
 
 
 class Map(dict[str, Any]):
-    """A YAML mapping; its keys are text, its values scalars, `Map` or `Seq`."""
+    """A YAML mapping; its keys are text, its values scalars, `Map` or `Seq`.
 
-    __slots__ = ("mark", "path", "key_marks", "value_marks")
+    ``path`` is where it stands in the file; ``key_paths`` are the paths of values that were moved here from elsewhere.
+    """
+
+    __slots__ = ("mark", "path", "key_marks", "value_marks", "key_paths")
 
     def __init__(self, values: Any = (), mark: Mark | None = None, path: str = "") -> None:
         super().__init__(values)
         self.mark, self.path = mark, path
         source = values if isinstance(values, Map) else None
-        self.key_marks: dict[str, Mark] = dict(source.key_marks) if source else {}
-        self.value_marks: dict[str, Mark] = dict(source.value_marks) if source else {}
-        if source and mark is None:
+        self.key_marks: dict[str, Mark] = {} if source is None else dict(source.key_marks)
+        self.value_marks: dict[str, Mark] = {} if source is None else dict(source.value_marks)
+        self.key_paths: dict[str, str] = {} if source is None else dict(source.key_paths)
+        if source is not None and mark is None:
             self.mark, self.path = source.mark, source.path
 
     def put(self, key: str, value: Any, key_mark: Mark | None, value_mark: Mark | None) -> None:
@@ -54,6 +58,10 @@ class Map(dict[str, Any]):
             self.key_marks[key] = key_mark
         if value_mark:
             self.value_marks[key] = value_mark
+
+    def path_of(self, key: str) -> str:
+        """Where a value stands in the file, as a path."""
+        return self.key_paths.get(key) or below(self.path, key)
 
     def where(self, key: str) -> Mark | None:
         """The mark of a key's value, of the key, or of the mapping, whichever is known first."""
@@ -85,6 +93,10 @@ class Seq(list[Any]):
     def put(self, value: Any, mark: Mark | None) -> None:
         self.append(value)
         self.value_marks.append(mark)
+
+    def path_of(self, index: int | str) -> str:
+        """Where an item stands in the file, as a path."""
+        return below(self.path, index)
 
     def where(self, index: int | str) -> Mark | None:
         """The mark of an item; that of the list for what is no item."""

@@ -116,7 +116,7 @@ def header(tree: Map, word: str, what: str) -> None:
         found = next((other[key] for key in other if key in tree), None)
         cause = f"this is a {found}, not a {what}" if found else f"no {word}: in this file"
         raise SpecError(Problem(cause, f"a {what} starts with {word}: {VERSION}", "", tree.mark))
-    if tree[word] != VERSION:
+    if tree[word] != VERSION or tree[word] is True:
         cause = f"format version {tree[word]!r}; this program knows {VERSION}"
         raise SpecError(Problem(cause, "a newer version of this program may read it", word, tree.where(word)))
 
@@ -125,11 +125,16 @@ def _elaborate(tree: Map, layers: int) -> tuple[Elaborator, Graph]:
     blocks = tree.get("blocks", Map())
     elaborator = Elaborator(blocks if isinstance(blocks, Map) else Map(), layers)
     elaborator.keys(tree, KEYS)
+    for key in ("name", "description"):
+        if not isinstance(tree.get(key, ""), str):
+            elaborator.problem(tree, key, f"the {key} must be a word")
     for key, what in (("blocks", Map), ("dims", Map), ("defaults", Map), ("graph", Seq)):
         if key in tree and not isinstance(tree[key], what):
             shape = "a mapping" if what is Map else "a list of nodes"
             elaborator.problem(tree, key, f"{key} must be {shape}")
             elaborator.raise_all()
+    if "dims" not in tree and elaborator.problems:
+        elaborator.raise_all()  # a misspelt section would be missed everywhere
     for name in elaborator.blocks:
         if lookup(name) is not None:
             elaborator.problem(
@@ -144,9 +149,13 @@ def _elaborate(tree: Map, layers: int) -> tuple[Elaborator, Graph]:
         interface = _interface(elaborator, tree, scope)
         dims = tree.get("dims", Map())
         for name in dims:
-            scope.values_[name] = elaborator.number_or_word(dims, name, scope)
-            if isinstance(scope.values_[name], str):
-                elaborator.evaluate(dims, name, dims[name], scope)
+            value = elaborator.number_or_word(dims, name, scope)
+            if isinstance(value, str):
+                value = elaborator.evaluate(dims, name, value, scope)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                elaborator.problem(dims, name, "a dim is a number or an expression")
+                raise Broken
+            scope.values_[name] = value
         inputs = interface.streams()
         frame = Frame(None, dict(inputs))
         declared = tree.move("graph", "outputs")

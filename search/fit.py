@@ -33,13 +33,13 @@ def fit(
     folder: Path,
     *,
     progress: Progress | None = None,
-    save_seconds: float = 60.0,
+    save_seconds: float = 10.0,
 ) -> tuple[fx.GraphModule, TrainingResult]:
     """Compiles and trains a spec.
 
     Args:
         folder: created if missing; a run that was interrupted there goes on, a finished one is loaded.
-        save_seconds: time between checkpoints.
+        save_seconds: least time between checkpoints.
 
     Errors:
         TrainingFailed: the loss became NaN or infinite, or memory ran out.

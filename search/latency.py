@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -23,40 +24,49 @@ class Measured(NamedTuple):
 
 
 def measure(
-    models: Sequence[nn.Module], inputs: Mapping[str, Tensor], *, repeats: int, warmup: int = 3
+    models: Sequence[nn.Module], inputs: Mapping[str, Tensor], *, repeats: int, threads: int, warmup: int = 3
 ) -> list[Measured]:
     """Times a forward pass of each model in ``eval()`` mode, without gradients.
 
     Args:
         models: timed in turn, `repeats` rounds.
         inputs: by name; moved to each model's device.
+        threads: of the processor, while this runs.
         warmup: untimed passes of each model.
     """
     times: list[list[float]] = [[] for _ in models]
-    modes = [model.training for model in models]
-    collecting = gc.isenabled()
+    with _still(models, threads), torch.no_grad():
+        placed = [{name: value.to(_device(model)) for name, value in inputs.items()} for model in models]
+        for model, given in zip(models, placed, strict=True):
+            for _ in range(warmup):
+                model(**given)
+        for _ in range(repeats):
+            for model, given, taken in zip(models, placed, times, strict=True):
+                _wait(model)
+                start = time.perf_counter()
+                model(**given)
+                _wait(model)
+                taken.append(1e3 * (time.perf_counter() - start))
+    quartiles = [statistics.quantiles(taken, n=4, method="inclusive") for taken in times]
+    return [Measured(middle, low, high, repeats, threads) for low, middle, high in quartiles]
+
+
+@contextmanager
+def _still(models: Sequence[nn.Module], threads: int) -> Iterator[None]:
+    """Models in ``eval()`` mode, a number of threads, and no garbage collection that a pass would have to pay for."""
+    modes, before, collecting = [model.training for model in models], torch.get_num_threads(), gc.isenabled()
     try:
-        with torch.no_grad():
-            placed = [{name: value.to(_device(model)) for name, value in inputs.items()} for model in models]
-            for model, given in zip(models, placed, strict=True):
-                model.eval()
-                for _ in range(warmup):
-                    model(**given)
-            gc.disable()  # a collection inside a pass would count as its time
-            for _ in range(repeats):
-                for model, given, taken in zip(models, placed, times, strict=True):
-                    _wait(model)
-                    start = time.perf_counter()
-                    model(**given)
-                    _wait(model)
-                    taken.append(1e3 * (time.perf_counter() - start))
+        torch.set_num_threads(threads)
+        for model in models:
+            model.eval()
+        gc.disable()
+        yield
     finally:
         if collecting:
             gc.enable()
+        torch.set_num_threads(before)
         for model, mode in zip(models, modes, strict=True):
             model.train(mode)
-    quartiles = [statistics.quantiles(taken, n=4, method="inclusive") for taken in times]
-    return [Measured(middle, low, high, repeats, torch.get_num_threads()) for low, middle, high in quartiles]
 
 
 def resized(inputs: Mapping[str, Tensor], *, batch: int, length: int | None) -> dict[str, Tensor]:

@@ -157,6 +157,7 @@ class Latency(Objective):
     length: int | None = Field(None, ge=1, description="tokens; without it, those of training")
     dtype: str = "float32"
     repeats: int = Field(20, ge=3, description="timed passes of a measurement")
+    threads: int = Field(1, ge=1, description="of a measurement; several are easily disturbed by other work")
 
     @model_validator(mode="after")
     def _one_device(self) -> Latency:
@@ -181,7 +182,7 @@ class Latency(Objective):
         from search.latency import measure, resized
 
         inputs = resized(trained.inputs, batch=self.batch, length=self.length)
-        return measure([trained.model], inputs, repeats=self.repeats)[0].median_ms
+        return measure([trained.model], inputs, repeats=self.repeats, threads=self.threads)[0].median_ms
 
 
 class Validation(Objective):

@@ -90,27 +90,27 @@ def write(report: dict[str, Any], folder: Path) -> list[Path]:
 def show(report: dict[str, Any], stream: TextIO) -> None:
     """Prints the report: with colours and lines on a terminal, as plain text elsewhere."""
     terminal = stream.isatty()
-    console = Console(file=stream, width=None if terminal else 200, no_color=not terminal, highlight=False)
+    console = Console(file=stream, width=None if terminal else 10_000, no_color=not terminal, highlight=False)
     counts = ", ".join(f"{count} {name}" for name, count in report["trials"].items() if count)
-    console.print(f"study {report['study']}: {counts or 'no trials'}", markup=False)
+    console.print(f"study {report['study']}: {counts or 'no trials'}", markup=False, soft_wrap=True)
     if report["front"]:
         console.print(_table(report, terminal))
     for name, count in report["refused"].items():
-        console.print(f"{count:,} of {report['draws']:,} draws refused: {name}", markup=False)
+        console.print(f"{count:,} of {report['draws']:,} draws refused: {name}", markup=False, soft_wrap=True)
     reasons = Counter(row["reason"].splitlines()[0] for row in report["all"] if row["state"] == "failed")
     for reason, count in reasons.most_common():
-        console.print(f"{count} failed: {reason}", markup=False)
+        console.print(f"{count} failed: {reason}", markup=False, soft_wrap=True)
     if report["exhausted"]:
-        console.print(f"the space is exhausted: {report['exhausted']}", markup=False)
+        console.print(f"the space is exhausted: {report['exhausted']}", markup=False, soft_wrap=True)
     if report["text"]:
-        console.print("the first one writes:", markup=False)
+        console.print("the first one writes:", markup=False, soft_wrap=True)
         for line in report["text"].split("\n"):
             # A model may write what a terminal would obey.
             console.print(
                 "  | " + "".join(sign if sign.isprintable() else "\N{MIDDLE DOT}" for sign in line), markup=False
             )
     for command in report["next"]:
-        console.print(f"next: {command}", markup=False)
+        console.print(f"next: {command}", markup=False, soft_wrap=True)
 
 
 def text(report: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ from search import plugins, winners
 from search.progress import Display
 from search.proposals import Exhausted
 from search.session import Asked, OpenStudy
-from search.storage import Record, counted, in_use
+from search.storage import Record, counted, database_errors, in_use
 from search.study import Study, load
 
 INTERRUPTED = 130  # the exit status of a process that Ctrl-C ended
@@ -70,6 +70,7 @@ def run(
         set_aside(study, folder)
     try:
         with (
+            database_errors(study.storage, folder),
             closing(OpenStudy(study, folder)) as opened,
             Display(study.objectives, study.trials, quiet=quiet) as display,
         ):
@@ -178,7 +179,8 @@ def _work(file: str, trials: int, folder: Path, plugin_files: list[str], threads
         torch.set_num_threads(threads)
         plugins.load_installed()
         plugins.load(plugin_files)
-        with closing(OpenStudy(replace(load(file), trials=trials), folder)) as opened:
+        study = replace(load(file), trials=trials)
+        with database_errors(study.storage, folder), closing(OpenStudy(study, folder)) as opened:
             while isinstance(asked := opened.ask(), Asked):
                 opened.train(asked, orphaned)
                 orphaned()

@@ -14,7 +14,7 @@ import platform
 import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,7 @@ from search.durable import NotSaved
 
 DATABASE = "study.db"
 ABANDONED = 3  # a candidate that took its process along so often is not tried again
+_DATABASE_ERRORS = (sqlite3.Error, SQLAlchemyError, optuna.exceptions.StorageInternalError)
 
 
 class Running(NamedTuple):
@@ -51,7 +52,7 @@ class Record:
     def __init__(self, url: str, name: str, directions: Sequence[str], folder: Path) -> None:
         self.folder, self.name = folder, name
         optuna.logging.set_verbosity(logging.ERROR)
-        with _storage_errors(url, folder):
+        with _alone(folder), _storage_errors(url, folder):  # the tables are made once
             self.storage = _open(url, folder)
             self.study = optuna.create_study(
                 storage=self.storage,
@@ -73,8 +74,11 @@ class Record:
         """
         with _storage_errors("sqlite", folder):
             storage = _open("sqlite", folder)
-            summary = optuna.get_all_study_summaries(storage)[0]
+            summaries = optuna.get_all_study_summaries(storage)
             storage.engine.dispose()
+        if not summaries:
+            raise SpecError(Problem(f"there is no study in {folder / DATABASE}", "run one with archc search"))
+        summary = summaries[0]
         directions = [direction.name.lower() for direction in summary.directions]
         return cls("sqlite", summary.study_name, directions, folder)
 
@@ -147,15 +151,9 @@ class Record:
         os.close(handle)
         return True
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """Keeps other workers of this folder from proposing at the same time."""
-        handle = _acquire(self.folder / "workers" / "propose", wait=True)
-        assert handle is not None
-        try:
-            yield
-        finally:
-            os.close(handle)
+        return _alone(self.folder)
 
     @property
     def _storage(self) -> BaseStorage:
@@ -206,12 +204,41 @@ def _open(url: str, folder: Path) -> RDBStorage:
 
 @contextmanager
 def _storage_errors(url: str, folder: Path) -> Iterator[None]:
+    """Tells in one line why a storage cannot be opened."""
     try:
         yield
-    except (sqlite3.Error, SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, ValueError) as error:
-        cause = str(getattr(error, "orig", None) or error.__cause__ or error).splitlines()[0]
-        where = folder / DATABASE if url == "sqlite" else url.split("@")[-1]  # without a password
-        raise SpecError(Problem(f"the storage {where} cannot be opened: {cause}", None, "storage")) from None
+    except (*_DATABASE_ERRORS, ImportError, ValueError) as error:
+        raise SpecError(_problem(url, folder, "opened", error)) from None
+
+
+@contextmanager
+def database_errors(url: str, folder: Path) -> Iterator[None]:
+    """Tells in one line why a storage that was opened fails.
+
+    Errors:
+        NotSaved: the database's disk is full, or it cannot be reached; what it has stays.
+    """
+    try:
+        yield
+    except _DATABASE_ERRORS as error:
+        hint = "repair that and give the same command again: it goes on from what was saved"
+        raise NotSaved(_problem(url, folder, "used", error)._replace(hint=hint)) from None
+
+
+def _problem(url: str, folder: Path, how: str, error: BaseException) -> Problem:
+    cause = str(getattr(error.__cause__ or error, "orig", None) or error.__cause__ or error).splitlines()[0]
+    where = folder / DATABASE if url == "sqlite" else url.split("@")[-1]  # without a password
+    return Problem(f"the storage {where} cannot be {how}: {cause}", None, "storage")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    handle = _acquire(folder / "workers" / "alone", wait=True)
+    assert handle is not None
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def _acquire(path: Path, *, wait: bool = False) -> int | None:

@@ -23,6 +23,8 @@ from search.data.batches import Batch, DataSet
 from search.losses import Loss, loss
 from search.recipe import Recipe
 
+SAVING = 0.02  # share of the time that checkpoints may take
+
 Progress = Callable[[int, int, float], None]  # steps done, of how many, the last loss in nats
 
 
@@ -81,7 +83,7 @@ def train(
     *,
     folder: Path | None = None,
     progress: Progress | None = None,
-    save_seconds: float = 60.0,
+    save_seconds: float = 10.0,
     save_steps: int | None = None,
 ) -> TrainingResult:
     """Trains a model in place.
@@ -89,7 +91,8 @@ def train(
     Args:
         model: called with the batch's inputs by name; returns logits, or a mapping with ``logits`` and losses.
         folder: where checkpoints are kept; a run found there is continued.
-        save_seconds: time between checkpoints; with `save_steps`, also after every so many steps.
+        save_seconds: least time between checkpoints, which take at most a fiftieth of all time.
+        save_steps: one is also written after every so many steps.
 
     Errors:
         TrainingFailed: the loss became NaN or infinite, or memory ran out.
@@ -117,6 +120,7 @@ class _Run:
         recipe, result = self.recipe, self.result
         saved = mark = time.perf_counter()
         cpu = time.process_time()
+        cost = 0.0  # seconds of the last checkpoint
         # Reading a loss makes an accelerator wait for its queue, so there it is done now and then.
         patience = 1 if self.device.type == "cpu" else 16
 
@@ -137,11 +141,14 @@ class _Run:
                 settle()
                 self.validate()
                 mark, cpu = time.perf_counter(), time.process_time()  # validation is not training time
-            due = time.perf_counter() - saved >= save_seconds or (save_steps and self.step % save_steps == 0)
+            waited = time.perf_counter() - saved
+            due = waited >= max(save_seconds, cost / SAVING) or (save_steps and self.step % save_steps == 0)
             if folder is not None and due:
                 settle()
                 self.save(folder)
-                saved = mark = time.perf_counter()
+                saved = time.perf_counter()
+                cost = saved - mark
+                mark, cpu = saved, time.process_time()
         if self.data.bytes_per_target is not None:
             result.bits_per_byte = result.validation_loss / math.log(2) / self.data.bytes_per_target
         return result

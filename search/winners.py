@@ -53,7 +53,7 @@ def _looked_at(opened: OpenStudy, folders: list[Path]) -> dict[str, Any]:
     for objective in study.objectives:
         if isinstance(objective, Latency) and objective.measured:
             given = resized(inputs, batch=objective.batch, length=objective.length)
-            times = measure(models, given, repeats=objective.repeats)
+            times = measure(models, given, repeats=objective.repeats, threads=objective.threads)
             rows = zip(folders, times, strict=True)
             found.setdefault("side_by_side", {})[objective.name] = {f.name: taken._asdict() for f, taken in rows}
     if isinstance(data, TextSet) and data.interface.name_ == "causal_lm":

@@ -32,9 +32,19 @@ def specs(draw: Draw) -> Tree:
     axes = choice(draw, "causal", "line", "grid")
     width = choice(draw, 8, 16, 24)
     interface, first, last = {
-        "causal": ({"kind": "causal_lm", "vocab": 11, "length": 32}, {"kind": "token_embedding", "width": width}, ["lm_head"]),
+        "causal": (
+            {"kind": "causal_lm", "vocab": 11, "length": 32},
+            {"kind": "token_embedding", "width": width},
+            ["lm_head"],
+        ),
         "line": (
-            {"kind": "sequence_classification", "vocab": 11, "length": 32, "classes": 3, "padding": draw(st.booleans())},
+            {
+                "kind": "sequence_classification",
+                "vocab": 11,
+                "length": 32,
+                "classes": 3,
+                "padding": draw(st.booleans()),
+            },
             {"kind": "token_embedding", "width": width},
             ["pool", "classifier"],
         ),
@@ -93,7 +103,9 @@ def same_width(draw: Draw, at: At) -> Any:
 
 
 def norm(draw: Draw) -> Any:
-    return choice(draw, "layer_norm", "rms_norm", {"kind": "rms_norm", "offset": 1.0}, {"kind": "layer_norm", "bias": False})
+    return choice(
+        draw, "layer_norm", "rms_norm", {"kind": "rms_norm", "offset": 1.0}, {"kind": "layer_norm", "bias": False}
+    )
 
 
 def attention(draw: Draw, at: At) -> Tree:
@@ -103,20 +115,25 @@ def attention(draw: Draw, at: At) -> Tree:
         "kv_heads": st.sampled_from([n for n in (1, 2, 4) if heads % n == 0]),
         "head_width": st.sampled_from([4, 8]),
         "value_width": st.sampled_from([3, 8]),
-        "position": st.sampled_from(["rope", "none", {"kind": "rope", "layout": "pairs"}, *([] if at.axes == "grid" else ["alibi"])]),
+        "position": st.sampled_from(
+            ["rope", "none", {"kind": "rope", "layout": "pairs"}, *([] if at.axes == "grid" else ["alibi"])]
+        ),
         "softcap": st.just(20.0),
         "qk_norm": st.just("rms_norm"),
         "dropout": st.just(0.1),
         "talking_heads": st.just(True),
     }
     if at.axes != "grid":
-        options["window"] = st.integers(1, 5)
+        options |= {"window": st.integers(1, 5), "position": st.sampled_from(["rope", "alibi"])}
     chosen = draw(st.lists(st.sampled_from(sorted(options)), max_size=3, unique=True))
     return node | {name: draw(options[name]) for name in chosen}
 
 
 def channel(draw: Draw, at: At) -> Tree:
-    node: Tree = {"kind": choice(draw, "mlp", "glu"), **choice(draw, {"ratio": 2}, {"hidden": "width_in * 3 / 2"}, {"hidden": 20})}
+    node: Tree = {
+        "kind": choice(draw, "mlp", "glu"),
+        **choice(draw, {"ratio": 2}, {"hidden": "width_in * 3 / 2"}, {"hidden": 20}),
+    }
     if draw(st.booleans()):
         node["activation"] = choice(draw, "relu", "silu", "relu_squared")
     if draw(st.integers(0, 3)) == 0:
@@ -130,14 +147,25 @@ def mixer(draw: Draw, at: At) -> Tree:
     return attention(draw, at)
 
 
+PLAIN = [
+    {"kind": "activation", "function": "silu"},
+    {"kind": "dropout", "rate": 0.1},
+    {"kind": "layer_scale", "init": 0.5},
+]
+
+
 def leaf(draw: Draw, at: At) -> Any:
-    return choice(draw, mixer, channel)(draw, at) if draw(st.booleans()) else choice(
-        draw, norm(draw), {"kind": "activation", "function": "silu"}, {"kind": "dropout", "rate": 0.1}, {"kind": "layer_scale", "init": 0.5}
-    )  # fmt: skip
+    if draw(st.booleans()):
+        return choice(draw, mixer, channel)(draw, at)
+    return choice(draw, norm(draw), *PLAIN)
 
 
 def layer(draw: Draw, at: At) -> Tree:
-    node = {"kind": "transformer_layer", "norm": norm(draw), "place": choice(draw, "pre", "post", "sandwich", "after", "parallel")}
+    node = {
+        "kind": "transformer_layer",
+        "norm": norm(draw),
+        "place": choice(draw, "pre", "post", "sandwich", "after", "parallel"),
+    }
     if draw(st.booleans()):
         node["drop_path"] = choice(draw, 0.1, "0.2 * depth")
     parts = {"mixer": mixer, "channel": channel}
@@ -174,14 +202,24 @@ def parallel(draw: Draw, at: At) -> Tree:
 
 
 def mixture(draw: Draw, at: At) -> Tree:
-    router = {"kind": "top_k", "k": choice(draw, 1, 2), "score": choice(draw, "softmax", "sigmoid"), "balance": choice(draw, "loss", "bias", "none")}
+    router = {
+        "kind": "top_k",
+        "k": choice(draw, 1, 2),
+        "score": choice(draw, "softmax", "sigmoid"),
+        "balance": choice(draw, "loss", "bias", "none"),
+    }
     experts = choice(
         draw,
         {"count": 3, "body": channel(draw, at)},
         [channel(draw, at) for _ in range(2)],
         {"count": 2, "body": same_width(draw, replace(at, deep=0))},
     )
-    return {"kind": "mixture", "experts": experts, "router": router, **choice(draw, {}, {"shared": {"kind": "mlp", "ratio": 1}})}
+    return {
+        "kind": "mixture",
+        "experts": experts,
+        "router": router,
+        **choice(draw, {}, {"shared": {"kind": "mlp", "ratio": 1}}),
+    }
 
 
 def partition(draw: Draw, at: At) -> Tree:
@@ -193,8 +231,16 @@ def partition(draw: Draw, at: At) -> Tree:
         )  # fmt: skip
         if draw(st.booleans()) and "within" not in how:
             inside = {"kind": "attention", "heads": 1, "position": "relative_bias_table"}
-        return {"kind": "partition", **how, "body": inside if "within" not in how else leaf(draw, replace(at, axes="line"))}
-    return {"kind": "partition", "scheme": {"kind": choice(draw, "chunks", "strided"), "size": choice(draw, 2, 4)}, "body": leaf(draw, at)}
+        return {
+            "kind": "partition",
+            **how,
+            "body": inside if "within" not in how else leaf(draw, replace(at, axes="line")),
+        }
+    return {
+        "kind": "partition",
+        "scheme": {"kind": choice(draw, "chunks", "strided"), "size": choice(draw, 2, 4)},
+        "body": leaf(draw, at),
+    }
 
 
 def route(draw: Draw, at: At) -> Tree:
@@ -214,10 +260,9 @@ def places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(value, (*path, key))
 
 
-ODD = st.sampled_from(
-    [None, True, -1, 0, 0.5, 1e30, 2**62, float("inf"), "", "width", "a.b.c", "1 / 0", "9 ** 99", "?", [], {}, [[]], {"kind": "mlp"},
-     {"kind": []}, {"choose": [1, 2]}, {"each": [1]}, "layer", "absent", "learned_position", "tokens", "x" * 300, [None], {"": ""}]
-)  # fmt: skip
+ODD: list[Any] = [None, True, -1, 0, 0.5, 1e30, 2**62, float("inf"), float("nan"), [], {}, [[]], [None], {"": ""}]
+ODD += ["", "width", "a.b.c", "1 / 0", "9 ** 99", "?", "layer", "absent", "learned_position", "tokens", "x" * 300]
+ODD += [{"kind": "mlp"}, {"kind": []}, {"choose": [1, 2]}, {"each": [1]}]
 
 
 @st.composite
@@ -241,7 +286,7 @@ def broken(draw: Draw, tree: Tree) -> Tree:
                 place = draw(st.integers(0, len(key)))
                 holder[key[:place] + draw(st.sampled_from("xo_. ")) + key[place + 1 :]] = holder.pop(key)
             case "odd":
-                holder[key] = copy.deepcopy(draw(ODD))
+                holder[key] = copy.deepcopy(draw(st.sampled_from(ODD)))
             case "swap":
                 far: Any = tree
                 for step in other:

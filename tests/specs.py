@@ -8,6 +8,7 @@ A kind's own ``example`` comes first, if it is a whole spec.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,10 @@ FIELDS: dict[str, dict[str, Any]] = {
     "mixture": {"experts": {"count": 4, "body": EXPERT}},
     "mlp": {"ratio": 2, "bias": True},
     "project": {"width": 16, "bias": True},
+    "residual": {"norm": "layer_norm", "body": {"kind": "mlp", "ratio": 1}},
     "rename": {"span": "others"},
     "strided": {"size": 2},
+    "transformer_layer": {name: LAYER[name] for name in ("mixer", "channel")},
     "windows": {"size": 2},
 }  # fmt: skip
 
@@ -98,11 +101,15 @@ def whole(entry: Mapping[str, Any]) -> str:
 
 def specs_of(kind: type[Kind]) -> Iterator[str]:
     """Texts of small complete specs that use a kind; none if nobody knows how."""
-    name = kind.name_
     if kind.example.startswith("archspec:"):
         yield kind.example
-    yield from (whole(entry) for entry in SPECS.get(name, ()))
-    fields = FIELDS.get(name, {})
+    yield from (whole(entry) for entry in SPECS.get(kind.name_, ()))
+    yield from in_its_places(kind)
+
+
+def in_its_places(kind: type[Kind], **values: Any) -> Iterator[str]:
+    """Texts with a kind in the standard places of its roles, where its types allow."""
+    name, fields = kind.name_, FIELDS.get(kind.name_, {}) | values
     interface = {"labels": {"speaker": 2}} if "label" in fields else {}
     for node in (placed(role, {"kind": name, **fields}) for role in kind.roles):
         for place in ("causal", "image"):
@@ -119,6 +126,7 @@ def _accepted(found: str) -> bool:
     return True
 
 
+@cache
 def kind_specs() -> dict[str, str]:
     """All texts by the kind's name and a number."""
     return {

@@ -22,7 +22,10 @@ from tests.models import inputs, perturbed, runs, size_of
 from tests.random_specs import broken, specs
 from tests.specs import example_files, kind_specs
 
-TEXTS = [*kind_specs().values(), *(path.read_text("utf-8") for path in example_files().values() if path.stem != "deepseek_v3")]
+TEXTS = [
+    *kind_specs().values(),
+    *(path.read_text("utf-8") for path in example_files().values() if path.stem != "deepseek_v3"),
+]
 TREES = [yaml.safe_load(one) for one in TEXTS]
 quick = settings(
     max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
@@ -48,7 +51,11 @@ def works(tree: Any) -> None:
     bare = compile(spec, device="meta")
     for training, flops in ((False, cost.forward), (True, cost.training_step)):
         with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
-            outs = [out for out in runs(bare.train(training), [one.to("meta") for one in given]).values() if out.requires_grad]
+            outs = [
+                out
+                for out in runs(bare.train(training), [one.to("meta") for one in given]).values()
+                if out.requires_grad
+            ]
             if training:
                 torch.autograd.backward(outs, [torch.empty_like(out) for out in outs])
         assert flops == counter.get_total_flops()

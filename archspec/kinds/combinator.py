@@ -158,6 +158,7 @@ class TransformerLayer(Kind, kind="transformer_layer"):
         node.put("name", name, mark, mark)
         node.put("place", place, raw.where("place"), raw.where("place"))
         node.put("body", body, mark, mark)
+        node.key_paths["body"] = raw.path_of(name)
         return node
 
 

@@ -9,19 +9,19 @@ on depth) is elaborated and priced as a whole.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from archspec import spec as specs
 from archspec.elaborate import Elaborator
-from archspec.errors import Refused, SpecError
+from archspec.errors import Problem, Refused, SpecError
 from archspec.scope import Scope
 from archspec.source import Map, Seq
 from search.cost import devices
 from search.cost.pieces import NoChainError, Piece, Setting, State, first_piece, last_piece, piece
-from search.cost.price import Cost, known_device, known_dtype, price, resolve_lengths
+from search.cost.price import Cost, known_device, known_dtype, lengths_of, price
 from search.cost.steps import inputs
 from search.cost.total import Total
 
@@ -64,6 +64,9 @@ def chain_of(batch: int, length: int | None, dtype: str, device: str) -> Chain:
     return Chain(batch=batch, length=length, dtype=dtype, device=device)
 
 
+Found = tuple[Piece, int] | NoChainError | SpecError
+
+
 class Link(NamedTuple):
     """A piece where it stands: a node, or a round of a repeat."""
 
@@ -81,9 +84,6 @@ class Context:
     """
 
     def __init__(self, tree: Map, chain: Chain) -> None:
-        self.interface = specs.from_tree(tree).interface  # refuses what is wrong outside of the nodes
-        if tree.get("outputs") is not None or self.interface.state or self.interface.entries:
-            raise NoChainError
         self.blocks: Map = tree.get("blocks", Map())
         dims: Map = tree.get("dims", Map())
         self.scope = Scope()
@@ -91,25 +91,22 @@ class Context:
         elaborator = Elaborator(self.blocks)
         for name in dims:
             self.scope.values_[name] = elaborator.number_or_word(dims, name, self.scope)
+        self.interface = specs.from_tree(tree).interface  # refuses what is wrong outside of the nodes
+        if tree.get("outputs") is not None or self.interface.state or self.interface.entries:
+            raise NoChainError
         self.named = {name: repr(value) for name, value in (*dims.items(), *self.blocks.items())}
         self.around = repr(tree.get("defaults")), self.interface.name_, repr(self.interface)
         streams = self.interface.streams()
-        self.lengths = resolve_lengths(streams, chain.length)
+        self.lengths = lengths_of(streams, chain.length)
         values = inputs(streams, batch=chain.batch, lengths=self.lengths, dtype=chain.setting.dtype)
         self.first = first_piece(values)
         self.start = chain.number(self.first.after)
         self.keys: dict[tuple[str, bool], int] = {}
         self._free: dict[str, bool] = {}
 
-    def reads(self, text: str) -> frozenset[str]:
-        """The words of a text and of all that they name."""
-        words: set[str] = set()
-        todo = [text, self.around[0]]
-        while todo:
-            new = set(_WORD.findall(todo.pop())) - words
-            words |= new
-            todo += [self.named[word] for word in new if word in self.named]
-        return frozenset(words)
+    def reads(self, text: str) -> set[str]:
+        """The words of a text, of the defaults, and of all that they name."""
+        return words([text, self.around[0]], self.named)
 
     def free(self, text: str) -> bool:
         """Whether a round of that text does not know where it stands."""
@@ -146,8 +143,8 @@ class Chain:
         self.states: list[State] = []
         self._numbers: dict[State, int] = {}
         self._keys: dict[tuple[Any, ...], int] = {}
-        self._pieces: dict[tuple[int, int], tuple[Piece, int] | None] = {}
-        self._ends: dict[tuple[int, str], Piece | None] = {}
+        self._pieces: dict[tuple[int, int], Found] = {}
+        self._ends: dict[tuple[int, str], Piece | SpecError] = {}
 
     def price(self, tree: Map, text: Text = repr) -> Cost | SpecError:
         """The cost of a tree, or why the language refuses it.
@@ -178,17 +175,17 @@ class Chain:
         state = context.start
         for link in links(graph, context, text):
             found = self.piece(link, context, state)
-            if found is None:
-                return None
+            if not isinstance(found, tuple):
+                return None  # elaborated as a whole, the tree says what is wrong, if anything is
             total.add(found[0])
             state = found[1]
         end = self.end(context, state)
-        if end is None:
+        if not isinstance(end, Piece):
             return None
         total.add(end)
         return total.cost(self.batch, context.lengths, self.dtype)
 
-    def context(self, tree: Map, text: Text) -> Context | None:
+    def context(self, tree: Map, text: Text = repr) -> Context | None:
         """What the tree's pieces may name; None if no tree with it is a chain.
 
         Errors:
@@ -210,8 +207,8 @@ class Chain:
             self.states.append(state)
         return found
 
-    def piece(self, link: Link, context: Context, state: int) -> tuple[Piece, int] | None:
-        """A piece, and the number of the state after it; None if it cannot be priced by itself."""
+    def piece(self, link: Link, context: Context, state: int) -> Found:
+        """A piece, and the number of the state after it; or why it cannot be priced by itself."""
         place = link.text, link.round
         key = context.keys.get(place)
         if key is None:
@@ -224,24 +221,24 @@ class Chain:
             found = self._pieces[key, state] = self._piece(link, context, self.states[state])
             return found
 
-    def _piece(self, link: Link, context: Context, state: State) -> tuple[Piece, int] | None:
+    def _piece(self, link: Link, context: Context, state: State) -> Found:
         raw = Map({"kind": "repeat", "rounds": Seq([link.raw])}) if link.round else link.raw
         try:
             found = piece(raw, context.blocks, context.scope, context.interface, state, self.setting)
-        except (NoChainError, SpecError):
-            return None  # elaborated as a whole, the tree says what is wrong, if anything is
+        except (NoChainError, SpecError) as error:
+            return error
         return found, self.number(found.after)
 
-    def end(self, context: Context, state: int) -> Piece | None:
-        """The training loss; None if the interface refuses what the last piece gives."""
+    def end(self, context: Context, state: int) -> Piece | SpecError:
+        """The training loss; or why the interface refuses what the last piece gives."""
         key = state, context.around[2]
         if key not in self._ends:
             given = self.states[state]
             try:
                 context.interface.check({"out": given.stream})
                 self._ends[key] = last_piece(context.interface, given, self.setting)
-            except Refused:
-                self._ends[key] = None
+            except Refused as refused:
+                self._ends[key] = SpecError(Problem(refused.cause, refused.hint))
         return self._ends[key]
 
 
@@ -254,6 +251,17 @@ def links(graph: Iterable[Any], context: Context, text: Text) -> Iterator[Link]:
             yield from (Link(body, own, True) for body, own in zip(bodies, texts, strict=True))
         else:
             yield Link(raw, text(raw), False)
+
+
+def words(texts: list[str], named: Mapping[str, str]) -> set[str]:
+    """The words of some texts, and of the texts that they name."""
+    found: set[str] = set()
+    todo = list(texts)
+    while todo:
+        new = set(_WORD.findall(todo.pop())) - found
+        found |= new
+        todo += [named[word] for word in new if word in named]
+    return found
 
 
 def _named_once(graph: Seq) -> bool:

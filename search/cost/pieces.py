@@ -170,7 +170,7 @@ def _elaborated(raw: Any, blocks: Map, scope: Scope, interface: Interface, state
 
 def _embedding(table: Table) -> Node:
     """As much of an embedding as a head that is tied to it looks at."""
-    kind = TokenEmbedding(width=table.width, vocab=table.rows)
+    kind = TokenEmbedding.model_validate({"width": table.width, "vocab": table.rows})
     return Node(table.name, kind, (), (), {"": Stream(table.width, ())})
 
 

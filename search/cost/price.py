@@ -127,7 +127,7 @@ def price(
         SpecError: an unknown dtype or device; a length that is needed, or longer than the interface allows.
     """
     profile = known_device(device)
-    lengths = resolve_lengths(spec.graph.inputs, length)
+    lengths = resolve_lengths(spec, length)
     work = steps(spec, batch=batch, lengths=lengths, dtype=known_dtype(dtype))
     owners = owned(work.steps)
     resident = sum(roofline.weights_per_pass(step.unit.cost.inference) for step in work.steps if not step.training)
@@ -178,7 +178,7 @@ def known_device(name: str) -> Device:
     return devices.load(name)
 
 
-def resolve_lengths(streams: Mapping[str, Stream], length: int | None) -> dict[str, int]:
+def resolve_lengths(spec: Spec, length: int | None) -> dict[str, int]:
     """A number for each length that the interface leaves open: the one given, or the longest that it allows.
 
     The given one is that of the axis called ``length`` where there is one, else of all.
@@ -186,6 +186,11 @@ def resolve_lengths(streams: Mapping[str, Stream], length: int | None) -> dict[s
     Errors:
         SpecError: one is needed, or it is longer than the interface allows.
     """
+    return lengths_of(spec.graph.inputs, length)
+
+
+def lengths_of(streams: Mapping[str, Stream], length: int | None) -> dict[str, int]:
+    """As `resolve_lengths`, from the types of the inputs."""
     found: dict[str, int] = {}
     axes = {axis.size: axis for x in streams.values() for span in x.spans for axis in span.axes}
     named = "length" in axes

@@ -16,7 +16,7 @@ import torch
 from archspec.graph import Graph, Node, Ref
 from archspec.kinds.combinator import Sequence
 from archspec.kinds.interface import Interface
-from archspec.kinds.rounds import Rounds
+from archspec.kinds.rounds import Loop, Rounds
 from archspec.spec import Spec
 from archspec.streams import Stream
 from compiler.tokens import suffixes
@@ -273,8 +273,9 @@ class Weights(NamedTuple):
 
 def _shared(rounds: Rounds) -> frozenset[str] | None:
     """Nodes of the body whose weights all rounds share; None for all of them."""
-    names: list[str] | None = getattr(rounds, "share", None)
-    return frozenset(names) if names is not None else None
+    if rounds.share is None:
+        return None if isinstance(rounds, Loop) else frozenset()
+    return frozenset(rounds.share)
 
 
 def _plain(node: Node) -> bool:

@@ -15,7 +15,12 @@ from tests.zoo.published import ZOO, build, parameters, random, spec
 
 TOKENS = torch.arange(2 * 32).reshape(2, 32) * 5 % 256
 LISTS: dict[str, list[Any]] = {
-    "as in the example": ["attend", "sparse", {"kind": "dense", "hidden": 256}, {"kind": "sparse", "hidden": 96, "experts": 16, "k": 1}],
+    "as in the example": [
+        "attend",
+        "sparse",
+        {"kind": "dense", "hidden": 256},
+        {"kind": "sparse", "hidden": 96, "experts": 16, "k": 1},
+    ],
     "one layer": ["attend"],
     "no attention": ["dense", "sparse", "dense"],
     "sparse first": [{"kind": "sparse", "experts": 3, "k": 3}, {"kind": "sparse", "hidden": 8}, "attend", "attend"],
@@ -72,7 +77,9 @@ def test_active_parameters_leave_out_the_experts_that_a_token_does_not_meet() ->
 
 def test_layers_keep_their_own_widths_and_routers() -> None:
     block = spec("brainformer").graph.node("blocks").bodies["rounds.0"]
-    sparse = [node.bodies["body"].nodes[0] for node in block.nodes if node.bodies["body"].nodes[0].kind.name_ == "mixture"]
+    sparse = [
+        node.bodies["body"].nodes[0] for node in block.nodes if node.bodies["body"].nodes[0].kind.name_ == "mixture"
+    ]
     shapes = [(node.kind.size(node), node.bodies["router"].nodes[0].kind.k) for node in sparse]
     assert shapes == [(8, 2), (16, 1)]
 

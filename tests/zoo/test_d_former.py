@@ -49,12 +49,16 @@ def by_masks(name: str, state: dict[str, Tensor], x: Tensor, sizes: tuple[int, .
     q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in qkv.chunk(3, -1))
     scores = q @ k.transpose(-1, -2) / (WIDTH // HEADS) ** 0.5 + bias
     mixed = scores.masked_fill(~together, float("-inf")).softmax(-1) @ v
-    out = F.linear(mixed.transpose(1, 2).flatten(2), state["mixer.body.body.out.weight"], state["mixer.body.body.out.bias"])
+    out = F.linear(
+        mixed.transpose(1, 2).flatten(2), state["mixer.body.body.out.weight"], state["mixer.body.body.out.bias"]
+    )
     return x + out
 
 
 @pytest.mark.parametrize("name", ["local", "dilated"])
-@pytest.mark.parametrize(("sizes", "pad"), [((4, 8, 12), False), ((2, 4, 4), False), ((5, 7, 9), True), ((1, 3, 6), True)])
+@pytest.mark.parametrize(
+    ("sizes", "pad"), [((4, 8, 12), False), ((2, 4, 4), False), ((5, 7, 9), True), ((1, 3, 6), True)]
+)
 @torch.no_grad()
 def test_layer_is_attention_under_a_mask(name: str, sizes: tuple[int, ...], pad: bool) -> None:
     model = one_layer(name, sizes, pad)

@@ -53,7 +53,11 @@ def tiny(**changes: Any) -> Any:
 def names() -> dict[str, str]:
     """Our names -> theirs."""
     found = {"token_embedding": "model.embed_tokens", "rms_norm": "model.norm", "lm_head": "lm_head"}
-    for ours, number, layer in (("dense_layers.0", 0, DENSE), ("sparse_layers.0", 1, SPARSE), ("sparse_layers.1", 2, SPARSE)):
+    for ours, number, layer in (
+        ("dense_layers.0", 0, DENSE),
+        ("sparse_layers.0", 1, SPARSE),
+        ("sparse_layers.1", 2, SPARSE),
+    ):
         for a, b in (ATTENTION | layer).items():
             found[f"{ours}.{a}"] = " ".join(f"model.layers.{number}.{part}" for part in b.split())
     return found
@@ -112,7 +116,9 @@ def test_a_token_meets_37_billion_parameters() -> None:
 
 
 def test_a_token_keeps_one_latent_and_one_rotated_key_a_layer() -> None:
-    assert price(spec("deepseek_v3"), length=1, dtype="bfloat16", device="h100_sxm").cache_per_token == 61 * (512 + 64) * 2
+    assert (
+        price(spec("deepseek_v3"), length=1, dtype="bfloat16", device="h100_sxm").cache_per_token == 61 * (512 + 64) * 2
+    )
 
 
 @torch.no_grad()

@@ -46,7 +46,11 @@ def test_groups_meet_only_through_the_latents() -> None:
     model(tokens), model(other)
     assert [((a - b).abs().amax(-1) > 1e-6).sum(1).tolist() for a, b in zip(*seen, strict=True)] == [[64, 0], [32, 0]]
 
-    closed = [p for name, p in model.named_parameters() if ".thought." in name and name.endswith(("out.weight", "down.weight"))]
+    closed = [
+        p
+        for name, p in model.named_parameters()
+        if ".thought." in name and name.endswith(("out.weight", "down.weight"))
+    ]
     assert len(closed) == 2 * 2 * 2
     for parameter in closed:
         parameter.zero_()
@@ -95,5 +99,7 @@ def test_attention_grows_with_the_four_thirds_power_of_the_length() -> None:
 
 
 def test_attention_grows_linearly_but_for_the_latents_where_groups_keep_their_size() -> None:
-    first, second, third = (attention(64 * groups, groups) - 2 * 2 * 2 * (4 * groups) ** 2 * 96 for groups in (16, 32, 64))
+    first, second, third = (
+        attention(64 * groups, groups) - 2 * 2 * 2 * (4 * groups) ** 2 * 96 for groups in (16, 32, 64)
+    )
     assert (second, third) == (2 * first, 4 * first)

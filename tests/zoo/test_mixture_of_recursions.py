@@ -81,7 +81,9 @@ def weighed(before: Tensor, after: Tensor, score: Tensor) -> Tensor:
 def test_tokens_that_do_not_go_on_stay_bit_identical() -> None:
     built = model(1, 0.5)
     normed: list[Tensor] = []
-    built.get_submodule("last.body.mixer.body.qkv").register_forward_pre_hook(lambda module, given: normed.append(given[0]))
+    built.get_submodule("last.body.mixer.body.qkv").register_forward_pre_hook(
+        lambda module, given: normed.append(given[0])
+    )
     read, given = rounds(built)
     gain = dict(built.named_parameters())["last.body.mixer.norm.weight"]
     passed = torch.nn.functional.rms_norm(given[0], (WIDTH,), gain, 1e-6)

@@ -88,10 +88,12 @@ def test_a_token_uses_its_own_modality_only() -> None:
 
 @torch.no_grad()
 def test_modalities_change_projections_alone() -> None:
-    """Attention sees one sequence: queries, keys and values of one token are its modality's, its mask is causality's."""
+    """Attention sees one sequence: queries, keys and values are a token's own modality's, the mask is causality's."""
     model = random(build("mixture_of_transformers"))
     seen: list[tuple[Tensor, ...]] = []
-    model.get_submodule("layers.0.mixer.body.attend").register_forward_pre_hook(lambda module, given: seen.append(given))
+    model.get_submodule("layers.0.mixer.body.attend").register_forward_pre_hook(
+        lambda module, given: seen.append(given)
+    )
     other = (MODALITY + 1) % 3
     model(TOKENS, MODALITY), model(TOKENS, other)
     (q, k, v, *masks), (q2, k2, v2, *masks2) = seen

@@ -67,22 +67,20 @@ def names(of: Any) -> list[str]:
     return layers[0]
 
 
+@pytest.mark.parametrize("order", [ORDER, ["visual_cross", "self", "depth_cross", "feed"]])
 @torch.no_grad()
-def test_sources_are_read_in_their_order() -> None:
+def test_sources_are_read_in_their_order(order: list[str]) -> None:
     """Which stream's keys each attention of the traced layer makes: the depth features', its own, the image's."""
-    for order in (ORDER, ["visual_cross", "self", "depth_cross", "feed"]):
-        model = random(build("monodetr_decoder", blocks__decoder_layer=order))
-        read: list[tuple[str, Tensor]] = []
-        for name in order[:-1]:
-            keys = "kv" if name != "self" else "qkv"
-            model.get_submodule(f"decoded.0.{name}.body.{keys}").register_forward_pre_hook(
-                lambda module, given, name=name: read.append((name, given[0]))
-            )
-        model(VISUAL, DEPTH)
-        assert [name for name, _ in read] == order[:-1]
-        for name, stream in read:
-            if name != "self":
-                assert torch.equal(stream, (DEPTH if name == "depth_cross" else VISUAL).flatten(1, 2))
+    model = random(build("monodetr_decoder", blocks__decoder_layer=order))
+    read: list[tuple[str, Tensor]] = []
+    for name in order[:-1]:
+        keys = model.get_submodule(f"decoded.0.{name}.body.{'qkv' if name == 'self' else 'kv'}")
+        keys.register_forward_pre_hook(lambda module, given, name=name: read.append((name, given[0])))
+    model(VISUAL, DEPTH)
+    assert [name for name, _ in read] == order[:-1]
+    for name, stream in read:
+        if name != "self":
+            assert torch.equal(stream, (DEPTH if name == "depth_cross" else VISUAL).flatten(1, 2))
 
 
 @torch.no_grad()

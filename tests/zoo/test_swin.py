@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from compiler.modules.regularise import SampleDrop
 from tests.zoo.published import assert_same, build, copy, macs, parameters, random
 
 DEPTHS = (1, 1, 3, 1)  # pairs of layers
@@ -62,6 +63,15 @@ def test_as_many_macs_as_timm(timm: Any) -> None:
         theirs = timm.create_model("swin_tiny_patch4_window7_224").eval()
     image = torch.empty(1, 224, 224, 3)
     assert macs(build("swin_t", device="meta"), image) == macs(theirs, image.permute(0, 3, 1, 2))
+
+
+def test_layers_are_dropped_at_the_published_rates(timm: Any) -> None:
+    """From 0 in the first layer to 0.2 in the last."""
+    with torch.device("meta"):
+        theirs = timm.create_model("swin_tiny_patch4_window7_224", drop_path_rate=0.2)
+    expected = [module.drop_prob for module in theirs.modules() if type(module).__name__ == "DropPath"]
+    found = [module.rate for module in build("swin_t", device="meta").modules() if isinstance(module, SampleDrop)]
+    assert found == pytest.approx(expected)
 
 
 def test_cost_grows_linearly_with_the_image() -> None:

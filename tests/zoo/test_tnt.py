@@ -73,7 +73,9 @@ def test_computes_what_timm_computes(timm: Any, outer: int, depth: int) -> None:
 def test_inner_layers_run_over_all_patches_as_one_batch_and_never_across_them() -> None:
     ours = random(build("tnt_s", dims__outer=48, graph__layers__times=2))
     seen: list[Tensor] = []
-    ours.get_submodule("layers.1.mixed.body.channel.body.down").register_forward_hook(lambda *call: seen.append(call[2]))
+    ours.get_submodule("layers.1.mixed.body.channel.body.down").register_forward_hook(
+        lambda *call: seen.append(call[2])
+    )
     image = torch.randn(2, 224, 224, 3)
     other = image.clone()
     other[1, 32:48, 64:80] += 1  # row 2, column 4 of 14 × 14 patches

@@ -23,7 +23,7 @@ def body(node: str, axes: str = "token: 12", width: int = 16, *, interface: str 
     text = f"""
 archspec: 1
 name: body
-interface: {{kind: backbone, inputs: {{x: {stream}}}{f', {interface}' if interface else ''}}}
+interface: {{kind: backbone, inputs: {{x: {stream}}}{f", {interface}" if interface else ""}}}
 blocks:
   layer: {{kind: transformer_layer, mixer: {{kind: attention, heads: 2}}, channel: {{kind: mlp, ratio: 2}}}}
 graph: {graph}

@@ -57,6 +57,22 @@ def test_chunks_of_a_sequence_keep_its_causality(scheme: str, causal: str) -> No
     assert_close(model(x), by_pairs(under(model, "partition.body"), x, 2, allowed=allowed))
 
 
+@pytest.mark.parametrize("causal", ["", "token"])
+@torch.no_grad()
+def test_the_last_chunk_may_be_filled_up(causal: str) -> None:
+    model = body(
+        f"{{kind: partition, scheme: {{kind: chunks, size: 4, pad: true}}, body: {ATTENTION}}}",
+        "token: 10",
+        causal=causal,
+    )
+    x = torch.randn(2, 10, 16)
+    place = torch.arange(10)
+    allowed = place[:, None] // 4 == place[None, :] // 4
+    if causal:
+        allowed &= place[:, None] >= place[None, :]
+    assert_close(model(x), by_pairs(under(model, "partition.body"), x, 2, allowed=allowed))
+
+
 @torch.no_grad()
 def test_strided_groups_of_a_causal_sequence_stay_causal() -> None:
     model = body(f"{{kind: partition, scheme: {{kind: strided, size: 4}}, body: {ATTENTION}}}", causal="token")
@@ -158,7 +174,9 @@ def test_streams_of_other_names_reach_every_group_whole() -> None:
 
 
 def test_labels_go_along_with_their_tokens() -> None:
-    node = "{kind: partition, scheme: {kind: windows, size: 2, shift: 1}, body: {kind: label_embedding, label: speaker}}"
+    node = (
+        "{kind: partition, scheme: {kind: windows, size: 2, shift: 1}, body: {kind: label_embedding, label: speaker}}"
+    )
     model = body(node, "row: 4, column: 4", interface="labels: {speaker: 3}")
     x, labels = torch.randn(2, 4, 4, 16), torch.randint(0, 3, (2, 16))
     rows: Tensor = model.get_parameter("partition.body.weight")
@@ -166,20 +184,20 @@ def test_labels_go_along_with_their_tokens() -> None:
 
 
 @pytest.mark.parametrize(
-    ("node", "axes", "cause"),
+    ("fields", "axes", "cause"),
     [
-        ("{kind: partition, scheme: {kind: windows, size: 4}, body: layer}", "row: 6, column: 8", "row 6 does not divide"),
-        ("{kind: partition, scheme: {kind: windows, size: [2, 2, 2]}, body: layer}", "row: 6, column: 8", "3 sizes for 2 axes"),
-        ("{kind: partition, scheme: {kind: chunks, size: 2}, body: layer}", "row: 6, column: 8", "chunks are cut from one axis"),
-        ("{kind: partition, scheme: {kind: chunks, size: 2, count: 3}, body: layer}", "token: 6", "say either size or count"),
-        ("{kind: partition, within: [time], body: layer}", "row: 6, column: 8", "there is no axis 'time'"),
-        ("{kind: partition, within: [row], scheme: windows, body: layer}", "row: 6", "say either scheme or within"),
-        ("{kind: partition, body: layer}", "row: 6", "say either scheme or within"),
-        ("{kind: partition, scheme: {kind: windows, size: 2, pad: true}, body: layer}", "token: length", "no fixed size"),
+        ("scheme: {kind: windows, size: 4}, ", "row: 6, column: 8", "row 6 does not divide"),
+        ("scheme: {kind: windows, size: [2, 2, 2]}, ", "row: 6, column: 8", "3 sizes for 2 axes"),
+        ("scheme: {kind: chunks, size: 2}, ", "row: 6, column: 8", "chunks are cut from one axis"),
+        ("scheme: {kind: chunks, size: 2, count: 3}, ", "token: 6", "say either size or count"),
+        ("within: [time], ", "row: 6, column: 8", "there is no axis 'time'"),
+        ("within: [row], scheme: windows, ", "row: 6", "say either scheme or within"),
+        ("", "row: 6", "say either scheme or within"),
+        ("scheme: {kind: windows, size: 2, pad: true}, ", "token: length", "no fixed size"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_cut_is_refused(node: str, axes: str, cause: str) -> None:
+def test_what_cannot_be_cut_is_refused(fields: str, axes: str, cause: str) -> None:
     with pytest.raises(SpecError) as error:
-        body(node, axes)
+        body(f"{{kind: partition, {fields}body: layer}}", axes)
     assert cause in str(error.value)
     assert len(error.value.problems) == 1

@@ -1,0 +1,239 @@
+"""Which choices of a space decide what each part of its members costs.
+
+A space whose members are chains (`search.cost.chain`) is a start (interface), units in a row (a top-level node, or the
+body of a `repeat`), and an end (the loss). A unit's cost follows from the state that it is given, the choices inside
+it, and the choices inside the dims, blocks, defaults and interface that its texts name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from archspec.source import Map, Seq
+from search.cost.chain import APART, PLACE, PLAIN, words
+from spaces.choices import Alternative, Code, Constant, Node, Product, Rounds
+from spaces.members import rounds, value
+from spaces.ranges import Range
+from spaces.space import Space
+
+LARGEST = 2**22  # combinations of choices that decide one unit
+
+Codes = tuple[Code, ...]
+
+
+class Unfactored(Exception):
+    """The space cannot be taken apart; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """A node, or the body of rounds.
+
+    Attributes:
+        own: slots inside it, in its first round; ``stride`` slots further for every later one.
+        outside: slots of what it names.
+        take: what stands there in a member, from its codes and a round's number.
+        round: it is a round and no node.
+        suspect: it may read streams that stand outside of the chain.
+        times: how many rounds a member has; None for a node.
+        counting: slots that decide ``times``.
+        most: rounds at most.
+    """
+
+    own: tuple[int, ...]
+    outside: tuple[int, ...]
+    take: Callable[[Codes, int], Any]
+    round: bool
+    suspect: bool
+    times: Callable[[Codes], int] | None = None
+    counting: tuple[int, ...] = ()
+    most: int = 1
+    stride: int = 0
+
+
+class Layout:
+    """The units of a space.
+
+    Attributes:
+        sizes: codes of each slot, one more for a choice that is not reached.
+        start: slots that decide what the model is given.
+
+    Errors:
+        Unfactored: its members are no chains, or a unit has too many combinations.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self.space, self.first = space, space.sampler.start
+        self.sizes = [_size(slot.node, slot.path) + 1 for slot in space.slots]
+        root = space.root
+        if not isinstance(root, Product) or "outputs" in root.template:
+            raise Unfactored("its members name their outputs")
+        self.slots: dict[str, tuple[int, ...]] = {}  # of what may be named
+        self.texts: dict[str, str] = {}
+        self.around: list[str] = []
+        dims, blocks = space.dims.product, _part(root, "blocks", self.first)
+        for name in dims.template:
+            self._name(name, *_part(dims, name, 0))
+        for name in _keys(blocks[0]):
+            self._name(name, *_part(blocks[0], name, blocks[1]))
+        always: list[int] = []
+        for key in root.template:
+            if key not in APART and key not in ("dims", "blocks"):
+                node, at = _part(root, key, self.first)
+                self.around.append(text(node))
+                always += range(at, at + node.size)
+        self.start = self._named(self.around, always)
+        graph, at = _part(root, "graph", self.first)
+        if isinstance(graph, Alternative):
+            raise Unfactored("its list of nodes is a choice")
+        self.outer = _outer(graph)
+        self.units = [unit for key in _keys(graph) for unit in self._units(*_part(graph, key, at))]
+        for unit in self.units:
+            combinations = prod(self.sizes[slot] for slot in (*unit.own, *unit.outside))
+            if combinations > LARGEST:
+                raise Unfactored(f"{combinations:,} combinations of choices decide the cost of one node")
+
+    def _name(self, name: str, node: Node, at: int) -> None:
+        self.slots[name], self.texts[name] = tuple(range(at, at + node.size)), text(node)
+
+    def _named(self, texts: Sequence[str], slots: Sequence[int]) -> tuple[int, ...]:
+        """The given slots and those of all that some texts name."""
+        found = set(slots)
+        for word in words(list(texts), self.texts):
+            found.update(self.slots.get(word, ()))
+        return tuple(sorted(found))
+
+    def _unit(self, node: Node, at: int, *, round: bool, **rounds: Any) -> Unit:
+        texts, stride = [text(node), *self.around], rounds.get("stride", 0)
+        return Unit(
+            tuple(range(at, at + node.size)),
+            self._named(texts, self.start),
+            lambda codes, turn: value(node, codes, at + turn * stride, self._numbers(codes)),
+            round,
+            bool(words(texts[:1], self.texts) & self.outer),
+            **rounds,
+        )
+
+    def _units(self, node: Node, at: int) -> list[Unit]:
+        """A node, or what its rounds are made of if they do not know their number."""
+        template = _template(node)
+        if not isinstance(template, Map) or template.get("kind") != "repeat" or not template.keys() <= PLAIN:
+            return [self._unit(node, at, round=False)]
+        if "kind" in _varying(node):
+            return [self._unit(node, at, round=False)]
+        return self._listed(node, at) or self._counted(node, at) or [self._unit(node, at, round=False)]
+
+    def _listed(self, node: Node, at: int) -> list[Unit] | None:
+        """Rounds that are written one by one, or of which each chooses for itself."""
+        if "rounds" not in _keys(node):
+            return None
+        inner, place = _part(node, "rounds", at)
+        if not isinstance(inner, Rounds):
+            items = [_part(inner, key, place) for key in _keys(inner)]
+            free = isinstance(_template(inner), Seq) and all(self._free(item) for item, _ in items)
+            return [self._unit(item, where, round=True) for item, where in items] if free else None
+        assert isinstance(node, Product)
+        if not self._free(inner.body):
+            return None
+        named = [slot for name in inner.reads for slot in self.slots.get(name, ())]
+        joint = [slot for part in node.joint for slot in range(at + part.offset, at + part.offset + part.node.size)]
+
+        def times(codes: Codes) -> int:
+            return rounds(node, codes, at, self._numbers(codes))
+
+        counting = tuple(sorted({*named, *joint}))
+        size = inner.body.size
+        return [self._unit(inner.body, place, round=True, times=times, counting=counting, most=inner.most, stride=size)]
+
+    def _counted(self, node: Node, at: int) -> list[Unit] | None:
+        """A body so many times."""
+        if not {"times", "body"} <= set(_keys(node)):
+            return None
+        (body, place), (counter, counting) = _part(node, "body", at), _part(node, "times", at)
+        most = _most(counter)
+        if most is None or not self._free(body):
+            return None
+
+        def times(codes: Codes) -> int:
+            return int(value(counter, codes, counting, self._numbers(codes)))
+
+        slots = tuple(range(counting, counting + counter.size))
+        return [self._unit(body, place, round=True, times=times, counting=slots, most=most)]
+
+    def _free(self, body: Node) -> bool:
+        """Whether a round does not know where it stands."""
+        return not words([text(body), *self.around], self.texts) & PLACE
+
+    def _numbers(self, codes: Codes) -> Any:
+        return self.space.sampler.numbers(codes[: self.first])
+
+
+def text(node: Node) -> str:
+    """All texts that may stand at a node."""
+    if isinstance(node, Constant):
+        return repr(node.value)
+    if isinstance(node, Range):
+        return node.of or ""
+    if isinstance(node, Alternative):
+        return " ".join(map(text, node.options))
+    if isinstance(node, Rounds):
+        return f"{text(node.body)} {text(node.times)}"
+    return " ".join([repr(node.template), *(text(part.node) for part in node.parts)])
+
+
+def _outer(graph: Node) -> frozenset[str]:
+    """Words by which a node reads more than the one before it, or uses weights of another."""
+    names = {"from", "weights", "valid", "tokens", "image", "source", "target"}
+    for key in _keys(graph):
+        template = _template(_part(graph, key, 0)[0])
+        if isinstance(template, Map) and isinstance(template.get("name"), str):
+            names.add(template["name"])
+    return frozenset(names)
+
+
+def _template(node: Node) -> Any:
+    return node.value if isinstance(node, Constant) else node.template if isinstance(node, Product) else None
+
+
+def _keys(node: Node) -> list[Any]:
+    template = _template(node)
+    return (
+        list(template) if isinstance(template, Map) else list(range(len(template))) if isinstance(template, Seq) else []
+    )
+
+
+def _varying(node: Node) -> dict[Any, Node]:
+    return {part.key: part.node for part in node.parts} if isinstance(node, Product) else {}
+
+
+def _part(node: Node, key: Any, at: int) -> tuple[Node, int]:
+    """What stands at a key, and where its slots begin."""
+    if isinstance(node, Product):
+        for part in node.parts:
+            if part.key == key:
+                return part.node, at + part.offset
+    template = _template(node)
+    return Constant(template[key] if isinstance(template, Seq) else template.get(key)), at
+
+
+def _size(node: Range | Alternative, path: str) -> int:
+    if isinstance(node, Alternative):
+        return len(node.options)
+    if node.count is None:
+        raise Unfactored(f"{path} is drawn from a continuum")
+    return node.count
+
+
+def _most(node: Node) -> int | None:
+    """The largest whole number that may stand at a node; None if anything else may."""
+    if isinstance(node, Range):
+        return int(node.high) if node.whole and node.of is None else None
+    if isinstance(node, Constant):
+        return node.value if type(node.value) is int else None
+    if isinstance(node, Alternative):
+        found = [_most(option) for option in node.options]
+        return None if None in found else max(one for one in found if one is not None)
+    return None
