@@ -177,5 +177,5 @@ class Blocks(Fields):
         word = raw["kind"]
         fitting = kinds_of(*slot.roles) if slot else kinds_of("body")
         names = streams if slot and slot.stream else []
-        hint = did_you_mean(word, [*fitting, *self.blocks, *names]) or did_you_mean(word, REGISTRY)
+        hint = did_you_mean(word, [*fitting, *self.blocks, *names])
         self.problem(raw, "kind", f"no kind or block is called {word!r}", hint or "archc kinds lists the kinds")

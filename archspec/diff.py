@@ -166,8 +166,8 @@ def _folded(stem: str, rounds: list[tuple[int, list[Change]]]) -> Iterator[Chang
         for change in changes:
             rest = replace(change, path=change.path.removeprefix(f"{stem}.{number}"))
             told.setdefault(repr(rest), (rest, []))[1].append(number)
-    for change, numbers in told.values():
-        for _, run in groupby(enumerate(numbers), key=lambda item: item[1] - item[0]):
+    for change, places in told.values():
+        for _, run in groupby(enumerate(places), key=lambda item: item[1] - item[0]):
             members = [number for _, number in run]
             span = str(members[0]) if len(members) == 1 else f"{members[0]}-{members[-1]}"
             yield replace(change, path=f"{stem}.{span}{change.path}")
@@ -187,7 +187,7 @@ def _types(what: str, old: Mapping[str, str], new: Mapping[str, str]) -> Iterato
         if other is None:
             yield Change(f"{what} {name}", "removed", "", before, None)
             continue
-        if other != name and len(old) > 1:
+        if other != name and len(old) + len(new) > 2:
             yield Change(f"{what} {name}", "changed", "name", name, other)
         if new[other] != before:
             yield Change(f"{what} {other}", "type", "type", before, new[other])

@@ -182,12 +182,14 @@ class Elaborator(Skimming):
         if streams and streams[0] is not None:
             sizes = {axis.name: axis.size for span in streams[0].spans for axis in span.axes}
             numbers.values_ = {"width_in": streams[0].width} | {n: s for n, s in sizes.items() if isinstance(s, int)}
+        elif streams:
+            numbers.values_ = {"width_in": _broken}
         raw = self.with_defaults(raw, kind)
         known = tuple(stream for stream in streams if stream is not None)
         before = len(self.problems)
         try:
             instance = self.validated(raw, kind, self.values(raw, kind, numbers))
-            if len(known) < len(streams):
+            if len(known) < len(streams) or len(self.problems) > before:
                 raise Broken
             when = self.time_of(called, refs, frame)
             node = Node(name, instance, tuple(refs), known, {}, when=when, shares=shares, path=called.path, raw=called)
@@ -318,6 +320,11 @@ class Elaborator(Skimming):
             self.refused(definition, refused)
             raise Broken from None
         return node
+
+
+def _broken() -> float:
+    """The width of an input whose node failed."""
+    raise Broken
 
 
 def _rows(node: Node) -> int:

@@ -122,6 +122,13 @@ class Graph:
             for node in self.nodes
         )
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether a token's output depends on that token's features alone."""
+        return not self.outer and all(
+            node.kind.pointwise and all(body.pointwise for body in node.bodies.values()) for node in self.nodes
+        )
+
     def digest(self, identity: Identity) -> str:
         """A content hash, 32 hexadecimal digits."""
         known = self._digests.get(identity)

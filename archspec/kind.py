@@ -81,6 +81,7 @@ class Kind(BaseModel):
     family: ClassVar[str] = ""
     example: ClassVar[str] = ""
     exempt: ClassVar[dict[str, str]] = {}  # property of the suite -> why it does not hold
+    pointwise: ClassVar[bool] = False  # a token's output depends on that token's features alone
     wraps: ClassVar[bool] = False  # as a default, wraps what stands in the slot instead of filling an empty one
 
     def __init_subclass__(cls, kind: str | None = None, role: str | tuple[str, ...] | None = None, **options: Any):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from archspec.errors import Refused, did_you_mean
+from archspec.errors import Refused
 from archspec.graph import Graph, Node, Ref
 from archspec.kind import Matrix
 from archspec.scope import Frame, Scope
@@ -43,8 +43,8 @@ class Place:
         named = self._raw.get("linears")
         for role in named if isinstance(named, Map) else ():
             if role not in matrices:
-                raise Refused(f"linears.{role}", f"{self._node.kind.name_} has no matrix called {role!r}",
-                              did_you_mean(role, matrices))  # fmt: skip
+                self._elaborator.unknown_field(named, role, matrices, f"the matrices of {self._node.kind.name_}")
+                raise Broken
 
     def tie(self, what: str, width: int, rows: int) -> None:
         """Uses the table of the file's token embedding of this width and number of rows."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from archspec.errors import Problem, SpecError, did_you_mean
-from archspec.source import Map, Seq, below, read
+from archspec.source import Map, Seq, as_tree, below, read
 
 MAX_PARENTS = 16
 
@@ -30,7 +30,7 @@ def resolve(tree: Map, overrides: Mapping[str, Any] | None = None) -> Map:
         changed = put(changed, path, value, below("set", path), steps)
     marked = overrides if isinstance(overrides, Map) else None
     for path, value in (overrides or {}).items():
-        changed = put(changed, path, value, path, marked)
+        changed = put(changed, path, as_tree(value, path), path, marked)
     return changed
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,17 @@ class Seq(list[Any]):
         """The mark of an item; that of the list for what is no item."""
         known = isinstance(index, int) and index < len(self.value_marks)
         return (self.value_marks[index] if known else None) or self.mark  # type: ignore[index]
+
+
+def as_tree(value: Any, path: str = "") -> Any:
+    """Plain lists and mappings as those of a file."""
+    if isinstance(value, (Map, Seq)):
+        return value
+    if isinstance(value, Mapping):
+        return Map({str(key): as_tree(item, below(path, str(key))) for key, item in value.items()}, path=path)
+    if isinstance(value, (list, tuple)):
+        return Seq([as_tree(item, below(path, number)) for number, item in enumerate(value)], path=path)
+    return value
 
 
 def below(path: str, key: str | int) -> str:

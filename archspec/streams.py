@@ -24,7 +24,7 @@ class Axis:
         name: ``token``, ``row``, ``column``, ``time``, …
         size: tokens along it.
         causal: attention along it never looks ahead.
-        limit: the largest size, where the size is known only when the model runs.
+        limit: places along it, where they are more than its tokens or its size is known only when the model runs.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Axis:
 
     @property
     def most(self) -> int | None:
-        return self.size if isinstance(self.size, int) else self.limit
+        return self.limit if self.limit is not None else self.size if isinstance(self.size, int) else None
 
     def __str__(self) -> str:
         return f"{self.name}={self.size}"

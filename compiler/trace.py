@@ -8,6 +8,7 @@ computes more in training (training-only nodes, auxiliary losses) has two graphs
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -126,6 +127,26 @@ class Traced(fx.GraphModule):
             self._graph, self._code = self.forms[mode], self.codes[mode]
         return self
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Traced:
+        """A copy with a graph, code and weights of its own; hooks are left behind."""
+        holder = nn.Module()
+        for name in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+            holder.__dict__[name] = copy.deepcopy(self.__dict__[name], memo)
+        graphs = {mode: copy.deepcopy(graph) for mode, graph in (self.forms or {True: self.graph}).items()}
+        name = type(self).__name__
+        copied = Traced(holder, graphs[True], name)
+        if self.forms:
+            _switch(copied, Traced(holder, graphs[False], name), graphs)
+        own = {name: value for name, value in self.__dict__.items() if name in ("signature", "spec", "initial")}
+        copied.__dict__.update(holder.__dict__ | own)
+        if "entries" in self.__dict__:
+            entries = self.__dict__["entries"]
+            copied.entries = {name: Traced(copied, copy.deepcopy(part.graph), name) for name, part in entries.items()}
+        copied.training = self.training
+        if self.forms:
+            copied._graph, copied._code = graphs[self.training], copied.codes[self.training]
+        return copied
+
     def _recompile_submodules(self) -> list[Any]:
         return []  # blocks inside have their own code; editing this graph does not change it
 
@@ -227,11 +248,12 @@ def _switch(traced: Traced, inference: Traced, graphs: dict[bool, fx.Graph]) -> 
 _HOOKS = tuple(name for name, value in nn.Module().__dict__.items() if isinstance(value, OrderedDict))
 
 
-def clone(module: nn.Module) -> Any:
-    """A copy that shares class, graph and buffers, and owns uninitialised parameters."""
-    copy = object.__new__(type(module))
+def clone(module: nn.Module, made: dict[int, Any] | None = None) -> Any:
+    """A copy that shares class, graph and tables, and owns uninitialised parameters; ties inside stay ties."""
+    made = {} if made is None else made
+    copied = object.__new__(type(module))
     state = module.__dict__
-    own = copy.__dict__
+    own = copied.__dict__
     own.update(state)
     for name in _HOOKS:
         own[name] = OrderedDict()
@@ -240,25 +262,29 @@ def clone(module: nn.Module) -> Any:
     own["_buffers"] = {
         name: old if old is None or name in tables else torch.empty_like(old) for name, old in state["_buffers"].items()
     }
-    own["_parameters"] = {
-        name: None if old is None else nn.Parameter(torch.empty(old.shape, dtype=old.dtype, device="meta"))
-        for name, old in state["_parameters"].items()
-    }
-    own["_modules"] = {name: None if child is None else clone(child) for name, child in state["_modules"].items()}
-    return copy
+    own["_parameters"] = {name: None if old is None else _once(made, old) for name, old in state["_parameters"].items()}
+    own["_modules"] = {name: None if child is None else clone(child, made) for name, child in state["_modules"].items()}
+    return copied
+
+
+def _once(made: dict[int, Any], old: nn.Parameter) -> nn.Parameter:
+    """The copy of a parameter; the same one wherever the original stands."""
+    if id(old) not in made:
+        made[id(old)] = nn.Parameter(torch.empty(old.shape, dtype=old.dtype, device="meta"))
+    return made[id(old)]  # type: ignore[no-any-return]
 
 
 def adopt(traced: Traced, root: nn.Module, graph: Graph) -> Any:
     """A body with other rates or initialisation under the traced code of the same structure."""
-    copy = object.__new__(type(traced))
-    copy.__dict__.update(traced.__dict__)
+    adopted = object.__new__(type(traced))
+    adopted.__dict__.update(traced.__dict__)
     fresh = nn.Module()
     for key, value in fresh.__dict__.items():
-        copy.__dict__[key] = value
+        adopted.__dict__[key] = value
     for node in traced.graph.nodes:
         if node.op in ("call_module", "get_attr"):
-            _take(root, copy, node.target.split("."))
-    return copy
+            _take(root, adopted, node.target.split("."))
+    return adopted
 
 
 def _take(source: nn.Module, target: nn.Module, path: list[str]) -> None:

@@ -34,10 +34,11 @@ def write(opened: OpenStudy) -> None:
     best = front(opened.record.trials(), [objective.direction for objective in study.objectives])
     folders = [opened.folder / "trials" / candidate(trial)["hash"][:16] for trial in best]
     here = [folder for folder in folders if folder.is_dir()]  # others were trained on another machine
-    _copy(
-        opened.folder / FOLDER,
-        {label(n + 1, t): f for n, (t, f) in enumerate(zip(best, folders, strict=True)) if f in here},
-    )
+    with opened.record.alone():
+        _copy(
+            opened.folder / FOLDER,
+            {label(n + 1, t): f for n, (t, f) in enumerate(zip(best, folders, strict=True)) if f in here},
+        )
     hashes = [candidate(trial)["hash"] for trial in best]
     if not here or (opened.record.recall("winners") or {}).get("hashes") == hashes:
         return

@@ -69,6 +69,7 @@ def assemble(node: Product, built: Mapping[str | int, Any]) -> Map | Seq:
         result.update(built)  # type: ignore[arg-type]
         result.mark, result.path = template.mark, template.path
         result.key_marks, result.value_marks = template.key_marks, template.value_marks
+        result.key_paths = template.key_paths
         return result
     items = Seq.__new__(Seq)
     items.mark, items.path = template.mark, template.path

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from archspec.errors import Mark, Problem, SpecError, did_you_mean
 from archspec.resolve import resolve
-from archspec.source import Map, Seq, read
+from archspec.source import Map, read
 from archspec.spec import Spec, from_tree, header
 from spaces.candidate import Candidate
 from spaces.cardinality import Cardinality, Counter
@@ -214,7 +214,7 @@ def load(path: str | os.PathLike[str], *, set: Mapping[str, Any] | None = None) 
     """
     tree = read(library_file(path))
     header(tree, "archspace", "space")
-    return Space(resolve(tree, {path: _marked(value) for path, value in (set or {}).items()}))
+    return Space(resolve(tree, set))
 
 
 def library() -> list[str]:
@@ -233,10 +233,3 @@ def library_file(path: str | os.PathLike[str]) -> Path:
     raise SpecError(
         Problem(f"no file and no space of the library is called {str(path)!r}", hint, mark=Mark(str(path), 1, 1))
     )
-
-
-def _marked(value: Any) -> Any:
-    """Plain mappings and lists as those of a file, so that an override may be a choice."""
-    if isinstance(value, Mapping):
-        return Map({key: _marked(inner) for key, inner in value.items()})
-    return Seq([_marked(inner) for inner in value]) if isinstance(value, (list, tuple)) else value

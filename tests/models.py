@@ -18,6 +18,7 @@ from compiler.initialise import materialise
 from compiler.model import _entry, _tie
 from compiler.modules.attention import Attend
 from compiler.modules.regularise import SampleDrop
+from compiler.trace import Signature
 
 Outputs = dict[str, Tensor]
 Lengths = int | dict[str, int]
@@ -97,7 +98,9 @@ def untraced(spec: Spec, model: nn.Module) -> Any:
 
 class _Untraced(Blocks):
     def block(self, graph: Graph) -> nn.Module:
-        return Body(graph, self)
+        body: Any = Body(graph, self)
+        body.signature = Signature(graph)
+        return body
 
 
 def nodes(graph: Graph) -> Iterator[Node]:

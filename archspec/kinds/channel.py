@@ -47,6 +47,10 @@ class Mlp(Inner, kind="mlp", role=("channel", "body")):
     arXiv 2106.13797.
     """
 
+    @property
+    def pointwise(self) -> bool:  # type: ignore[override]
+        return self.depthwise is None
+
     depthwise: Width | None = Field(None, description="size of a depthwise convolution over the tokens' grid, after up")
 
     def matrices(self, x: Stream) -> dict[str, Matrix]:
@@ -70,6 +74,7 @@ class Glu(Inner, kind="glu", role=("channel", "body")):
     Shazeer 2020, "GLU Variants Improve Transformer", arXiv 2002.05202.
     """
 
+    pointwise = True
     activation: Activation = "silu"
 
     def matrices(self, x: Stream) -> dict[str, Matrix]:
@@ -84,6 +89,7 @@ class Glu(Inner, kind="glu", role=("channel", "body")):
 class Project(Weighted, kind="project", role=("channel", "body")):
     """A linear map of each token to another width."""
 
+    pointwise = True
     width: Width
     bias: bool = False
     activation: Activation = "identity"
@@ -98,6 +104,7 @@ class Project(Weighted, kind="project", role=("channel", "body")):
 class Activate(Kind, kind="activation", role=("channel", "body")):
     """A function of each feature."""
 
+    pointwise = True
     function: Activation = "gelu"
 
     def output(self, x: Stream) -> Stream:

@@ -18,6 +18,7 @@ NORM = Slot(("norm",))
 class Sequence(Kind, kind="sequence"):
     """A body as one node: a list of nodes, or a block with inputs, a graph and outputs."""
 
+    pointwise = True
     arity = (0, 99)
     body: Annotated[Any, BODY]
 
@@ -35,6 +36,7 @@ class Residual(Kind, kind="residual"):
     first is added to.
     """
 
+    pointwise = True
     arity = (1, 99)
     body: Annotated[Any, BODY]
     norm: Annotated[Any, NORM] = None
@@ -85,6 +87,7 @@ class Parallel(Kind, kind="parallel"):
     ``gate`` weighs the branches by a softmax of a linear map of each token.
     """
 
+    pointwise = True
     arity = (1, 99)
     branches: Annotated[list[Any], Slot(("body",), many=True)] = Field(min_length=1)
     merge: Literal["sum", "concat", "gate", "mean"] = "sum"

@@ -14,6 +14,7 @@ class LayerNorm(Kind, kind="layer_norm", role=("norm", "body")):
     Ba, Kiros and Hinton 2016, "Layer Normalization", arXiv 1607.06450.
     """
 
+    pointwise = True
     eps: Annotated[float, Field(gt=0)] = 1e-5
     affine: bool = Field(True, description="a learned scale and shift")
     bias: bool = Field(True, description="the learned shift, where affine")
@@ -28,6 +29,7 @@ class RmsNorm(Kind, kind="rms_norm", role=("norm", "body")):
     Zhang and Sennrich 2019, "Root Mean Square Layer Normalization", arXiv 1910.07467.
     """
 
+    pointwise = True
     eps: Annotated[float, Field(gt=0)] = 1e-6
     affine: bool = Field(True, description="a learned scale")
     offset: Real = Field(0.0, description="added to the learned scale (1 where weights are stored around zero)")

@@ -12,6 +12,7 @@ class Dropout(Kind, kind="dropout"):
     Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting".
     """
 
+    pointwise = True
     rate: Annotated[Rate, Free()] = 0.1
 
     def output(self, x: Stream) -> Stream:
@@ -36,6 +37,7 @@ class LayerScale(Kind, kind="layer_scale", role=("scale", "body")):
     Touvron et al. 2021, "Going deeper with Image Transformers", arXiv 2103.17239.
     """
 
+    pointwise = True
     init: Annotated[Real, Free()] = 1e-5
 
     def output(self, x: Stream) -> Stream:
@@ -44,6 +46,8 @@ class LayerScale(Kind, kind="layer_scale", role=("scale", "body")):
 
 class Identity(Kind, kind="identity"):
     """Hands its input on."""
+
+    pointwise = True
 
     def output(self, x: Stream) -> Stream:
         return x

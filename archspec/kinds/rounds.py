@@ -32,6 +32,9 @@ class Rounds(Kind):
     share: list[str] | None = Field(
         None, description="nodes of the body whose weights all rounds share; in a loop all of them by default"
     )
+    weigh: Literal["delta", "output", "none"] = Field(
+        "delta", description="what the router's score multiplies, as in a route"
+    )
     cache: Literal["per_round", "shared"] = Field("per_round", description="whether rounds keep keys of their own")
 
     def infer(self, at: Place) -> dict[str, Stream]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from archspec.errors import Refused
-from archspec.kind import Kind, Slot
+from archspec.kind import Kind, Real, Slot
 from archspec.kinds.combinator import BODY
 from archspec.place import Place
 from archspec.streams import Axis, Span, Stream
@@ -26,6 +26,8 @@ class ExpertChoice(Kind, kind="expert_choice", role="selector"):
     score: Literal["sigmoid", "tanh", "none"] = Field(
         "sigmoid", description="function of the score that weighs the body's work"
     )
+
+    factor: Real = Field(1.0, description="multiplies the function of the score")
 
     def infer(self, at: Place) -> Stream:
         return chosen(at.one(), self.capacity)

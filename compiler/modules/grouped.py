@@ -40,7 +40,14 @@ class GroupedLinear(Leaf):
         self.initial = {"weight": ("scheme",), "bias": 0.0}
 
     def forward(self, rows: Tensor, ends: Tensor) -> Tensor:
-        out = even(rows, self.weight) if rows.is_meta else F.grouped_mm(rows, self.weight, offs=ends)
+        if rows.is_meta:
+            out = even(rows, self.weight)
+        elif rows.dtype == torch.float64:  # has no grouped product
+            starts = [0, *ends.tolist()]
+            parts = zip(starts, starts[1:], self.weight, strict=False)
+            out = torch.cat([rows[start:stop] @ matrix for start, stop, matrix in parts])
+        else:
+            out = F.grouped_mm(rows, self.weight, offs=ends)
         if self.bias is None:
             return out
         places = torch.arange(rows.shape[0], device=rows.device)

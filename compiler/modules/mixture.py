@@ -15,7 +15,7 @@ from compiler.build import LOSSES, Make, main, weight
 from compiler.modules.activations import ACTIVATIONS
 from compiler.modules.grouped import GroupedLinear, Sorting
 from compiler.registry import Leaf, builds
-from compiler.tokens import Tokens
+from compiler.tokens import Tokens, pack
 
 Outer = Mapping[str, Tokens]
 
@@ -36,7 +36,9 @@ class Mixture(nn.Module):
             self.experts: nn.Module = StackedExperts(alike, count, self.k)
         else:
             slots = ["expert"] * count if alike is not None else make.slots("experts")
-            self.experts = UnlikeExperts([make.block(slot) for slot in slots], self.k)
+            bodies = [node.bodies[slot] for slot in slots]
+            pointwise = all(body.pointwise and not body.differs_in_training for body in bodies)
+            self.experts = UnlikeExperts([make.block(slot) for slot in slots], self.k, pointwise=pointwise)
         self.shared = make.body("shared") if make.has("shared") else None
 
     def forward(self, x: Tokens, outer: Outer) -> dict[str, Tokens] | Tensor:
@@ -75,7 +77,9 @@ class TopK(nn.Module):
     def forward(self, x: Tokens) -> tuple[Tensor, Tensor, Tensor | None]:
         rows = x.features.flatten(0, 1)
         logits = F.linear(rows.float(), self.weight.float())
-        weights, chosen, loss = self.choose(logits)
+        valid = None if x.valid is None else x.valid.expand(x.features.shape[:2]).flatten()
+        parts = self.choose(logits, valid)
+        weights, chosen, loss = parts[0], parts[1], parts[2]
         return weights.to(rows.dtype), chosen, loss if self.choose.has_loss else None
 
 
@@ -92,7 +96,7 @@ class Choose(Leaf):
     def fill(self) -> None:
         self.balance_bias.zero_()
 
-    def forward(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, logits: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         spec = self.spec_
         scores = logits.softmax(-1) if spec.score == "softmax" else logits.sigmoid()
         ranking = scores
@@ -109,30 +113,36 @@ class Choose(Leaf):
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
         if spec.scale != 1:
             weights = weights * spec.scale
-        load = F.one_hot(chosen, self.experts).sum(1)
+        picked = F.one_hot(chosen, self.experts)
+        if valid is not None:  # padding goes nowhere, takes no room and counts in no loss
+            picked = picked * valid[:, None, None]
+            weights = weights * valid[:, None]
+        load = picked.sum(1)
         if spec.capacity is not None:
-            weights = weights * self.within(chosen, spec.capacity)
+            weights = weights * self.within(picked, spec.capacity)
         if spec.balance == "bias" and self.training and not logits.is_meta:
             with torch.no_grad():
                 total = load.sum(0).to(self.balance_bias.dtype)
                 self.balance_bias += spec.balance_rate * (total.mean() - total).sign()
-        return weights, chosen, self.losses(logits, scores, load)
+        counted = logits.new_ones(logits.shape[0]) if valid is None else valid.to(logits.dtype)
+        return weights, chosen, self.losses(logits, scores, load, counted / counted.sum())
 
-    def within(self, chosen: Tensor, capacity: float) -> Tensor:
-        """1 where a token is among the first that its expert takes, 0 where it comes too late."""
-        room = max(1, int(capacity * chosen.shape[0] * chosen.shape[1] / self.experts))
-        flat = F.one_hot(chosen.T.flatten(), self.experts)  # first choices of all tokens come first
+    def within(self, picked: Tensor, capacity: float) -> Tensor:
+        """``[tokens, k]`` from choices ``[tokens, k, experts]``: 1 where a token is among the first of its expert."""
+        room = max(1, int(capacity * picked.shape[0] * picked.shape[1] / self.experts))
+        flat = picked.transpose(0, 1).flatten(0, 1)  # first choices of all tokens come first
         place = (flat.cumsum(0) * flat).sum(-1)
-        return (place <= room).unflatten(0, (chosen.shape[1], -1)).T
+        return (place <= room).unflatten(0, (picked.shape[1], -1)).T
 
-    def losses(self, logits: Tensor, scores: Tensor, load: Tensor) -> Tensor:
+    def losses(self, logits: Tensor, scores: Tensor, load: Tensor, share_of: Tensor) -> Tensor:
+        """The sum of the router's losses; ``share_of`` ``[tokens]`` is what each token counts, together one."""
         spec = self.spec_
         total = logits.new_zeros(())
         if spec.balance == "loss":
-            share = load.float().mean(0) / spec.k
-            total = total + spec.balance_weight * self.experts * (share * scores.mean(0)).sum()
+            tokens = (load * share_of[:, None]).sum(0) / spec.k
+            total = total + spec.balance_weight * self.experts * (tokens * (scores * share_of[:, None]).sum(0)).sum()
         if spec.z_loss:
-            total = total + spec.z_loss * logits.logsumexp(-1).square().mean()
+            total = total + spec.z_loss * (logits.logsumexp(-1).square() * share_of).sum()
         return total
 
 
@@ -190,17 +200,73 @@ class StackedExperts(nn.Module):
 
 
 class UnlikeExperts(nn.Module):
-    """Experts of any bodies: every expert sees its own tokens, as one sequence."""
+    """Experts of any bodies: where they see single tokens, each runs on its own tokens, else on the whole sequence."""
 
-    def __init__(self, bodies: list[nn.Module], k: int) -> None:
+    def __init__(self, bodies: list[nn.Module], k: int, *, pointwise: bool) -> None:
         super().__init__()
-        self.bodies = nn.ModuleList(bodies)
         self.k, self.active_share = k, k / len(bodies)
+        self.bodies: nn.Module = Dispatch(bodies) if pointwise else nn.ModuleList(bodies)
 
     def forward(self, rows: Tensor, weights: Tensor, chosen: Tensor, x: Tokens, outer: Outer) -> Tensor:
+        if isinstance(self.bodies, Dispatch):
+            out: Tensor = self.bodies(weights, chosen, *(tensor for _, tensor in x.tensors()))
+            return out
         total = torch.zeros_like(rows)
+        assert isinstance(self.bodies, nn.ModuleList)
         for number, body in enumerate(self.bodies):
             share = (weights * (chosen == number)).sum(-1, keepdim=True)
-            out = main(body, x, outer=outer).features.flatten(0, 1)
-            total = total + share * out
+            total = total + share * main(body, x, outer=outer).features.flatten(0, 1)
         return total
+
+
+class Dispatch(Leaf):
+    """Runs each expert on the tokens that chose it; ``static`` runs all on all, with the same result.
+
+    On the meta device, where nobody chooses, experts count as equally busy.
+    """
+
+    def __init__(self, bodies: list[nn.Module]) -> None:
+        super().__init__()
+        self.static = False
+        for number, body in enumerate(bodies):
+            self.add_module(str(number), body)
+
+    def forward(self, weights: Tensor, chosen: Tensor, features: Tensor, *carried: Tensor) -> Tensor:
+        shape = features.shape[:2]
+        tensors = [features.flatten(0, 1), *(value.expand(shape).flatten() for value in carried)]
+        total = torch.zeros_like(tensors[0])
+        bodies = list(self._modules.values())
+        for number, body in enumerate(bodies):
+            assert body is not None
+            hit = chosen == number
+            share = (weights * hit).sum(-1, keepdim=True)
+            if self.static:
+                total = total + share * run(body, tensors)
+                continue
+            places = self.places(hit, number, len(bodies))
+            out = run(body, [tensor[places] for tensor in tensors])
+            total = total.index_add(0, places, share[places] * out)
+        return total
+
+    def places(self, hit: Tensor, number: int, experts: int) -> Tensor:
+        """The tokens of one expert."""
+        if not hit.is_meta:
+            return hit.any(-1).nonzero()[:, 0]
+        even, rest = divmod(hit.shape[0] * hit.shape[1], experts)
+        return torch.empty(min(hit.shape[0], even + (number < rest)), dtype=torch.int64, device="meta")
+
+
+def run(body: nn.Module, tensors: list[Tensor]) -> Tensor:
+    """A traced expert on rows ``[tokens, width]`` and what they carry, as one sequence."""
+    stream = next(iter(body.signature.graph.inputs.values()))  # type: ignore[union-attr]
+    return main(body, pack(stream, [tensor[None] for tensor in tensors]), outer={}).features[0]
+
+
+def static_routing(model: nn.Module, on: bool = True) -> None:
+    """Makes experts run on all tokens, or on their own again: slower, but free of shapes that depend on data.
+
+    For `torch.export` and `torch.func.vmap` of mixtures whose experts are not one stacked perceptron.
+    """
+    for module in model.modules():
+        if isinstance(module, Dispatch):
+            module.static = on

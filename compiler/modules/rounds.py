@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from archspec.kinds import rounds as kinds
 from compiler.build import Make, call, main, project, weight
 from compiler.modules.combinator import named
-from compiler.modules.route import ExpertChoice, scatter
+from compiler.modules.route import ExpertChoice, scatter, weighed
 from compiler.registry import builds
 from compiler.tokens import Tokens
 
@@ -25,7 +25,7 @@ class Rounds(nn.Module):
 
     def __init__(self, spec: kinds.Rounds, make: Make) -> None:
         super().__init__()
-        self.node = make.node
+        self.node, self.weigh = make.node, spec.weigh
         self.places = []
         shared: dict[str, str] = {}
         for number, slot in enumerate(make.slots("rounds")):
@@ -91,7 +91,7 @@ class Rounds(nn.Module):
         out = main(block, inside, outer=outer).features
         if chosen is None or weights is None:
             return replace(active, features=out), places, stream.give(out, stream.stream)
-        out = inside.features + weights * (out - inside.features)
+        out = weighed(self.weigh, inside.features, out, weights)
         places = chosen if places is None else places.gather(1, chosen)
         return replace(inside, features=out), places, stream.give(scatter(stream.features, places, out), stream.stream)
 

@@ -45,7 +45,7 @@ class Take(Leaf):
 
     def __init__(self, spec: kinds.ExpertChoice) -> None:
         super().__init__()
-        self.capacity, self.score = spec.capacity, spec.score
+        self.capacity, self.score, self.factor = spec.capacity, spec.score, spec.factor
 
     def forward(self, scores: Tensor, valid: Tensor | None, whole: Tensor) -> tuple[Tensor, Tensor]:
         ranking = scores[..., 0]
@@ -55,8 +55,8 @@ class Take(Leaf):
         places = ranking.topk(count, dim=1).indices.sort(dim=1).values
         kept = scores.gather(1, places[..., None])
         if self.score == "none":
-            return places, torch.ones_like(kept)
-        return places, kept.sigmoid() if self.score == "sigmoid" else kept.tanh()
+            return places, torch.full_like(kept, self.factor)
+        return places, self.factor * (kept.sigmoid() if self.score == "sigmoid" else kept.tanh())
 
 
 def gather(x: Tokens, places: Tensor, stream: object) -> Tokens:
@@ -127,8 +127,11 @@ def routed(
     out = main(body, inside, outer=outer).features
     if places is None or weights is None:
         return out
-    if weigh == "delta":
-        out = inside.features + weights * (out - inside.features)
-    elif weigh == "output":
-        out = inside.features + weights * out
-    return scatter(passing, places, out)
+    return scatter(passing, places, weighed(weigh, inside.features, out, weights))
+
+
+def weighed(weigh: str, before: Tensor, after: Tensor, weights: Tensor) -> Tensor:
+    """What a token becomes: ``weigh`` as in `archspec.kinds.route.Route`."""
+    if weigh == "none":
+        return after
+    return before + weights * (after - before if weigh == "delta" else after)

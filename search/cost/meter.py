@@ -266,6 +266,10 @@ class _Seed(torch.autograd.Function):
 class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes down operators, and the births and deaths of storages."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # or else the first operator imports torch's compiler, for most of a second
+
     def __init__(self, given: Mapping[int, int], weights: Mapping[int, int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.given, self.weights = given, weights

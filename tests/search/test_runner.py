@@ -15,7 +15,7 @@ import pytest
 from optuna.trial import TrialState
 
 from archspec.errors import SpecError
-from search import report, session
+from search import memory, report, session
 from search.durable import NotSaved
 from search.runner import Interrupted, run
 from search.storage import Record, candidate
@@ -167,6 +167,14 @@ def test_a_failing_candidate_is_recorded_and_the_study_goes_on(study_file, tmp_p
     assert [row.state.name for row in rows] == ["COMPLETE", "FAIL", "COMPLETE"]
     assert rows[1].user_attrs["reason"].startswith(reason)
     assert f"1 failed: {rows[1].user_attrs['reason']}" in report.text(report.read(tmp_path / "run"))
+
+
+def test_a_candidate_that_needs_more_memory_than_there_is_fails_by_name(study_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda device: 100_000)
+    run(load(study_file(train="{steps: 1, batch: 100000}", trials="1")), out=tmp_path / "run", quiet=True)
+    (row,) = trials(tmp_path / "run")
+    assert "training it in batches of 100000 needs" in row.user_attrs["reason"]
+    assert "100 kB are free" in row.user_attrs["reason"]
 
 
 def test_ctrl_c_leaves_a_study_that_goes_on(study_file, tmp_path, monkeypatch):

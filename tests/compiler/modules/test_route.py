@@ -65,9 +65,6 @@ def rotated(whole: Any, state: dict[str, Tensor], x: Tensor, at: Tensor, causal:
     return ((scores.softmax(-1) @ v).transpose(1, 2).flatten(2) @ state["out.weight"].T)[0, at]
 
 
-@pytest.mark.xfail(
-    strict=True, raises=IndexError, reason="tables of places are as long as the chosen tokens, not as the axis"
-)
 @torch.no_grad()
 def test_positions_reach_the_end_of_an_axis_of_fixed_size() -> None:
     model = route("{kind: expert_choice, capacity: 0.5}", axes="token: 12")

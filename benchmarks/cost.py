@@ -1,0 +1,134 @@
+"""How fast and how exactly candidates and whole specs are priced. One core, CPU time.
+
+python benchmarks/cost.py
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+import compiler
+from archspec import spec
+from archspec.source import Map, parse
+from benchmarks.timing import interleaved, report
+from search.cost import price, results, unit
+from search.cost.chain import price_trees
+from search.cost.table import FIGURES, Table
+from spaces.encoding import decode, sample_encoded
+from spaces.space import library, load
+
+DEVICE = "l4"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+ENCODED, TREES, COMPARED = 200_000, 2_000, 1_000
+WHOLE = """
+import resource, sys, torch
+torch.set_num_threads(1)
+import compiler
+from archspec import spec
+from search.cost import price
+model = spec.load(sys.argv[1])
+compiler.compile(model, device="meta")
+price(model, device="l4", dtype="bfloat16")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_utime + resource.getrusage(resource.RUSAGE_SELF).ru_stime)
+"""
+
+
+def fresh(tree: Map) -> Map:
+    """The same tree, sharing nothing with any other."""
+    return parse(yaml.safe_dump(json.loads(json.dumps(tree)), sort_keys=False))
+
+
+def spaces() -> list[dict[str, Any]]:
+    """Candidates a second, warm, and how many of them are priced exactly as one by one."""
+    rows = []
+    for name in library():
+        space, random = load(name), Random(0)
+        table = Table(space, device=DEVICE)
+        vectors = sample_encoded(space, np.random.default_rng(0), ENCODED)
+        shared = [space.sample(random).tree for _ in range(TREES)]
+        apart = [fresh(tree) for tree in shared]
+        times = interleaved(
+            {
+                "encoded": lambda table=table, vectors=vectors: table.price(vectors),
+                "shared": lambda trees=shared: price_trees(trees, device=DEVICE),
+                "apart": lambda trees=apart: price_trees(trees, device=DEVICE),
+            },
+            rounds=7,
+        )
+        prices = table.price(vectors[:COMPARED])
+        exact = sum(
+            all(getattr(prices, figure)[number] == getattr(cost, figure) for figure in FIGURES)
+            for number in range(COMPARED)
+            for cost in [price(decode(space, vectors[number]).spec, device=DEVICE)]
+        )
+        rows.append(
+            {
+                "what": name,
+                "encoded / s": round(ENCODED / times["encoded"]),
+                "trees of the space / s": round(TREES / times["shared"]),
+                "trees of a file each / s": round(TREES / times["apart"]),
+                "exact": f"{exact} of {COMPARED}",
+            }
+        )
+    return rows
+
+
+def specs() -> list[dict[str, Any]]:
+    """CPU milliseconds to price a spec: with nothing remembered, and again; and the whole way from its file."""
+    rows = []
+    for file in ("tiny.yaml", "zoo/gpt2.yaml", "zoo/deepseek_v3.yaml"):
+        path = EXAMPLES / file
+        model = spec.load(path)
+
+        def forget() -> None:
+            unit._units.clear()
+            results._remembered.clear()
+
+        def first(model: spec.Spec = model) -> None:
+            forget()
+            price(model, device=DEVICE, dtype="bfloat16")
+
+        def again(model: spec.Spec = model) -> None:
+            price(model, device=DEVICE, dtype="bfloat16")
+
+        def all_of_it(path: Path = path) -> None:
+            forget()
+            checked = spec.load(path)
+            compiler.compile(checked, device="meta")
+            price(checked, device=DEVICE, dtype="bfloat16")
+
+        times = interleaved({"again": again, "first": first, "all": all_of_it}, rounds=15, warm=2)
+        process = [
+            float(subprocess.run([sys.executable, "-c", WHOLE, str(path)], capture_output=True, check=True).stdout)
+            for _ in range(3)
+        ]
+        rows.append(
+            {
+                "what": file,
+                "price, nothing remembered, ms": 1e3 * times["first"],
+                "price again, ms": 1e3 * times["again"],
+                "check + compile + price, ms": 1e3 * times["all"],
+                "the same as a process, s": sorted(process)[1],
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    report("cost_of_candidates", spaces(), packages=("torch", "numpy"))
+    print()
+    report("cost_of_specs", specs())
+
+
+if __name__ == "__main__":
+    main()
