@@ -74,7 +74,7 @@ def _sizes(checked: Spec) -> dict[str, int]:
 
 
 def _yaml(checked: Spec) -> str:
-    from compiler.weights import text
+    from archspec.canonical import text
 
     return text(checked.canonical())
 

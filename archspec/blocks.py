@@ -23,6 +23,7 @@ class Blocks(Fields):
     def __init__(self, blocks: Map, layers: int) -> None:
         super().__init__()
         self.blocks, self.layers = blocks, layers
+        self.called: set[str] = set()
         self.layer = 0
         self.depth_read = False
 
@@ -87,6 +88,7 @@ class Blocks(Fields):
         if scope.inside(name):
             self.problem(raw, "kind", f"block {name!r} contains itself", "a block that repeats itself is a loop")
             raise Broken
+        self.called.add(name)
         inner = scope.child()
         inner.block = name
         parameters = definition.get("parameters", Map()) if isinstance(definition, Map) else Map()
@@ -104,6 +106,9 @@ class Blocks(Fields):
             if "defaults" in definition and isinstance(definition["defaults"], Map):
                 inner.defaults = dict(definition["defaults"])
             definition = definition.move(*(k for k in definition if k not in ("parameters", "defaults")))
+            for key in ("from", "when", "weights") if "kind" in definition else ():
+                if key in definition:
+                    self.problem(definition, key, f"{key}: has no meaning in a block", "say it where the block is used")
             if "graph" not in definition and "kind" not in definition:
                 self.problem(self.blocks, name, f"block {name!r} has neither kind: nor graph:")
                 raise Broken

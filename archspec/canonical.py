@@ -6,7 +6,10 @@ same hashes. A body that stands in several places is written once, under ``block
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+import yaml
 
 from archspec.graph import Graph, Node, settled
 from archspec.kind import Kind
@@ -97,3 +100,24 @@ class _Writer:
                 "outputs": {out: str(ref) for out, ref in graph.outputs.items()},
             }
         return self.seen[key]
+
+
+def text(canonical: dict[str, Any]) -> str:
+    """A canonical form as YAML that `archspec.source` reads back as it was."""
+    return yaml.dump(canonical, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes words that YAML 1.2 reads as numbers, and writes equal parts in full."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_multi_representer(dict, yaml.SafeDumper.represent_dict)
+_Dumper.add_multi_representer(list, yaml.SafeDumper.represent_list)
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|0[ox].*$"),
+    list("-+.0123456789"),
+)

@@ -50,6 +50,9 @@ class Elaborator(Skimming):
             container, key = self.turn(raw, container, key, scope)
             raw = container[key]
         raw, scope = self.unfold(raw, container, key, scope)
+        if isinstance(raw, Seq) and slot is not None and "body" not in slot.roles:
+            self.problem(container, key, f"a list, where one {slot.roles[0]} is wanted")
+            raise Broken
         if isinstance(raw, Map) and "graph" in raw and "kind" not in raw:
             return self.block(raw, streams, outer, scope)
         items = raw if isinstance(raw, Seq) else Seq([self.as_map(raw, container, key)], getattr(raw, "mark", None))
@@ -60,6 +63,8 @@ class Elaborator(Skimming):
                 items = expanded
         labels = list(names[: len(streams)]) or ["x"]
         labels += [f"x{number}" for number in range(len(labels), len(streams))]
+        derived = {self.derived(item) for item in items}
+        labels = [f"{label}_in" if label in derived else label for label in labels]
         frame = Frame(outer, dict(zip(labels, streams, strict=True)))
         return self.sequence(items, frame, scope, len(streams), slot if not isinstance(raw, Seq) else None,
                              alone=not isinstance(raw, Seq))  # fmt: skip

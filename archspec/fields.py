@@ -50,6 +50,9 @@ class Fields(Problems):
         if isinstance(raw, Map) and ("choose" in raw or "range" in raw):
             self.problem(container, key, "a choice belongs into a space", "start the file with archspace: 1")
             raise Broken
+        if isinstance(raw, (int, float)) and not isinstance(raw, bool) and shape.boolean and not shape.numeric:
+            self.problem(container, key, f"{raw} is not true or false")
+            raise Broken
         if isinstance(raw, bool) and shape.numeric and not shape.boolean:
             self.problem(container, key, f"{str(raw).lower()} is not a {'whole ' if shape.whole else ''}number")
             raise Broken
@@ -78,7 +81,7 @@ class Fields(Problems):
         try:
             value = expressions.evaluate(text, scope)
         except expressions.ExpressionError as error:
-            hint = did_you_mean(error.unknown, [*scope, *expressions.FUNCTIONS]) if error.unknown else None
+            hint = did_you_mean(error.unknown, scope) if error.unknown else None
             self.problem(container, key, str(error), hint)
             raise Broken from None
         if whole and isinstance(value, float):

@@ -23,7 +23,7 @@ class Ordering(Blocks):
         names = []
         for raw in raws:
             given = raw.get("name")
-            name = given if given is not None else re.sub(r"\W", "_", str(raw.get("kind", "node")))
+            name = given if given is not None else self.derived(raw)
             if given is not None:
                 if not isinstance(name, str) or not name.isidentifier():
                     self.problem(
@@ -37,6 +37,11 @@ class Ordering(Blocks):
                 taken[name] += 1
             names.append(name if taken[name] == 1 else f"{name}_{taken[name]}")
         return names
+
+    def derived(self, raw: Any) -> str:
+        """The name of a node that states none."""
+        word = raw.get("name", raw.get("kind", "node")) if isinstance(raw, Map) else raw
+        return re.sub(r"\W", "_", word) if isinstance(word, str) else "sequence"
 
     def order(self, raws: list[Map], names: list[str], items: Seq) -> list[int]:
         """Positions in an order in which every node comes after those that it reads."""

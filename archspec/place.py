@@ -42,7 +42,7 @@ class Place:
             self._node.matrices[role] = (matrix, self._elaborator.matrix(self, role, matrix))
         named = self._raw.get("linears")
         for role in named if isinstance(named, Map) else ():
-            if role not in matrices:
+            if role not in matrices and isinstance(named, Map):
                 self._elaborator.unknown_field(named, role, matrices, f"the matrices of {self._node.kind.name_}")
                 raise Broken
 
@@ -79,6 +79,8 @@ class Place:
         """
         container: Map | Seq = self._raw
         key: Any = field
+        if self._raw.get(field) is None:
+            raise Refused(field, f"{field!r} is missing", f"add {field}: …")
         if item is not None and isinstance(self._raw.get(field), (Map, Seq)):
             container, key = self._raw[field], item
         graph = self._elaborator.body(

@@ -71,6 +71,7 @@ _TYPES = {
     "string": "a word",
     "dict": "a mapping",
     "list": "a list",
+    "model": "a mapping",
 }
 _BOUNDS = {
     "greater_than_equal": "at least",
@@ -91,7 +92,7 @@ def _explain(detail: Any, key: str) -> tuple[str, str | None]:
         return f"{shown} is none of the values of {key}", did_you_mean(str(given), words) or f"try {', '.join(words)}"
     if what in _BOUNDS:
         limit = next(iter(context.values()))
-        return f"{shown} is out of range", f"{key} must be {_BOUNDS[what]} {limit:g}"
+        return f"{shown} is out of range", f"{key} must be {_BOUNDS[what]} {limit:,}"
     for start, name in _TYPES.items():
         if what.startswith(start + "_"):
             return f"{shown} is not {name}", None

@@ -135,7 +135,13 @@ def _elaborate(tree: Map, layers: int) -> tuple[Elaborator, Graph]:
             elaborator.raise_all()
     if "dims" not in tree and elaborator.problems:
         elaborator.raise_all()  # a misspelt section would be missed everywhere
-    for name in elaborator.blocks:
+    for name, block in elaborator.blocks.items():
+        if not isinstance(block, (str, Map, Seq)) or (
+            isinstance(block, Map) and not isinstance(block.get("kind", ""), str)
+        ):
+            elaborator.problem(
+                elaborator.blocks, name, f"block {name!r} is no node", "a name, a mapping with kind:, or a list"
+            )
         if lookup(name) is not None:
             elaborator.problem(
                 elaborator.blocks, name, f"a block may not bear the name of a kind, {name!r}", "rename it"
@@ -170,6 +176,8 @@ def _elaborate(tree: Map, layers: int) -> tuple[Elaborator, Graph]:
             )
     except Broken:
         pass
+    for name in elaborator.blocks.keys() - elaborator.called:
+        elaborator.skim(elaborator.blocks, name, scope, None)
     elaborator.raise_all()
     return elaborator, graph
 
@@ -218,12 +226,11 @@ def needed(graph: Graph, to: list[str], given: set[str]) -> set[str]:
 
 def _interface(elaborator: Elaborator, tree: Map, scope: Scope) -> Interface:
     raw = elaborator.as_map(tree["interface"], tree, "interface")
-    kind = lookup(raw["kind"]) if isinstance(raw["kind"], str) else None
+    word = str(raw.get("kind"))
+    kind = lookup(word)
     if kind is None or not issubclass(kind, Interface):
-        hint = did_you_mean(str(raw["kind"]), kinds_of("interface"))
-        elaborator.problem(
-            raw, "kind", f"no interface is called {raw['kind']!r}", hint or either(kinds_of("interface"))
-        )
+        hint = did_you_mean(word, kinds_of("interface"))
+        elaborator.problem(raw, "kind", f"no interface is called {word!r}", hint or either(kinds_of("interface")))
         raise Broken
     dims = tree.get("dims", Map())
     inner = scope.child(**{name: value for name, value in dims.items() if isinstance(value, (int, float))})
@@ -242,7 +249,7 @@ def _init(tree: Map) -> dict[str, Any]:
     raw = tree.get("init", "normal")
     given = {"kind": raw} if isinstance(raw, str) else raw
     problem = None
-    if not isinstance(given, dict) or given.get("kind") not in INITS:
+    if not isinstance(given, dict) or not isinstance(given.get("kind"), str) or given["kind"] not in INITS:
         word = given.get("kind") if isinstance(given, dict) else given
         problem = Problem(
             f"no initialisation is called {word!r}", did_you_mean(str(word), INITS), "init", tree.where("init")

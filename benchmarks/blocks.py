@@ -16,10 +16,8 @@ from archspec import spec
 from benchmarks.compile import DECODER
 from benchmarks.timing import report
 
-UNEVEN = DECODER.replace("body: layer", "body: layer, overrides: {{'11': wide}}").replace(
-    "graph:",
-    "  wide: {{kind: transformer_layer, mixer: {{kind: attention, heads: 12}}, channel: {{kind: glu, hidden: 3072}}}}\ngraph:",
-)
+WIDE = "{{kind: transformer_layer, mixer: {{kind: attention, heads: 12}}, channel: {{kind: glu, hidden: 3072}}}}"
+UNEVEN = DECODER.replace("body: layer", f"body: layer, overrides: {{{{'11': {WIDE}}}}}")
 
 
 def compiled_graphs(text: str) -> tuple[int, int]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -58,9 +60,9 @@ def spaces() -> list[dict[str, Any]]:
         apart = [fresh(tree) for tree in shared]
         times = interleaved(
             {
-                "encoded": lambda table=table, vectors=vectors: table.price(vectors),
-                "shared": lambda trees=shared: price_trees(trees, device=DEVICE),
-                "apart": lambda trees=apart: price_trees(trees, device=DEVICE),
+                "encoded": partial(table.price, vectors),
+                "shared": partial(price_trees, shared, device=DEVICE),
+                "apart": partial(price_trees, apart, device=DEVICE),
             },
             rounds=7,
         )
@@ -82,31 +84,29 @@ def spaces() -> list[dict[str, Any]]:
     return rows
 
 
+def unprepared(run: Callable[..., object], *args: object) -> None:
+    """Runs with nothing remembered."""
+    unit._units.clear()
+    results._remembered.clear()
+    run(*args)
+
+
+def all_of_it(path: Path) -> None:
+    """From a file to a traced model on the meta device, and its price."""
+    checked = spec.load(path)
+    compiler.compile(checked, device="meta")
+    price(checked, device=DEVICE, dtype="bfloat16")
+
+
 def specs() -> list[dict[str, Any]]:
     """CPU milliseconds to price a spec: with nothing remembered, and again; and the whole way from its file."""
     rows = []
     for file in ("tiny.yaml", "zoo/gpt2.yaml", "zoo/deepseek_v3.yaml"):
         path = EXAMPLES / file
         model = spec.load(path)
-
-        def forget() -> None:
-            unit._units.clear()
-            results._remembered.clear()
-
-        def first(model: spec.Spec = model) -> None:
-            forget()
-            price(model, device=DEVICE, dtype="bfloat16")
-
-        def again(model: spec.Spec = model) -> None:
-            price(model, device=DEVICE, dtype="bfloat16")
-
-        def all_of_it(path: Path = path) -> None:
-            forget()
-            checked = spec.load(path)
-            compiler.compile(checked, device="meta")
-            price(checked, device=DEVICE, dtype="bfloat16")
-
-        times = interleaved({"again": again, "first": first, "all": all_of_it}, rounds=15, warm=2)
+        again = partial(price, model, device=DEVICE, dtype="bfloat16")
+        variants = {"again": again, "first": partial(unprepared, again), "all": partial(unprepared, all_of_it, path)}
+        times = interleaved(variants, rounds=15, warm=2)
         process = [
             float(subprocess.run([sys.executable, "-c", WHOLE, str(path)], capture_output=True, check=True).stdout)
             for _ in range(3)

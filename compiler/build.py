@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from archspec.errors import Problem, SpecError
 from archspec.graph import Graph, Node, Ref
 from archspec.kind import Matrix
 from archspec.streams import Stream
@@ -104,6 +106,14 @@ def project(linear: nn.Module, features: Tensor, tokens: Tokens) -> Tensor:
     return out
 
 
+_TAKEN = frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph()))) | {"spec", "signature", "forms", "codes", "entries"}
+
+
+def attribute(name: str) -> str:
+    """A node's name as that of its module, which may not hide what a module has anyway."""
+    return f"{name}_" if name in _TAKEN or keyword.iskeyword(name) else name
+
+
 class Body(nn.Module):
     """Runs the nodes of a graph; its children bear the nodes' names."""
 
@@ -112,7 +122,7 @@ class Body(nn.Module):
         self.spec = graph
         for node in graph.nodes:
             if node.shares is None:
-                self.add_module(node.name, blocks.node(node))
+                self.add_module(attribute(node.name), blocks.node(node))
 
     def run(self, inputs: Sequence[Tokens], outer: Mapping[str, Tokens]) -> dict[str, Tokens]:
         """All outputs by name."""
@@ -131,7 +141,7 @@ class Body(nn.Module):
             given = [read(values, ref) for ref in node.inputs]
             if not given and inputs and node.kind.arity == (0, 0):
                 given = [inputs[0]]  # learned tokens: as many samples as there are
-            module = self._modules[node.shares or node.name]
+            module = self._modules[attribute(node.shares or node.name)]
             assert module is not None
             around = {name: read(values, ref) for name, ref in node.outer.items()}
             for port, value in run_node(module, node, given, around).items():
@@ -190,7 +200,11 @@ class Blocks:
     def node(self, node: Node) -> nn.Module:
         """The module of a node, on the meta device."""
         module = MODULES.get(type(node.kind))
-        assert module is not None, f"no module computes {node.kind.name_}"
+        if module is None:
+            cause = f"no module computes the kind {node.kind.name_}"
+            raise SpecError(
+                Problem(cause, "the file that defines the kind ties one to it with @builds", node.path, node.raw.mark)
+            )
         return module(node.kind, Make(node, self))
 
     def body(self, graph: Graph) -> nn.Module:

@@ -14,7 +14,7 @@ from archspec.graph import Graph, Node, Ref
 from archspec.kinds.interface import Entry
 from archspec.spec import Spec
 from archspec.streams import Stream
-from compiler.build import Blocks, Body, call, read
+from compiler.build import Blocks, Body, attribute, call, read
 from compiler.initialise import materialise
 from compiler.tokens import Tokens
 from compiler.trace import Signature, Traced, trace, traced_graph
@@ -120,12 +120,12 @@ def _tie(model: nn.Module, graph: Graph) -> None:
     """Heads that are tied use the embedding's table."""
     for path, node in _tied(graph, ""):
         head: Any = model.get_submodule(path)
-        head._parameters["weight"] = model.get_submodule(str(node.tied))._parameters["weight"]
+        head._parameters["weight"] = model.get_submodule(attribute(str(node.tied)))._parameters["weight"]
 
 
 def _tied(graph: Graph, prefix: str) -> Iterator[tuple[str, Node]]:
     for node in graph.nodes:
         if node.tied:
-            yield prefix + node.name, node
+            yield prefix + attribute(node.name), node
         for slot, body in node.bodies.items():
-            yield from _tied(body, f"{prefix}{node.name}.{slot.removeprefix('rounds.')}.")
+            yield from _tied(body, f"{prefix}{attribute(node.name)}.{slot.removeprefix('rounds.')}.")

@@ -9,6 +9,7 @@ computes more in training (training-only nodes, auxiliary losses) has two graphs
 from __future__ import annotations
 
 import copy
+import keyword
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ class Signature:
         for name, stream in graph.inputs.items():
             for suffix in suffixes(stream):
                 word = re.sub(r"\W", "_", name + suffix)
-                while word in taken:
+                while word in taken or keyword.iskeyword(word):
                     word += "_"
                 taken.add(word)
                 self.names.append(word)

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, fx, nn
 
+from archspec.canonical import text
 from archspec.errors import Problem, SpecError, either
 from archspec.spec import load as load_spec
 from compiler.initialise import materialise
@@ -100,27 +99,6 @@ def load(
     loaded: Any = model
     loaded.entries = {name: Traced(loaded, part.graph, name) for name, part in loaded.entries.items()}
     return model
-
-
-def text(canonical: dict[str, Any]) -> str:
-    """A canonical form as YAML that `archspec.source` reads back as it was."""
-    return yaml.dump(canonical, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes words that YAML 1.2 reads as numbers, and writes equal parts in full."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-_Dumper.add_multi_representer(dict, yaml.SafeDumper.represent_dict)
-_Dumper.add_multi_representer(list, yaml.SafeDumper.represent_list)
-_Dumper.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|0[ox].*$"),
-    list("-+.0123456789"),
-)
 
 
 def _groups(model: nn.Module) -> list[tuple[list[str], Tensor]]:

@@ -132,7 +132,7 @@ def _table(report: dict[str, Any], terminal: bool) -> Table:
     beside = list(report["front"][0]["side_by_side"])
     for name in beside:
         table.add_column(f"{name}, side by side", justify="right")
-    table.add_column("spec")
+    table.add_column("spec", overflow="fold")
     for row in report["front"]:
         figures = [shown(row["values"][o["name"]], o["unit"]) for o in report["objectives"]]
         again = [

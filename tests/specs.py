@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import archspec.kinds  # noqa: F401  registers the built-in kinds
+from archspec.canonical import text
 from archspec.errors import SpecError
 from archspec.kind import REGISTRY, Kind
 from archspec.source import read
 from archspec.spec import loads
-from compiler.weights import text
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SPECS = read(Path(__file__).with_name("specs.yaml"))
@@ -93,7 +93,7 @@ def whole(entry: Mapping[str, Any]) -> str:
         "archspec": 1,
         "name": "small",
         "interface": {**interface, **entry.get("interface", {})},
-        "blocks": {"layer": LAYER},
+        "blocks": {"layer": LAYER, **entry.get("blocks", {})},
         "graph": [*before, *entry[place], *entry.get("tail", after)],
     }
     return text(spec | {key: entry[key] for key in ("outputs", "defaults") if key in entry})

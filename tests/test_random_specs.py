@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+from archspec.canonical import text
 from archspec.errors import SpecError
 from archspec.spec import Spec, loads
 from compiler.model import compile
-from compiler.weights import text
 from search.cost.operators import FORMULAS
 from search.cost.price import price
 from tests.models import inputs, perturbed, runs, size_of

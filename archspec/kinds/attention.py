@@ -24,6 +24,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
     """
 
     arity = (1, 1)
+    example = "{kind: attention, heads: 4, kv_heads: 2, position: rope}"
     heads: Width | None = Field(None, description="query heads; the output width divided by head_width by default")
     kv_heads: Width | None = Field(None, description="key/value heads; as many as heads by default")
     head_width: Width | None = Field(None, description="features of a head; width / heads by default")

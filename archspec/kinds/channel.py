@@ -47,6 +47,8 @@ class Mlp(Inner, kind="mlp", role=("channel", "body")):
     arXiv 2106.13797.
     """
 
+    example = "{kind: mlp, ratio: 4, activation: gelu, bias: true}"
+
     @property
     def pointwise(self) -> bool:  # type: ignore[override]
         return self.depthwise is None
@@ -75,6 +77,7 @@ class Glu(Inner, kind="glu", role=("channel", "body")):
     """
 
     pointwise = True
+    example = "{kind: glu, hidden: 8 * width_in / 3, multiple_of: 64}"
     activation: Activation = "silu"
 
     def matrices(self, x: Stream) -> dict[str, Matrix]:

@@ -50,7 +50,7 @@ class Entry(BaseModel):
 class Interface(Kind, role="interface"):
     """What all interfaces may declare."""
 
-    labels: dict[str, Annotated[int, Field(gt=0)]] = Field(
+    labels: dict[str, Annotated[int, Field(gt=0, le=4096)]] = Field(
         default_factory=dict, description="integers that each token carries, and how many values they have"
     )
     padding: bool = Field(False, description="an input `valid` tells which tokens are real")

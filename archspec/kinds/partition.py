@@ -207,7 +207,9 @@ class Partition(Kind, kind="partition"):
                 else f"{groups}*{axis.size}"
             )
             most = cuts[0][0].axis.most
-            limit = most * axis.size // int(cuts[0][0].size) if most and isinstance(axis.size, int) else None
+            part = cuts[0][0].size
+            whole = isinstance(axis.size, int) and isinstance(part, int)
+            limit = most * int(axis.size) // int(part) if most and whole else None
             return Stream(out.width, (Span(out.spans[0].name, (Axis(axis.name, size, axis.causal, limit),)),))
         if not out.spans or out.count == 1:
             axes = tuple(Axis(c.axis.name, c.groups, c.axis.causal) for c in cuts[0])

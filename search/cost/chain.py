@@ -22,8 +22,8 @@ from archspec.source import Map, Seq
 from search.cost import devices
 from search.cost.pieces import NoChainError, Piece, Setting, State, first_piece, last_piece, piece
 from search.cost.price import Cost, known_device, known_dtype, lengths_of, price
-from search.cost.steps import inputs
 from search.cost.total import Total
+from search.cost.wires import inputs
 
 Text = Callable[[Any], str]
 APART = ("graph", "name", "description", "init")  # keys of a file that change no piece's price

@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import NamedTuple
 
-from search.cost.steps import Place, Steps, Storage, Wire
+from search.cost.steps import Place, Steps
+from search.cost.wires import Storage, Wire
 
 
 class _Span:

@@ -1,8 +1,7 @@
 """Runs a module once on the meta device and writes down every operator that it executes.
 
 `measure_block` gives a `BlockCost`: for inference (``eval()``, no gradients) and for training (``train()``, forward and
-backward) the operators with their FLOPs and bytes, and the bytes that are live beside weights and inputs. It is plain
-data: costs add up over blocks and multiply by the number of copies, and no tensor is kept.
+backward) the operators with their FLOPs and bytes, and the bytes that are live beside weights and inputs.
 
 What is counted. FLOPs are those of `search.cost.operators`. ``scaled_dot_product_attention`` of four-dimensional
 tensors counts as one fused operator, as FlashAttention (Dao et al. 2022, arXiv 2205.14135) and the kernels of CPUs run
@@ -14,152 +13,19 @@ operators' results occupy, to the byte; an allocator's rounding and a kernel's o
 from __future__ import annotations
 
 import weakref
-from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from search.cost import results
+from search.cost.block import BlockCost, Flow, Operator, Phase, Result, merge
 from search.cost.fused import FusedAttention, grouped_mm_result
 from search.cost.operators import Pricing, Traffic, pricing, tensors
-
-Phase = Literal["forward", "backward"]
-
-
-@dataclass(frozen=True, slots=True)
-class Operator:
-    """A row of an operator table: what one execution costs, and how often it is executed.
-
-    Attributes:
-        name: as ``aten.mm``.
-        dtype: of its first floating-point tensor, else of its first tensor, as ``bfloat16``.
-        flops: one multiply-add is 2.
-        read, written: bytes.
-        weights: bytes of `read` that belong to parameters and buffers.
-        priced: False if nobody knows its FLOPs, so that only its bytes count.
-    """
-
-    name: str
-    phase: Phase
-    dtype: str
-    flops: int
-    read: int
-    written: int
-    weights: int
-    priced: bool = True
-    count: int = 1
-
-
-Table = tuple[Operator, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A tensor that a block gives.
-
-    Attributes:
-        graded: whether it requires a gradient.
-        storage: where it lies: ``~n`` in the storage of input n, None in that of a weight, else the number of a storage
-            of the block's own.
-        size: bytes of that storage.
-        saved: whether autograd keeps that storage.
-    """
-
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-    dtype: torch.dtype
-    graded: bool
-    storage: int | None
-    size: int
-    saved: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Flow:
-    """How a block hangs together with what comes before and after it.
-
-    Attributes:
-        inference, training: its results in either form.
-        saved: numbers of the inputs that autograd keeps.
-        reached: numbers of the inputs that get a gradient.
-        peak_forward, peak_backward: the two halves of ``peak_training``.
-    """
-
-    inference: tuple[Result, ...] = ()
-    training: tuple[Result, ...] = ()
-    saved: tuple[int, ...] = ()
-    reached: tuple[int, ...] = ()
-    peak_forward: int = 0
-    peak_backward: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class BlockCost:
-    """What a block costs; ``a + b`` is the cost of both, ``a.times(n)`` that of n copies.
-
-    Peaks combine by maximum: they are bytes above all that was live before the block, so that a model's peak is the
-    largest over its blocks of the block's peak and what the other blocks and the streams between them hold meanwhile.
-
-    Attributes:
-        inference: operators of a forward pass without gradients.
-        training: operators of a forward and a backward pass; empty if not measured.
-        peak_inference: most bytes live at once above weights and inputs, results included.
-        peak_training: the same over forward and backward; gradients of weights excluded, those of streams included.
-        saved: bytes that autograd keeps from forward to backward, weights and inputs excluded.
-        saved_inputs: bytes of the inputs that it keeps.
-        flow: of one block that was measured.
-    """
-
-    inference: Table = ()
-    training: Table = ()
-    peak_inference: int = 0
-    peak_training: int = 0
-    saved: int = 0
-    saved_inputs: int = 0
-    flow: Flow = Flow()
-
-    def __add__(self, other: BlockCost) -> BlockCost:
-        return BlockCost(
-            merge(self.inference + other.inference),
-            merge(self.training + other.training),
-            max(self.peak_inference, other.peak_inference),
-            max(self.peak_training, other.peak_training),
-            self.saved + other.saved,
-            self.saved_inputs + other.saved_inputs,
-        )
-
-    def times(self, count: int) -> BlockCost:
-        return replace(
-            self,
-            inference=tuple(replace(row, count=row.count * count) for row in self.inference),
-            training=tuple(replace(row, count=row.count * count) for row in self.training),
-            saved=self.saved * count,
-            saved_inputs=self.saved_inputs * count,
-            flow=Flow(),
-        )
-
-    @property
-    def unpriced(self) -> tuple[str, ...]:
-        """Names of the operators whose FLOPs nobody knows."""
-        return tuple(sorted({row.name for row in self.inference + self.training if not row.priced}))
-
-
-def flops(table: Iterable[Operator], phase: Phase | None = None) -> int:
-    """FLOPs of a table, or of one of its phases."""
-    return sum(row.flops * row.count for row in table if phase is None or row.phase == phase)
-
-
-def merge(table: Iterable[Operator]) -> Table:
-    """One row for equal ones, in order of first appearance."""
-    counts: Counter[Operator] = Counter()
-    for row in table:
-        counts[row if row.count == 1 else replace(row, count=1)] += row.count
-    return tuple(row if count == 1 else replace(row, count=count) for row, count in counts.items())
 
 
 def measure_block(
@@ -208,7 +74,6 @@ def measure_block(
                 training=merge(meter.rows),
                 peak_training=max(forward, backward),
                 saved=sum(size for key, size in meter.saved.items() if key not in given),
-                saved_inputs=sum(size for key, size in meter.saved.items() if key in given),
                 flow=flow,
             )
         finally:

@@ -25,8 +25,9 @@ from search.cost.devices import Device
 from search.cost.memory import inference_peak, training
 from search.cost.price import buffers, distinct, kept_per_token, owned
 from search.cost.roofline import weights_per_pass
-from search.cost.steps import Steps, Storage, Value, Values, Wire, loss, run
+from search.cost.steps import Steps, loss, run
 from search.cost.unit import Given
+from search.cost.wires import Storage, Value, Values, Wire
 
 INPUT = "\0"  # what the stream is called inside; no text can name it
 

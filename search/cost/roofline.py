@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from search.cost.block import Operator
 from search.cost.devices import Device
-from search.cost.meter import Operator
 
 
 def latency(table: Sequence[Operator], device: Device) -> float:

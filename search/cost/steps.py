@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import prod
 from typing import NamedTuple
 
 import torch
@@ -19,42 +18,11 @@ from archspec.kinds.interface import Interface
 from archspec.kinds.rounds import Loop, Rounds
 from archspec.spec import Spec
 from archspec.streams import Stream
-from compiler.tokens import suffixes
 from search.cost.unit import Given, Unit, loss_unit, measured
+from search.cost.wires import Value, Values, Wire, caller_s, inputs, results
 from search.losses import LOSSES
 
 Place = tuple[str, ...]
-Values = dict[tuple[str, str], "Value"]
-
-
-@dataclass(eq=False, slots=True)
-class Storage:
-    """Bytes that tensors lie in, from the step that makes them; -1 for what is there before all steps."""
-
-    size: int
-    made: int
-
-
-@dataclass(eq=False, slots=True)
-class Wire:
-    """A tensor between steps; where it lies in inference and in training, None for a weight's own storage."""
-
-    given: Given
-    inference: Storage | None
-    training: Storage | None
-    made: int
-
-    @property
-    def bytes(self) -> int:
-        """Of its elements, as its gradient has them."""
-        return prod(self.given.shape) * self.given.dtype.itemsize
-
-
-class Value(NamedTuple):
-    """What stands at a port: a type and its tensors."""
-
-    stream: Stream
-    wires: tuple[Wire, ...]
 
 
 @dataclass(eq=False, slots=True)
@@ -111,22 +79,6 @@ def steps(spec: Spec, *, batch: int, lengths: Mapping[str, int], dtype: torch.dt
     return work
 
 
-def inputs(streams: Mapping[str, Stream], *, batch: int, lengths: Mapping[str, int], dtype: torch.dtype) -> Values:
-    """What a model is given; labels and validity are one tensor for all of its inputs."""
-    values: Values = {}
-    shared: dict[str, Wire] = {}
-    for name, stream in streams.items():
-        wires = []
-        for suffix in suffixes(stream):
-            tokens = [] if not stream.spans else [count(stream, lengths)]
-            features = suffix == "" and stream.content == "features"
-            shape = (batch, *tokens, stream.width) if features else (batch, *tokens)
-            wire = _input(shape, dtype if features else torch.bool if suffix == "_valid" else torch.int64)
-            wires.append(shared.setdefault(suffix, wire) if suffix else wire)
-        values[name, ""] = Value(stream, tuple(wires))
-    return values
-
-
 def run(graph: Graph, values: Values, interface: Interface, dtype: torch.dtype) -> Steps:
     """The steps of a graph whose inputs stand in ``values``; its outputs get gradients."""
     given = {id(wire): wire for value in values.values() for wire in value.wires}
@@ -143,26 +95,8 @@ def loss(outputs: Mapping[str, Value], interface: Interface, number: int) -> Ste
     if interface.name_ not in LOSSES or not logits.given.graded:
         return None
     unit = loss_unit(interface.name_, logits.given)
-    wires = logits, _input(logits.given.shape[:-1], torch.int64)  # and the targets
-    return Step(None, ("loss",), ("loss",), True, {}, (), wires, unit, _results(unit, wires, number))
-
-
-def count(stream: Stream, lengths: Mapping[str, int]) -> int:
-    """Tokens of a stream."""
-    total = 0
-    for span in stream.spans:
-        total += prod(axis.size if isinstance(axis.size, int) else lengths[axis.size] for axis in span.axes)
-    return total
-
-
-def _input(shape: tuple[int, ...], dtype: torch.dtype) -> Wire:
-    strides = []
-    size = 1
-    for length in reversed(shape):
-        strides.append(size)
-        size *= length
-    storage = Storage(0, -1)  # the caller's
-    return Wire(Given(shape, tuple(reversed(strides)), dtype, False), storage, storage, -1)
+    wires = logits, caller_s(logits.given.shape[:-1], torch.int64)  # and the targets
+    return Step(None, ("loss",), ("loss",), True, {}, (), wires, unit, results(unit, wires, number))
 
 
 class _Walker:
@@ -238,7 +172,7 @@ class _Walker:
         if unit is None:
             unit = self.known[key] = measured(node, streams, ports or ("",), given, self.interface, self.dtype)
         step = Step(node, row, place, training, streams, ports, wires, unit)
-        step.results = _results(unit, wires, len(self.result.steps))
+        step.results = results(unit, wires, len(self.result.steps))
         self.result.steps.append(step)
         return {
             port: Value(stream, tuple(wires[at] if at >= 0 else step.results[~at] for at in places))
@@ -292,23 +226,3 @@ def _plain(node: Node) -> bool:
 def _ports(outputs: dict[str, Value]) -> dict[str, Value]:
     main = next(iter(outputs.values()))
     return {"": main} | (outputs if len(outputs) > 1 else {})
-
-
-def _results(unit: Unit, inputs: tuple[Wire, ...], made: int) -> tuple[Wire, ...]:
-    storages: list[dict[int, Storage]] = [{}, {}]
-    wires = []
-    flow = unit.cost.flow
-    for number, result in enumerate(flow.training):
-        lies: list[Storage | None] = []
-        for form, results in enumerate((flow.inference, flow.training)):
-            one = results[number] if number < len(results) else result  # a loss that only training has
-            if one.storage is None:
-                lies.append(None)
-            elif one.storage < 0:
-                wire = inputs[~one.storage]
-                lies.append(wire.training if form else wire.inference)
-            else:
-                lies.append(storages[form].setdefault(one.storage, Storage(one.size, made)))
-        given = Given(result.shape, result.stride, result.dtype, result.graded)
-        wires.append(Wire(given, lies[0], lies[1], made))
-    return tuple(wires)

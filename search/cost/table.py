@@ -1,14 +1,12 @@
 """Candidates of a space priced by looking up: hundreds of thousands in a second, exactly as `price` does.
 
 For each unit of the space (`search.cost.layout`) a table maps the state that it is given and the choices that decide it
-to a row of whole numbers (`search.cost.pieces`) and the state after it. Tables are filled when a combination is first
-met; a batch of vectors is then look-ups, sums and maxima.
+to a row of whole numbers and the state after it (`search.cost.rows`); a batch of vectors is look-ups, sums and maxima.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,28 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from archspec.errors import Problem, SpecError
-from archspec.spec import from_tree
+from archspec.errors import SpecError
 from search.cost import devices
-from search.cost.chain import Chain, Context, Link, chain_of, price_trees
+from search.cost.chain import chain_of, price_trees
 from search.cost.layout import Codes, Layout, Unfactored, Unit
-from search.cost.pieces import NoChainError, Piece
+from search.cost.pieces import NoChainError
 from search.cost.price import DTYPES, STATES, Cost
+from search.cost.rows import DEAD, KEPT, REFUSED, SAME, START, SUMS, UNKNOWN, Fill, Lookup, Rows, Vectors, Whole
 from spaces.encoding import decode
-from spaces.ranges import Range
 from spaces.space import Space
 
-Vectors = NDArray[np.float64]
-Whole = NDArray[np.int64]
 Indices = NDArray[np.intp]
-
 CHUNK = 4096  # candidates priced at once, so that their rows stay in cache
-UNKNOWN, NOTHING, REFUSED = -1, 0, 1  # rows
-SAME, START, DEAD = -1, 0, 1  # states: that before, the first, that of refused candidates
-SUMS = ("parameters", "active", "stored", "resident", "forward", "step", "cache", "inputs", "targets", "kept")
-PEAKS = ("inference_peak", "forward_peak", "backward_peak", "tied_peak", "table", "widest")
-KEPT, TIED = SUMS.index("kept"), PEAKS.index("tied_peak")
-Fill = Callable[[Codes, int, int], int]  # from codes, a state and a round's number to a row
 
 
 @dataclass(frozen=True)
@@ -98,7 +86,7 @@ class Table:
         """
         if self.rows is not None:
             try:
-                chunks = [self.rows.price(vectors[at : at + CHUNK]) for at in range(0, len(vectors), CHUNK)]
+                chunks = [Batch(self.rows, vectors[at : at + CHUNK]).prices() for at in range(0, len(vectors), CHUNK)]
                 return Prices(
                     **{name: np.concatenate([getattr(one, name) for one in chunks]) for name in (*FIGURES, "refused")}
                 )
@@ -117,168 +105,13 @@ class Table:
         return Prices(**dict(zip(FIGURES, columns, strict=True)), refused=refused)
 
 
-class Lookup:
-    """The table of one unit: by state and choices, the number of a row."""
-
-    def __init__(self, sizes: Sequence[int], own: Sequence[int], outside: Sequence[int] = ()) -> None:
-        slots = [*own, *outside]
-        self.strides = [math.prod(sizes[slot] for slot in slots[number + 1 :]) for number in range(len(slots))]
-        self.own, self.outside = own, outside
-        self.width = math.prod(sizes[slot] for slot in slots)
-        self.index = np.full(0, UNKNOWN, dtype=np.int32)
-
-    def places(self, digits: Whole, state: Whole | int, moved: int, states: int) -> Whole:
-        """Where the rows of some candidates stand; own slots are moved by so many."""
-        total = np.full(digits.shape[1], 0, dtype=np.int64) + state
-        total *= self.width
-        slots = [*(slot + moved for slot in self.own), *self.outside]
-        for slot, stride in zip(slots, self.strides, strict=True):
-            total += digits[slot] * stride
-        if states * self.width > len(self.index):
-            grown = np.full(max(states * self.width, 2 * len(self.index)), UNKNOWN, dtype=np.int32)
-            grown[: len(self.index)] = self.index
-            self.index = grown
-        return total
-
-
-class Rows:
-    """The tables of a space's units, and the rows that they point to."""
-
-    def __init__(self, layout: Layout, chain: Chain) -> None:
-        self.layout, self.chain, self.space = layout, chain, layout.space
-        sizes = layout.sizes
-        self.start, self.end = Lookup(sizes, layout.start), Lookup(sizes, layout.start)
-        self.lookups = [Lookup(sizes, unit.own, unit.outside) for unit in layout.units]
-        self.counts = [Lookup(sizes, unit.counting) for unit in layout.units]
-        self.levels = len(chain.setting.device.memory)
-        self.sums = len(SUMS) + 1 + self.levels  # and refusals, and latencies by level
-        self.numbers = np.zeros((2, self.sums + len(PEAKS)), dtype=np.int64)
-        self.numbers[:, self.sums + TIED] = -1
-        self.numbers[REFUSED, len(SUMS)] = 1
-        self.after = np.array([SAME, DEAD], dtype=np.int64)
-        self.pieces: list[Piece] = []
-        self.states: dict[int, int] = {START: START, DEAD: DEAD}  # the chain's numbers by ours
-        self.ours: dict[int, int] = {}
-        self.found: dict[int, int] = {}
-        self.tables: dict[str, int] = {}
-        self.held = np.zeros((2, 0), dtype=np.int32)  # numbers of computed tables, 0 for none
-        self.bytes = np.zeros(1, dtype=np.int64)
-        nodes = [slot.node for slot in self.space.slots]
-        self.low = np.array([node.low if isinstance(node, Range) else 0 for node in nodes], dtype=float)[:, None]
-        self.step = np.array([node.step or 1 if isinstance(node, Range) else 1 for node in nodes], dtype=float)[:, None]
-        self.limit = np.array(sizes, dtype=np.int64)
-
-    def price(self, vectors: Vectors) -> Prices:
-        """Prices some candidates.
-
-        Errors:
-            SpecError: an entry that no choice has.
-            NoChainError: the space's members are no chains.
-        """
-        batch = Batch(self, vectors)
-        batch.follow(self.start, self._first)
-        for unit, lookup, count in zip(self.layout.units, self.lookups, self.counts, strict=True):
-            batch.unit(unit, lookup, count)
-        batch.follow(self.end, self._end)
-        return batch.prices()
-
-    def digits(self, vectors: Vectors) -> Whole:
-        """``[slots, candidates]``: 0 for a choice that is not reached, else one more than its position."""
-        found = np.rint((vectors.T - self.low) / self.step)
-        digits = np.where(np.isnan(found), 0, found + 1).astype(np.int64)
-        wrong = (digits.min(axis=1, initial=0) < 0) | (digits.max(axis=1, initial=0) >= self.limit)
-        if wrong.any():
-            slot = self.space.slots[int(np.flatnonzero(wrong)[0])]
-            raise SpecError(Problem("an entry of a vector cannot be chosen here", None, slot.path))
-        return digits
-
-    def codes(self, vector: Vectors) -> Codes:
-        """The codes of a vector."""
-        return tuple(
-            None if math.isnan(entry) else slot.node.nearest(entry) if isinstance(slot.node, Range) else int(entry)
-            for entry, slot in zip(vector.tolist(), self.space.slots, strict=True)
-        )
-
-    def context(self, codes: Codes) -> Context:
-        """What the pieces of a member may name.
-
-        Errors:
-            SpecError: the language refuses the member.
-            NoChainError: it is no chain.
-        """
-        found = self.chain.context(self.space.tree_of(codes))
-        if found is None:
-            raise NoChainError
-        return found
-
-    def row(self, found: tuple[Piece, int]) -> int:
-        """The number of a piece's row."""
-        piece, after = found
-        number = self.found.get(id(piece))
-        if number is not None:
-            return number
-        self.pieces.append(piece)
-        number = self.found[id(piece)] = len(self.pieces) + REFUSED
-        if number >= len(self.numbers):
-            more = ((0, len(self.numbers)), (0, 0))
-            self.numbers, self.held = np.pad(self.numbers, more), np.pad(self.held, more)
-            self.after = np.pad(self.after, more[0])
-        latencies = piece.latencies or (0,) * self.levels
-        row = [*(getattr(piece, name) for name in SUMS), 0, *latencies, *(getattr(piece, name) for name in PEAKS)]
-        self.numbers[number] = row
-        self.after[number] = self._state(after)
-        held = [self._table(name, size) for name, size in sorted(piece.buffers)]
-        if len(held) > self.held.shape[1]:
-            self.held = np.pad(self.held, ((0, 0), (0, len(held) - self.held.shape[1])))
-        self.held[number, : len(held)] = held
-        return number
-
-    def _state(self, number: int) -> int:
-        """Our number of one of the chain's states."""
-        ours = self.ours.get(number)
-        if ours is None:
-            ours = self.ours[number] = len(self.states)
-            self.states[ours] = number
-        return ours
-
-    def _table(self, name: str, size: int) -> int:
-        number = self.tables.get(name)
-        if number is None:
-            number = self.tables[name] = len(self.bytes)
-            self.bytes = np.append(self.bytes, size)
-        return number
-
-    def _first(self, codes: Codes, state: int, turn: int) -> int:
-        context = self.context(codes)
-        return self.row((context.first, context.start))
-
-    def _end(self, codes: Codes, state: int, turn: int) -> int:
-        found = self.chain.end(self.context(codes), self.states[state])
-        return self.row((found, self.states[state])) if isinstance(found, Piece) else REFUSED
-
-    def piece(self, unit: Unit, codes: Codes, state: int, turn: int) -> int:
-        """The number of the row of a unit.
-
-        Errors:
-            SpecError: the language refuses the member, perhaps for another reason.
-            NoChainError: it is no chain.
-        """
-        raw = unit.take(codes, turn)
-        if raw == "absent":
-            return NOTHING
-        found = self.chain.piece(Link(raw, repr(raw), unit.round), self.context(codes), self.states[state])
-        if isinstance(found, tuple):
-            return self.row(found)
-        if isinstance(found, NoChainError):
-            raise found
-        if unit.suspect:
-            from_tree(self.space.tree_of(codes))  # or else it is right, and reads what does not stand before it
-            raise NoChainError
-        return REFUSED
-
-
 class Batch:
-    """Candidates on their way through the units."""
+    """Candidates on their way through the units.
+
+    Errors:
+        SpecError: an entry that no choice has.
+        NoChainError: the space's members are no chains.
+    """
 
     def __init__(self, rows: Rows, vectors: Vectors) -> None:
         self.rows, self.vectors, self.digits = rows, vectors, rows.digits(vectors)
@@ -287,6 +120,10 @@ class Batch:
         self.sums = np.zeros((count, rows.sums), dtype=np.int64)
         self.inference, self.training, self.since, self.table = (np.zeros(count, dtype=np.int64) for _ in range(4))
         self.held: list[NDArray[np.int32]] = []
+        self.follow(rows.start, rows.first)
+        for unit, lookup, counted in zip(rows.layout.units, rows.lookups, rows.counts, strict=True):
+            self.unit(unit, lookup, counted)
+        self.follow(rows.end, rows.last)
 
     def unit(self, unit: Unit, lookup: Lookup, count: Lookup) -> None:
         """A node, or the rounds that each candidate has."""

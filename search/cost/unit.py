@@ -19,8 +19,9 @@ from archspec.graph import Graph, Node, Ref
 from archspec.kinds.interface import Interface
 from archspec.streams import Stream
 from compiler.build import Blocks, Body
+from search.cost.block import BlockCost, flops
 from search.cost.devices import Device
-from search.cost.meter import BlockCost, flops, measure_block
+from search.cost.meter import measure_block
 from search.cost.roofline import femtoseconds
 from search.losses import LOSSES
 

@@ -50,7 +50,7 @@ WRONG = [
     ("hidden: 256", "hidden: 1 / 0", "10:34 blocks.layer.channel.hidden", "divides by zero", ""),
     ("hidden: 256", "hidden: {choose: [1, 2]}", "10:34 blocks.layer.channel.hidden", "a choice", "archspace: 1"),
     ("times: 4", "times: -1", "13:41 graph[1].times", "-1 is out of range", "at least 0"),
-    ("times: 4", "times: 100000", "13:41 graph[1].times", "out of range", "at most 4096"),
+    ("times: 4", "times: 100000", "13:41 graph[1].times", "out of range", "at most 4,096"),
     ("width: width", "width: widht", "12:36 graph[0].width", "'widht'", "did you mean width"),
     ("width: width", "width: {each: [1, 2]}", "12:36 graph[0].width", "each: needs rounds", "repeat or loop"),
     ("- rms_norm", "- {kind: token_embedding, width: 9}", "14:12 graph[2]", "reads ids, not tokens", "project"),

@@ -98,7 +98,9 @@ def test_structure_ignores_rates_and_full_does_not(rate: str) -> None:
 
 
 def test_names_are_no_part_of_the_hash() -> None:
-    renamed = PLAIN.replace("{kind: repeat,", "{name: trunk, kind: repeat,").replace("layer", "stage_layer").replace(
-        "transformer_stage_layer", "transformer_layer"
+    renamed = (
+        PLAIN.replace("{kind: repeat,", "{name: trunk, kind: repeat,")
+        .replace("layer", "stage_layer")
+        .replace("transformer_stage_layer", "transformer_layer")
     )
     assert spec.loads(renamed).full == spec.loads(PLAIN).full

@@ -7,11 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from archspec.canonical import text
 from archspec.errors import SpecError
 from archspec.spec import Spec, load, loads
 from compiler.model import compile
 from compiler.weights import load as load_model
-from compiler.weights import save, text
+from compiler.weights import save
 
 TINY = Path(__file__).parents[2] / "examples" / "tiny.yaml"
 

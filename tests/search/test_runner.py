@@ -242,18 +242,31 @@ def test_workers_share_a_study(study_file, tmp_path):
 
 
 def test_the_same_command_twice_shares_a_study_and_ctrl_c_of_one_spares_the_other(study_file, tmp_path):
-    file = study_file(trials="10", train="{steps: 60, batch: 64}")
-    one, other = (go(file, tmp_path / "run", stop=False) for _ in range(2))
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not list((tmp_path / "run").glob("trials/*/result.json")):
+    file, gate = study_file(trials="6", train="{steps: 1, batch: 4}"), tmp_path / "gate"
+    wait = f"""
+        import time
+        kept = session.evaluate
+        def gated(*arguments, **named):
+            while not os.path.exists({str(gate)!r}):
+                time.sleep(0.01)
+            return kept(*arguments, **named)
+        session.evaluate = gated
+    """
+    one, other = (go(file, tmp_path / "run", wait, stop=False) for _ in range(2))
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and len(list((tmp_path / "run" / "workers").glob("[0-9a-f]" * 12))) < 2:
+        time.sleep(0.05)
+    while time.monotonic() < deadline and len(trials(tmp_path / "run")) < 2:
         time.sleep(0.05)
     one.send_signal(signal.SIGINT)
     out, err = one.communicate(timeout=60)
     assert one.returncode == 130 and "give the same command again" in out and "Traceback" not in err, err
+    gate.touch()
     _, err = other.communicate(timeout=120)
     assert other.returncode == 0, err
-    assert len(found(tmp_path / "run")) == 10
-    assert len({json.dumps(params) for params, _ in found(tmp_path / "run")}) == 10
+    rows = found(tmp_path / "run")
+    assert len(rows) == 6 == len({json.dumps(params) for params, _ in rows})
+    assert len(trials(tmp_path / "run")) == 7
 
 
 @pytest.mark.parametrize(("owner", "name"), [(session, "evaluate"), (Record, "finish")])

@@ -13,7 +13,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from search.cost import results
-from search.cost.meter import Operator, flops, measure_block, merge
+from search.cost.block import Operator, flops, merge
+from search.cost.meter import measure_block
 from search.cost.operators import FORMULAS
 
 FLOAT = 4  # bytes
@@ -107,7 +108,7 @@ def test_embedding_reads_only_its_rows() -> None:
     assert (row.flops, row.written) == (0, 2 * 8 * 64 * FLOAT)
     assert row.read == row.written + 2 * 8 * 8
     assert row.weights == row.written
-    assert cost.saved_inputs == 2 * 8 * 8
+    assert cost.flow.saved == (0,)
     assert cost.peak_training == 2 * 8 * 64 * FLOAT  # the gradient of the table belongs to the weights
 
 
@@ -203,24 +204,29 @@ def test_peak_of_a_chain_is_its_widest_pair() -> None:
     cost = measure_block(chain.to("meta"), [stream(10, 8)], train=True)
     assert cost.peak_inference == 10 * (16 + 128) * FLOAT
     assert cost.saved == 10 * (64 + 16 + 128) * FLOAT  # what the later products need for their weights' gradients
-    assert cost.saved_inputs == 10 * 8 * FLOAT
+    assert cost.flow.saved == (0,)
     # at the start of backward: all that is saved, the gradient that comes in and the one that goes out of the last
     assert cost.peak_training == cost.saved + 10 * (8 + 128) * FLOAT
 
 
-def test_blocks_combine() -> None:
-    first, second = nn.Linear(8, 64, bias=False, device="meta"), nn.Linear(64, 8, bias=False, device="meta")
-    a = measure_block(first, [stream(10, 8)], train=True)
-    b = measure_block(second, [stream(10, 64)], train=True)
-    whole = measure_block(nn.Sequential(first, second), [stream(10, 8)], train=True)
-    both = a + b
-    assert flops(both.training) == flops(whole.training)
-    assert sum(row.count for row in both.training) == sum(row.count for row in whole.training)
-    assert both.saved + both.saved_inputs == whole.saved + whole.saved_inputs
-    assert both.peak_training == max(a.peak_training, b.peak_training)
-    assert a + b == b + a or set(a.training) != set(b.training)
-    assert flops((a.times(3) + a).training) == 4 * flops(a.training)
-    assert (a.times(3) + a).saved_inputs == 4 * a.saved_inputs
+def test_how_tensors_hang_together() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 8, bias=False)
+
+        def forward(self, x: Tensor, mask: Tensor) -> Any:
+            return x, self.linear(x).exp(), self.linear.weight.sum(0), mask[1:]
+
+    mask = torch.empty(10, device="meta")
+    cost = measure_block(Two().to("meta"), [stream(10, 8), mask], train=True)
+    same, own, weight, part = cost.flow.training
+    assert (same.storage, part.storage) == (~0, ~1) and own.storage != weight.storage
+    assert [one.graded for one in cost.flow.training] == [True, True, True, False]
+    assert (own.saved, weight.saved, own.size) == (True, False, 10 * 8 * FLOAT)
+    assert cost.flow.saved == (0,) and cost.flow.reached == (0,)
+    assert cost.peak_training == max(cost.flow.peak_forward, cost.flow.peak_backward)
+    assert measure_block(Two().to("meta"), [stream(10, 8), mask], train=True, seeds=(2,)).flow.reached == ()
 
 
 def test_equal_rows_are_merged() -> None:

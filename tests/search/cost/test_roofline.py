@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from archspec.errors import SpecError
+from search.cost.block import Operator
 from search.cost.devices import Device, Level
-from search.cost.meter import Operator
 from search.cost.roofline import latency, weights_per_pass
 
 DEVICE = Device(

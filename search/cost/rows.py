@@ -1,0 +1,178 @@
+"""The tables of a space's units: by state and choices a row of whole numbers, filled in when first met.
+
+A row is a piece (`search.cost.pieces`): figures that add up (`SUMS`, refusals, latencies by level of memory), then
+peaks (`PEAKS`). Row 0 is a node that is absent, row 1 one that the language refuses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archspec.errors import Problem, SpecError
+from archspec.spec import from_tree
+from search.cost.chain import Chain, Context, Link
+from search.cost.layout import Codes, Layout, Unit
+from search.cost.pieces import NoChainError, Piece
+from spaces.ranges import Range
+
+Vectors = NDArray[np.float64]
+Whole = NDArray[np.int64]
+
+UNKNOWN, NOTHING, REFUSED = -1, 0, 1  # rows
+SAME, START, DEAD = -1, 0, 1  # states: that before, the first, that of refused candidates
+SUMS = ("parameters", "active", "stored", "resident", "forward", "step", "cache", "inputs", "targets", "kept")
+PEAKS = ("inference_peak", "forward_peak", "backward_peak", "tied_peak", "table", "widest")
+KEPT, TIED = SUMS.index("kept"), PEAKS.index("tied_peak")
+Fill = Callable[[Codes, int, int], int]  # from codes, a state and a round's number to a row
+
+
+class Lookup:
+    """The table of one unit: by state and choices, the number of a row."""
+
+    def __init__(self, sizes: Sequence[int], own: Sequence[int], outside: Sequence[int] = ()) -> None:
+        slots = [*own, *outside]
+        self.strides = [math.prod(sizes[slot] for slot in slots[number + 1 :]) for number in range(len(slots))]
+        self.own, self.outside = own, outside
+        self.width = math.prod(sizes[slot] for slot in slots)
+        self.index = np.full(0, UNKNOWN, dtype=np.int32)
+
+    def places(self, digits: Whole, state: Whole | int, moved: int, states: int) -> Whole:
+        """Where the rows of some candidates stand; own slots are moved by so many."""
+        total = np.full(digits.shape[1], 0, dtype=np.int64) + state
+        total *= self.width
+        slots = [*(slot + moved for slot in self.own), *self.outside]
+        for slot, stride in zip(slots, self.strides, strict=True):
+            total += digits[slot] * stride
+        if states * self.width > len(self.index):
+            grown = np.full(max(states * self.width, 2 * len(self.index)), UNKNOWN, dtype=np.int32)
+            grown[: len(self.index)] = self.index
+            self.index = grown
+        return total
+
+
+class Rows:
+    """The tables of a space's units, and the rows that they point to."""
+
+    def __init__(self, layout: Layout, chain: Chain) -> None:
+        self.layout, self.chain, self.space = layout, chain, layout.space
+        sizes = layout.sizes
+        self.start, self.end = Lookup(sizes, layout.start), Lookup(sizes, layout.start)
+        self.lookups = [Lookup(sizes, unit.own, unit.outside) for unit in layout.units]
+        self.counts = [Lookup(sizes, unit.counting) for unit in layout.units]
+        self.levels = len(chain.setting.device.memory)
+        self.sums = len(SUMS) + 1 + self.levels  # and refusals, and latencies by level
+        self.numbers = np.zeros((2, self.sums + len(PEAKS)), dtype=np.int64)
+        self.numbers[:, self.sums + TIED] = -1
+        self.numbers[REFUSED, len(SUMS)] = 1
+        self.after = np.array([SAME, DEAD], dtype=np.int64)
+        self.pieces: list[Piece] = []
+        self.states: dict[int, int] = {START: START, DEAD: DEAD}  # the chain's numbers by ours
+        self.ours: dict[int, int] = {}
+        self.found: dict[int, int] = {}
+        self.tables: dict[str, int] = {}
+        self.held = np.zeros((2, 0), dtype=np.int32)  # numbers of computed tables, 0 for none
+        self.bytes = np.zeros(1, dtype=np.int64)
+        nodes = [slot.node for slot in self.space.slots]
+        self.low = np.array([node.low if isinstance(node, Range) else 0 for node in nodes], dtype=float)[:, None]
+        self.step = np.array([node.step or 1 if isinstance(node, Range) else 1 for node in nodes], dtype=float)[:, None]
+        self.limit = np.array(sizes, dtype=np.int64)
+
+    def digits(self, vectors: Vectors) -> Whole:
+        """``[slots, candidates]``: 0 for a choice that is not reached, else one more than its position."""
+        found = np.rint((vectors.T - self.low) / self.step)
+        digits = np.where(np.isnan(found), 0, found + 1).astype(np.int64)
+        wrong = (digits.min(axis=1, initial=0) < 0) | (digits.max(axis=1, initial=0) >= self.limit)
+        if wrong.any():
+            slot = self.space.slots[int(np.flatnonzero(wrong)[0])]
+            raise SpecError(Problem("an entry of a vector cannot be chosen here", None, slot.path))
+        return digits
+
+    def codes(self, vector: Vectors) -> Codes:
+        """The codes of a vector."""
+        return tuple(
+            None if math.isnan(entry) else slot.node.nearest(entry) if isinstance(slot.node, Range) else int(entry)
+            for entry, slot in zip(vector.tolist(), self.space.slots, strict=True)
+        )
+
+    def context(self, codes: Codes) -> Context:
+        """What the pieces of a member may name.
+
+        Errors:
+            SpecError: the language refuses the member.
+            NoChainError: it is no chain.
+        """
+        found = self.chain.context(self.space.tree_of(codes))
+        if found is None:
+            raise NoChainError
+        return found
+
+    def row(self, found: tuple[Piece, int]) -> int:
+        """The number of a piece's row."""
+        piece, after = found
+        number = self.found.get(id(piece))
+        if number is not None:
+            return number
+        self.pieces.append(piece)
+        number = self.found[id(piece)] = len(self.pieces) + REFUSED
+        if number >= len(self.numbers):
+            more = ((0, len(self.numbers)), (0, 0))
+            self.numbers, self.held = np.pad(self.numbers, more), np.pad(self.held, more)
+            self.after = np.pad(self.after, more[0])
+        latencies = piece.latencies or (0,) * self.levels
+        row = [*(getattr(piece, name) for name in SUMS), 0, *latencies, *(getattr(piece, name) for name in PEAKS)]
+        self.numbers[number] = row
+        self.after[number] = self._state(after)
+        held = [self._table(name, size) for name, size in sorted(piece.buffers)]
+        if len(held) > self.held.shape[1]:
+            self.held = np.pad(self.held, ((0, 0), (0, len(held) - self.held.shape[1])))
+        self.held[number, : len(held)] = held
+        return number
+
+    def _state(self, number: int) -> int:
+        """Our number of one of the chain's states."""
+        ours = self.ours.get(number)
+        if ours is None:
+            ours = self.ours[number] = len(self.states)
+            self.states[ours] = number
+        return ours
+
+    def _table(self, name: str, size: int) -> int:
+        number = self.tables.get(name)
+        if number is None:
+            number = self.tables[name] = len(self.bytes)
+            self.bytes = np.append(self.bytes, size)
+        return number
+
+    def first(self, codes: Codes, state: int, turn: int) -> int:
+        """The number of the row of what a model is given."""
+        context = self.context(codes)
+        return self.row((context.first, context.start))
+
+    def last(self, codes: Codes, state: int, turn: int) -> int:
+        """The number of the row of the loss."""
+        found = self.chain.end(self.context(codes), self.states[state])
+        return self.row((found, self.states[state])) if isinstance(found, Piece) else REFUSED
+
+    def piece(self, unit: Unit, codes: Codes, state: int, turn: int) -> int:
+        """The number of the row of a unit.
+
+        Errors:
+            SpecError: the language refuses the member, perhaps for another reason.
+            NoChainError: it is no chain.
+        """
+        raw = unit.take(codes, turn)
+        if raw == "absent":
+            return NOTHING
+        found = self.chain.piece(Link(raw, repr(raw), unit.round), self.context(codes), self.states[state])
+        if isinstance(found, tuple):
+            return self.row(found)
+        if isinstance(found, NoChainError):
+            raise found
+        if unit.suspect:
+            from_tree(self.space.tree_of(codes))  # or else it is right, and reads what does not stand before it
+            raise NoChainError
+        return REFUSED
