@@ -207,7 +207,8 @@ class Elaborator(Skimming):
             if len(known) < len(streams) or len(self.problems) > before:
                 self.skim_slots(raw, kind, inner)
             raise
-        node.outputs = outputs if isinstance(outputs, dict) else {"": outputs}
+        ports = outputs if isinstance(outputs, dict) else {"": outputs}
+        node.outputs = ports if kind.carries else {port: s.knowing(*_sources(node)) for port, s in ports.items()}
         if kind.name_ == "token_embedding" and frame.parent is None:
             self.embeddings.append(node)
         if any(_has_loss(body) for body in node.bodies.values()):
@@ -325,6 +326,13 @@ class Elaborator(Skimming):
             self.refused(definition, refused)
             raise Broken from None
         return node
+
+
+def _sources(node: Node) -> list[Stream]:
+    """The streams that a node's outputs are made of; scores that are masked again tell nothing of the future."""
+    bodies = [stream for body in node.bodies.values() for stream in body.types.values()]
+    outer = [stream for name, stream in node.outer_types.items() if name != node.streams.get("score_bias")]
+    return [*node.types, *bodies, *outer]
 
 
 def _broken() -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Literal, NamedTuple
 
@@ -37,7 +38,7 @@ class Node:
         outputs: types by port; ``""`` is the main one.
         bodies: elaborated slots, by field (``experts.0`` for the first of a list).
         matrices: its weight matrices and the bodies that replace plain ones.
-        outer: streams that its slots read by name, as refs into its own graph.
+        outer: streams that its slots read by name, as refs into its own graph; ``outer_types`` are their types.
         streams: slots that hold a stream: field to name in ``outer``.
         reads: ports that somebody reads.
         shares: the node of the same graph whose weights it uses.
@@ -52,6 +53,7 @@ class Node:
     bodies: dict[str, Graph] = field(default_factory=dict)
     matrices: dict[str, tuple[Matrix, Node | None]] = field(default_factory=dict)
     outer: dict[str, Ref] = field(default_factory=dict)
+    outer_types: dict[str, Stream] = field(default_factory=dict)
     streams: dict[str, str] = field(default_factory=dict)
     reads: set[str] = field(default_factory=set)
     when: str = "always"
@@ -121,6 +123,11 @@ class Graph:
             or any(b.differs_in_training for b in node.bodies.values())
             for node in self.nodes
         )
+
+    @cached_property
+    def size(self) -> int:
+        """Nodes in it and in its bodies, rounds counted one by one."""
+        return len(self.nodes) + sum(body.size for node in self.nodes for body in node.bodies.values())
 
     @property
     def pointwise(self) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from archspec.graph import Node
     from archspec.place import Place
 
-Width = Annotated[int, Field(gt=0, le=2**31)]
+Width = Annotated[int, Field(gt=0, le=2**26)]
 Count = Annotated[int, Field(ge=0, le=2**31)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Real = Annotated[float, Field(allow_inf_nan=False)]
@@ -82,6 +82,7 @@ class Kind(BaseModel):
     example: ClassVar[str] = ""
     exempt: ClassVar[dict[str, str]] = {}  # property of the suite -> why it does not hold
     pointwise: ClassVar[bool] = False  # a token's output depends on that token's features alone
+    carries: ClassVar[bool] = False  # the types of its outputs already tell what they know, as those of its bodies do
     wraps: ClassVar[bool] = False  # as a default, wraps what stands in the slot instead of filling an empty one
 
     def __init_subclass__(cls, kind: str | None = None, role: str | tuple[str, ...] | None = None, **options: Any):

@@ -100,8 +100,8 @@ class Place:
         self._node.bodies[key] = graph
         for name in graph.outer:
             found = self._frame.resolve(name)
-            assert found is not None, name
-            self._node.outer[name] = found[0]
+            assert found is not None and found[1] is not None, name
+            self._node.outer[name], self._node.outer_types[name] = found[0], found[1]
 
     def apply(self, field: str, stream: Stream) -> Stream:
         """The output of a slot's body of one output; the stream itself where the slot is empty."""
@@ -110,16 +110,20 @@ class Place:
     def stream(self, field: str) -> Stream | None:
         """The stream that a slot names, or None if it holds a node or nothing."""
         text = self._raw.get(field)
-        if not isinstance(text, str) or self._elaborator.is_node(text):
+        if not isinstance(text, str):
             return None
         found = self._frame.resolve(text)
         if found is None:
             return None
+        if self._elaborator.is_node(text):
+            raise Refused(
+                field, f"{text!r} is both a kind or block and a stream", "give the node that gives the stream a name"
+            )
         ref, stream = found
         if stream is None:
             raise Broken
         self._node.streams[field] = text
-        self._node.outer[text] = ref
+        self._node.outer[text], self._node.outer_types[text] = ref, stream
         return stream
 
     @property

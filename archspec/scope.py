@@ -121,4 +121,4 @@ def _span(ref: Ref, stream: Stream, rest: list[str]) -> tuple[Ref, Stream] | Non
     if not rest:
         return ref, stream
     span = stream.span(rest[0]) if len(rest) == 1 else None
-    return None if span is None else (ref._replace(span=span.name), stream.on(span))
+    return None if span is None else (ref._replace(span=span.name), stream.on(span).knowing(stream))

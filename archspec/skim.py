@@ -36,7 +36,7 @@ class Skimming(Ordering):
         elif isinstance(raw, Map) and isinstance(raw.get("kind"), str):
             self.skim_node(raw, scope, slot)
         elif isinstance(raw, Map) and slot is not None and (slot.named or slot.many):
-            for name in raw:
+            for name in raw if slot.named else raw.keys() & {"body"}:  # of experts, only the body is a node
                 self.skim(raw, name, scope, None)
         elif (
             isinstance(raw, str)

@@ -226,7 +226,8 @@ class _Builder:
                         raise self.refuse(f"nested deeper than {MAX_DEPTH} levels", event)
         except yaml.MarkedYAMLError as error:
             place = error.problem_mark or error.context_mark
-            mark = Mark(self.file, place.line + 1, place.column + 1) if place else Mark(self.file, 1, 1)
+            last = max(1, self.text.count("\n") + 1)
+            mark = Mark(self.file, min(place.line + 1, last), place.column + 1) if place else Mark(self.file, 1, 1)
             raise SpecError(Problem(f"not YAML: {error.problem or error.context}", None, mark=mark)) from None
         except yaml.YAMLError as error:
             cause = " ".join(str(error).split())

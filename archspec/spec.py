@@ -21,6 +21,7 @@ from archspec.scope import Frame, Scope
 from archspec.source import Map, Seq, below, parse, read
 
 VERSION = 1
+MAX_NODES = 1_000_000
 KEYS = (
     "archspec",
     "name",
@@ -166,6 +167,10 @@ def _elaborate(tree: Map, layers: int) -> tuple[Elaborator, Graph]:
         frame = Frame(None, dict(inputs))
         declared = tree.move("graph", "outputs")
         graph = elaborator.sequence(tree["graph"], frame, scope, len(inputs), None, declared)
+        if graph.size > MAX_NODES:
+            largest = max(range(len(graph.nodes)), key=lambda n: sum(b.size for b in graph.nodes[n].bodies.values()))
+            cause = f"the graph has {graph.size:,} nodes once its rounds are unrolled"
+            elaborator.problem(graph.nodes[largest].raw, "times", cause, f"at most {MAX_NODES:,}")
         _carry(elaborator, tree["interface"], interface, graph, frame)
         try:
             interface.check({k: v for k, v in graph.types.items() if k not in graph.training})
@@ -177,7 +182,7 @@ def _elaborate(tree: Map, layers: int) -> tuple[Elaborator, Graph]:
     except Broken:
         pass
     for name in elaborator.blocks.keys() - elaborator.called:
-        elaborator.skim(elaborator.blocks, name, scope, None)
+        elaborator.skim(Seq([name]), 0, scope, None)
     elaborator.raise_all()
     return elaborator, graph
 

@@ -70,6 +70,7 @@ class Stream:
         content: ``features``, ``ids`` (one integer a token) or ``scalar`` (one number for all tokens, such as a loss).
         labels: names and numbers of values of the integers that tokens carry.
         placed, valid, segmented: whether tokens carry coordinates, validity, or a segment.
+        ahead: causal axes of which a token may know more than its past: what was pooled along one, say.
     """
 
     width: int
@@ -79,6 +80,7 @@ class Stream:
     placed: bool = False
     valid: bool = False
     segmented: bool = False
+    ahead: frozenset[str] = frozenset()
 
     @cached_property
     def count(self) -> Size:
@@ -98,7 +100,17 @@ class Stream:
 
     @property
     def causal(self) -> bool:
-        return any(axis.causal for span in self.spans for axis in span.axes)
+        return bool(self.causal_axes)
+
+    @cached_property
+    def causal_axes(self) -> frozenset[str]:
+        """Names of the axes along which nothing looks ahead."""
+        return frozenset(axis.name for span in self.spans for axis in span.axes if axis.causal)
+
+    def knowing(self, *others: Stream) -> Stream:
+        """This type for tokens made from others: along a causal axis that is gone, they know the future."""
+        ahead = self.ahead.union(*(other.ahead | other.causal_axes - self.causal_axes for other in others))
+        return self if ahead == self.ahead else replace(self, ahead=ahead)
 
     def axis(self, name: str) -> Axis | None:
         return next((axis for span in self.spans for axis in span.axes if axis.name == name), None)
@@ -118,6 +130,7 @@ class Stream:
     def text(self) -> str:
         spans = " + ".join(map(str, self.spans)) if self.spans else "one vector"
         marks = [name for name in ("placed", "valid", "segmented") if getattr(self, name)]
+        marks += [f"ahead of {name}" for name in sorted(self.ahead)]
         marks += [f"{name}:{count}" for name, count in self.labels]
         what = "" if self.content == "features" else f" {self.content}"
         return f"{spans} × {self.width}{what}" + (f" ({', '.join(marks)})" if marks else "")

@@ -86,7 +86,7 @@ def spaces() -> list[dict[str, Any]]:
 
 def unprepared(run: Callable[..., object], *args: object) -> None:
     """Runs with nothing remembered."""
-    unit._units.clear()
+    unit.forget()
     results._remembered.clear()
     run(*args)
 
@@ -105,7 +105,11 @@ def specs() -> list[dict[str, Any]]:
         path = EXAMPLES / file
         model = spec.load(path)
         again = partial(price, model, device=DEVICE, dtype="bfloat16")
-        variants = {"again": again, "first": partial(unprepared, again), "all": partial(unprepared, all_of_it, path)}
+        variants: dict[str, Callable[[], object]] = {
+            "again": again,
+            "first": partial(unprepared, again),
+            "all": partial(unprepared, all_of_it, path),
+        }
         times = interleaved(variants, rounds=15, warm=2)
         process = [
             float(subprocess.run([sys.executable, "-c", WHOLE, str(path)], capture_output=True, check=True).stdout)

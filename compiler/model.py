@@ -43,7 +43,8 @@ def compile(
     if torch.device(device).type != "meta":
         materialise(model, spec.init, device=device, dtype=dtype, seed=seed, layers=layers(graph))
     elif dtype != torch.float32:
-        model.to(dtype)
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(dtype)
     model.entries = {name: Traced(model, part, name) for name, part in entries.items()}
     return model  # type: ignore[no-any-return]
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -41,14 +41,17 @@ class Tokens:
 
     def span(self, name: str, stream: Stream) -> Tokens:
         """The tokens of one span."""
-        start = 0
-        for span in self.stream.spans:
-            if span.name == name:
-                break
-            assert isinstance(span.count, int), "a span behind one of unknown length"
-            start += span.count
-        whole = span is self.stream.spans[-1]
-        stop = None if whole else start + int(span.count)
+        names = [span.name for span in self.stream.spans]
+        counts = [span.count for span in self.stream.spans]
+        place = names.index(name)
+        before, after = _total(counts[:place]), _total(counts[place + 1 :])
+        count = counts[place]
+        if before is not None:
+            start = before
+            stop = None if not counts[place + 1 :] else before + count if isinstance(count, int) else -(after or 0)
+        else:  # counted from the end
+            assert after is not None and isinstance(count, int), "a span between two of unknown length"
+            start, stop = -(after + count), -after or None
 
         def cut(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor[:, start:stop]
@@ -65,14 +68,14 @@ class Tokens:
             if value is not None:
                 yield f"_{name}", value
         for name, value in self.labels.items():
-            yield f"_{name}", value
+            yield f"_label_{name}", value
 
 
 def suffixes(stream: Stream) -> list[str]:
     """Suffixes of the tensors that a stream of this type is made of."""
     flags = (("coordinates", stream.placed), ("valid", stream.valid), ("segment", stream.segmented))
     carried = [f"_{name}" for name, has in flags if has and stream.spans]
-    return ["", *carried, *(f"_{name}" for name, _ in stream.labels if stream.spans)]
+    return ["", *carried, *(f"_label_{name}" for name, _ in stream.labels if stream.spans)]
 
 
 def pack(stream: Stream, tensors: list[Tensor]) -> Tokens:
@@ -84,5 +87,9 @@ def pack(stream: Stream, tensors: list[Tensor]) -> Tokens:
         values.get("_coordinates"),
         values.get("_valid"),
         values.get("_segment"),
-        {name: values[f"_{name}"] for name, _ in stream.labels if f"_{name}" in values},
+        {name: values[f"_label_{name}"] for name, _ in stream.labels if f"_label_{name}" in values},
     )
+
+
+def _total(counts: Sequence[int | str]) -> int | None:
+    return None if any(isinstance(count, str) for count in counts) else sum(int(count) for count in counts)

@@ -138,7 +138,7 @@ class Traced(fx.GraphModule):
         copied = Traced(holder, graphs[True], name)
         if self.forms:
             _switch(copied, Traced(holder, graphs[False], name), graphs)
-        own = {name: value for name, value in self.__dict__.items() if name in ("signature", "spec", "initial")}
+        own = {name: value for name, value in self.__dict__.items() if name in ("signature", "spec")} | _records(self)
         copied.__dict__.update(holder.__dict__ | own)
         if "entries" in self.__dict__:
             entries = self.__dict__["entries"]
@@ -186,8 +186,8 @@ def trace(root: nn.Module, signature: Signature, name: str, two_forms: bool, ent
         _switch(traced, Traced(root, graphs[False], name), graphs)
     parts = dict(traced.named_modules())
     for path, module in root.named_modules():  # fx copies parameters, not what they start as
-        if path in parts and "initial" in module.__dict__:
-            parts[path].__dict__["initial"] = module.initial
+        if path in parts:
+            parts[path].__dict__.update(_records(module))
     traced.signature = signature
     return traced
 
@@ -288,6 +288,11 @@ def adopt(traced: Traced, root: nn.Module, graph: Graph) -> Any:
     return adopted
 
 
+def _records(module: nn.Module) -> dict[str, Any]:
+    """What a module says of how its parameters start."""
+    return {name: module.__dict__[name] for name in ("initial", "writes", "parts") if name in module.__dict__}
+
+
 def _take(source: nn.Module, target: nn.Module, path: list[str]) -> None:
     for part in path[:-1]:
         source = getattr(source, part)
@@ -296,7 +301,7 @@ def _take(source: nn.Module, target: nn.Module, path: list[str]) -> None:
             return  # taken whole already
         if known is None:
             known = nn.Module()
-            known.__dict__["initial"] = getattr(source, "initial", {})
+            known.__dict__.update(_records(source))
             target.add_module(part, known)
         target = known
     name = path[-1]

@@ -192,7 +192,8 @@ def _changed(study: Study, folder: Path, changed: list[str]) -> SpecError:
     where = folder / DATABASE if study.storage == "sqlite" else study.storage.split("@")[-1]
     cause = f"the study is not the one whose trials are in {where}:\n  {lines}"
     hint = "give it a new name: to keep both, or run it with --fresh to set the old results aside"
-    return SpecError(Problem(cause, hint, "name", study.place(changed[0])))
+    path = changed[0].split()[0]
+    return SpecError(Problem(cause, hint, path, study.place(path)))
 
 
 @contextmanager

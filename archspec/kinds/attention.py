@@ -132,11 +132,27 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
                     raise Refused("mask", f"{at.raw(field)} is {named}; the memory is {memory}", "one feature a token")
                 if field == "score_bias" and (named.spans != pairs.spans or named.width not in (1, pairs.width)):
                     raise Refused("score_bias", f"{at.raw(field)} is {named}; the scores are {pairs}")
-        if memory.causal and not asked.causal:
-            causal = next(a.name for s in memory.spans for a in s.axes if a.causal)
-            raise Refused("memory" if at.has("memory") else "query",
-                          f"the memory is causal along {causal}; the query has no place along it")  # fmt: skip
+        self._maskable(at, asked, memory)
         return {"": asked.wide(self.width_out or x.width), "scores": pairs}
+
+    def _maskable(self, at: Place, asked: Stream, memory: Stream) -> None:
+        """Refuses a causal memory whose later tokens could not be told from the earlier ones."""
+        if not memory.causal:
+            return
+        field = "memory" if at.has("memory") else "query" if self.query else ""
+        causal = ", ".join(sorted(memory.causal_axes))
+        if not asked.causal:
+            raise Refused(field, f"the memory is causal along {causal}; the query has no place along it")
+        others = [axis for span in memory.spans for axis in span.axes if not axis.causal]
+        many = len(memory.spans) > 1 and any(len(span.axes) > 1 for span in memory.spans)
+        if many or (len(memory.spans) == 1 and any(isinstance(axis.size, str) for axis in others)):
+            raise Refused(field, f"the places along {causal} are not known in {memory}")
+        if at.has("memory"):
+            mine, theirs = asked.axes, memory.axes
+            placed = asked.placed and not memory.placed and bool(mine) and mine[0].most == theirs[0].most
+            if [axis.name for axis in mine] != [axis.name for axis in theirs] or not (mine == theirs or placed):
+                raise Refused("memory", f"the memory is causal along {causal}; its places are not those of the query",
+                              "read a stream of the same tokens")  # fmt: skip
 
     def pairs(self, asked: Stream, memory: Stream) -> Stream:
         """The type of the scores: pairs of a query and a memory token, a feature for each head."""

@@ -18,6 +18,7 @@ NORM = Slot(("norm",))
 class Sequence(Kind, kind="sequence"):
     """A body as one node: a list of nodes, or a block with inputs, a graph and outputs."""
 
+    carries = True
     pointwise = True
     arity = (0, 99)
     body: Annotated[Any, BODY]

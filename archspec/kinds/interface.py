@@ -64,6 +64,11 @@ class Interface(Kind, role="interface"):
     def streams(self) -> dict[str, Stream]:
         """Types of all inputs, by name."""
         inputs = self.own_streams()
+        for label in self.labels:
+            if label in (*inputs, "valid") or not label.isidentifier():
+                raise Refused(
+                    f"labels.{label}", f"{label!r} is no name for a label beside the inputs {', '.join(inputs)}"
+                )
         for name in self.state:
             if name in inputs:
                 raise Refused(f"state.{name}", f"there is an input {name!r} already", "call the state otherwise")
@@ -87,7 +92,7 @@ class CausalLm(Interface, kind="causal_lm"):
         return {"tokens": self.marked(Stream(self.vocab, single(1, "tokens", axis).spans, "ids"))}
 
     def check(self, outputs: dict[str, Stream]) -> None:
-        _per_token(outputs, self.vocab, "length")
+        _per_token(outputs, self.vocab, "length", "token")
 
 
 class MaskedLm(Interface, kind="masked_lm"):
@@ -147,7 +152,7 @@ class Seq2SeqLm(Interface, kind="seq2seq_lm"):
         return {n: self.marked(Stream(self.vocab, single(1, n, axis).spans, "ids")) for n, axis in ids.items()}
 
     def check(self, outputs: dict[str, Stream]) -> None:
-        _per_token(outputs, self.vocab, "length")
+        _per_token(outputs, self.vocab, "length", "token")
 
 
 class Backbone(Interface, kind="backbone"):
@@ -161,10 +166,15 @@ class Backbone(Interface, kind="backbone"):
         return {name: self.marked(stream.stream(name)) for name, stream in self.inputs.items()}
 
 
-def _per_token(outputs: dict[str, Stream], vocab: int, length: str) -> None:
+def _per_token(outputs: dict[str, Stream], vocab: int, length: str, causal: str | None = None) -> None:
     main = next(iter(outputs.values()))
     if main.width < vocab or main.count != length:
         raise Refused("", f"the output is {main}; logits for {length} × {vocab} are promised", "end with lm_head")
+    if causal and (causal in main.ahead or causal not in main.causal_axes):
+        cause = (
+            f"the output knows later tokens: somewhere before it all of the {causal} axis was pooled, joined or read"
+        )
+        raise Refused("", cause, "archc show FILE marks the streams that are ahead of the axis")
 
 
 def _per_sample(outputs: dict[str, Stream], classes: int) -> None:

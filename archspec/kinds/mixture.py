@@ -24,6 +24,10 @@ class TopK(Kind, kind="top_k", role="router"):
     al. 2021, "Switch Transformers", arXiv 2101.03961; ``z_loss`` that of Zoph et al. 2022, "ST-MoE", arXiv 2202.08906.
     """
 
+    exempt = {
+        "causality": "with a capacity, a later token's first choice may take the room of an earlier one's second",
+        "batch": "with a capacity, samples share the room of each expert",
+    }
     k: Width = 2
     score: Literal["softmax", "sigmoid"] = "softmax"
     normalize: bool = Field(True, description="the k scores are divided by their sum")

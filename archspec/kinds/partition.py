@@ -131,6 +131,7 @@ class Partition(Kind, kind="partition"):
     of a group.
     """
 
+    carries = True
     arity = (1, 99)
     scheme: Annotated[Any, Slot(("scheme",), named=True)] = None
     within: list[str] | None = Field(None, description="axes that a group keeps")
@@ -148,7 +149,7 @@ class Partition(Kind, kind="partition"):
         graph = at.slot("body", *inside, names=at.names)
         outputs = {}
         for name, out in graph.types.items():
-            outputs[name] = self.outside(out, at.inputs, inside, cuts)
+            outputs[name] = self.outside(out, at.inputs, inside, cuts).knowing(out)
         return ports(outputs)
 
     def cut(self, at: Place, stream: Stream, name: str) -> list[Cut]:

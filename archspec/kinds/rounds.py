@@ -19,6 +19,7 @@ Times = Annotated[int, Field(ge=0, le=MAX_ROUNDS)]
 class Rounds(Kind):
     """What `repeat` and `loop` share: the rounds, how one's outputs become the next one's inputs, and the taps."""
 
+    carries = True
     arity = (1, 99)
     times: Times | None = Field(None, description="how many rounds")
     body: Annotated[Any, BODY] = None
@@ -53,6 +54,7 @@ class Rounds(Kind):
                     graph.types
                 ) > 1:
                     raise Refused("body", f"gives {graph.output}; routed tokens must come back as {given[0]}")
+                streams = (streams[0].knowing(graph.output), *streams[1:])
                 outputs = {"": streams[0]}
             else:
                 streams = self._fed(graph, streams, last=number + 1 == len(places))

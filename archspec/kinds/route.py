@@ -67,7 +67,7 @@ class Route(Kind, kind="route"):
     """Takes some tokens, gives them to ``body`` and the others to ``rest``, and puts all back in their places.
 
     ``weigh`` says what a token's score multiplies: what the body adds to the token (``delta``), all that the body says,
-    added to the token (``output``, Bae et al. 2025, arXiv 2507.10524), or nothing.
+    added to the token (``output``, Bae et al. 2025, arXiv 2507.10524), or nothing; then nothing teaches the router.
     """
 
     take: Annotated[Any, Slot(("selector",))]

@@ -27,6 +27,8 @@ class Pool(Kind, kind="pool"):
     def output(self, x: Stream) -> Stream:
         if sum(value is not None for value in (self.over, self.window, self.take)) > 1:
             raise Refused("over", "pool over axes, in windows, or take one token", "keep one of over, window and take")
+        if not x.spans:
+            raise Refused("", f"there is nothing left to pool in {x}")
         if self.take is not None:
             span = x.span(self.take)
             if self.take not in ("first", "last") and (span is None or span.count != 1):

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kinds import attention as kinds
+from archspec.streams import Stream
 from compiler.build import Make, main, project, weight
 from compiler.modules.position import Rope
 from compiler.registry import Leaf, builds
@@ -46,8 +47,9 @@ class Attention(nn.Module):
         memory = node.bodies["memory"].output if self.memory is not None else make.stream
         self.bias_name = node.streams.get("score_bias")
         self.scores = node.outputs["scores"] if "scores" in node.reads else None
-        causal = memory.causal and not self.memory_name
-        self.attend = Attend(spec, self.heads, self.head_width, causal=causal, gives_scores=self.scores is not None)
+        if self.memory_name:
+            memory = node.outer_types[self.memory_name]
+        self.attend = Attend(spec, self.heads, self.head_width, memory, gives_scores=self.scores is not None)
         self.out = make.linear("out")
 
     def forward(self, x: Tokens, outer: Mapping[str, Tokens] | None = None) -> Tokens | dict[str, Tokens]:
@@ -106,11 +108,16 @@ class Attend(Leaf):
     """
 
     def __init__(
-        self, spec: kinds.Attention, heads: int, head_width: int, *, causal: bool, gives_scores: bool = False
+        self, spec: kinds.Attention, heads: int, head_width: int, memory: Stream, *, gives_scores: bool = False
     ) -> None:
         super().__init__()
         self.gives_scores = gives_scores
-        self.causal, self.window, self.softcap = causal, spec.window, spec.softcap
+        self.causal, self.window, self.softcap = memory.causal, spec.window, spec.softcap
+        names = [axis.name for axis in memory.axes]
+        place = next((names.index(name) for name in memory.causal_axes if name in names), 0)
+        grid = memory.axes if memory.causal else ()
+        self.rows = math.prod(int(axis.size) for axis in grid[:place])
+        self.stride = math.prod(int(axis.size) for axis in grid[place + 1 :])  # a grid's last axis runs fastest
         self.scale = spec.scale or 1 / math.sqrt(head_width)
         self.dropout = spec.dropout
         self.talking = spec.talking_heads
@@ -125,7 +132,10 @@ class Attend(Leaf):
         k_segment: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        plain = q_place is None and self.window is None and valid is None and q_segment is None and bias is None
+        flat = self.stride == self.rows == 1
+        plain = (
+            flat and q_place is None and self.window is None and valid is None and q_segment is None and bias is None
+        )
         mask = None
         if not plain:
             mask = self.mask(q, k, q_place, k_place, valid, q_segment, k_segment)
@@ -150,8 +160,8 @@ class Attend(Leaf):
         """``[batch or 1, 1, queries, memory]``, true where a query may read; None if everywhere."""
         allowed = None
         if self.causal or self.window is not None:
-            a = torch.arange(q.shape[2], device=q.device)[None] if q_place is None else q_place
-            b = torch.arange(k.shape[2], device=k.device)[None] if k_place is None else k_place
+            a = self.places(q) if q_place is None else q_place
+            b = self.places(k) if k_place is None else k_place
             distance = a[:, :, None] - b[:, None, :]
             if self.causal:
                 allowed = distance >= 0
@@ -170,6 +180,11 @@ class Attend(Leaf):
                 same = same.repeat(allowed.shape[0] // same.shape[0], 1, 1)
             allowed = same if allowed is None else allowed & same
         return None if allowed is None else allowed[:, None]
+
+    def places(self, x: Tensor) -> Tensor:
+        """``[1, tokens]``: where each token of ``[batch, heads, tokens, width]`` is along the causal axis."""
+        index = torch.arange(x.shape[2], device=x.device)[None] // self.stride
+        return index if self.rows == 1 else index % (x.shape[2] // (self.rows * self.stride))
 
     def future(self, q: Tensor, k: Tensor) -> Tensor | None:
         return self.mask(q, k, None, None, None, None, None)

@@ -25,7 +25,7 @@ from search.cost.devices import Device
 from search.cost.memory import inference_peak, training
 from search.cost.price import buffers, distinct, kept_per_token, owned
 from search.cost.roofline import weights_per_pass
-from search.cost.steps import Steps, loss, run
+from search.cost.steps import Step, Steps, loss, run
 from search.cost.unit import Given
 from search.cost.wires import Storage, Value, Values, Wire
 
@@ -128,7 +128,7 @@ def piece(raw: Any, blocks: Map, scope: Scope, interface: Interface, state: Stat
     """
     graph = _elaborated(raw, blocks, scope, interface, state)
     value, storages = _given(state)
-    work = run(graph, {(INPUT, ""): value}, interface, setting.dtype)
+    work = run(graph, {(INPUT, ""): value}, setting.dtype)
     return _priced(work, graph, state, storages, setting)
 
 
@@ -208,27 +208,22 @@ def _priced(
     peaks = training(work, _kept(state, storages))
     onward = {wire.training for wire in out.wires}
     owners = owned(work.steps)
-    run_ = [step for step in work.steps if not step.training]
+    serving = [step for step in work.steps if not step.training]
     heads = [number for number, step in enumerate(work.steps) if step.node and step.node.tied]
-    tables = [
-        Table(node.name, step.unit.weights.total // node.output.width, node.output.width, step.unit.size)
-        for node in graph.nodes
-        for step in work.steps
-        if node.kind.name_ == "token_embedding" and step.node is node
-    ]
-    if len(heads) > 1 or tables and (heads or state.tables or len(work.steps) > 1):
-        raise NoChainError
+    tables = [_table(graph.nodes[0], work.steps[0])] if isinstance(graph.nodes[0].kind, TokenEmbedding) else []
+    if len(heads) > 1 or (tables and state.tables):
+        raise NoChainError  # whose gradients wait for whom is not told by one number any more
     levels = range(len(setting.device.memory))
     return Piece(
         after=_after(out, peaks.kept, (*state.tables, *tables)),
         parameters=sum(step.unit.weights.total for step in owners),
         active=sum(step.unit.weights.active for step in owners),
         stored=sum(step.unit.stored for step in owners),
-        resident=sum(weights_per_pass(step.unit.cost.inference) for step in run_),
-        forward=sum(step.unit.forward for step in run_),
+        resident=sum(weights_per_pass(step.unit.cost.inference) for step in serving),
+        forward=sum(step.unit.forward for step in serving),
         step=sum(step.unit.step for step in work.steps),
         latencies=tuple(
-            sum(step.unit.femtoseconds(setting.device, setting.name, level) for step in run_) for level in levels
+            sum(step.unit.femtoseconds(setting.device, setting.name, level) for step in serving) for level in levels
         ),
         cache=kept_per_token(graph),
         kept=peaks.inside + sum(storage.size for storage in peaks.kept if storage not in onward),
@@ -241,6 +236,11 @@ def _priced(
         buffers=frozenset(buffers(work).items()),
         unpriced=frozenset(name for unit in distinct(work) for name in unit.cost.unpriced),
     )
+
+
+def _table(node: Node, step: Step) -> Table:
+    width = node.output.width
+    return Table(node.name, step.unit.weights.total // width, width, step.unit.size)
 
 
 def _after(out: Value, kept: frozenset[Storage], tables: tuple[Table, ...]) -> State:

@@ -74,17 +74,17 @@ def steps(spec: Spec, *, batch: int, lengths: Mapping[str, int], dtype: torch.dt
         lengths: a number for each length that is known only when the model runs.
     """
     values = inputs(spec.graph.inputs, batch=batch, lengths=lengths, dtype=dtype)
-    work = run(spec.graph, values, spec.interface, dtype)
+    work = run(spec.graph, values, dtype)
     work.loss = loss(work.outputs, spec.interface, len(work.steps))
     return work
 
 
-def run(graph: Graph, values: Values, interface: Interface, dtype: torch.dtype) -> Steps:
+def run(graph: Graph, values: Values, dtype: torch.dtype) -> Steps:
     """The steps of a graph whose inputs stand in ``values``; its outputs get gradients."""
     given = {id(wire): wire for value in values.values() for wire in value.wires}
     result = Steps(list(given.values()))
-    walker = _Walker(interface, result, dtype)
-    result.outputs = walker.graph(graph, dict(values), (), Weights(()), training=False)
+    walker = _Walker(result, dtype)
+    result.outputs = walker.graph(graph, dict(values), (), Places(()), training=False)
     walker.backward()
     return result
 
@@ -100,11 +100,11 @@ def loss(outputs: Mapping[str, Value], interface: Interface, number: int) -> Ste
 
 
 class _Walker:
-    def __init__(self, interface: Interface, result: Steps, dtype: torch.dtype) -> None:
-        self.interface, self.result, self.dtype = interface, result, dtype
+    def __init__(self, result: Steps, dtype: torch.dtype) -> None:
+        self.result, self.dtype = result, dtype
         self.known: dict[tuple[int, tuple[str, ...], tuple[Given, ...]], Unit] = {}
 
-    def graph(self, graph: Graph, values: Values, row: Place, weights: Weights, *, training: bool) -> dict[str, Value]:
+    def graph(self, graph: Graph, values: Values, row: Place, weights: Places, *, training: bool) -> dict[str, Value]:
         """Runs a graph whose inputs stand in ``values``; gives its outputs."""
         wanted = {(ref.node, ref.port) for ref in graph.outputs.values()}
         for node in graph.nodes:
@@ -128,14 +128,14 @@ class _Walker:
         streams = [values[ref.node, ref.port] for ref in node.inputs]
         outer = {name: values[ref.node, ref.port] for name, ref in node.outer.items()}
         if isinstance(node.kind, Sequence):
-            return _ports(self.body(node.bodies["body"], streams, outer, row, Weights(place), training))
+            return _ports(self.body(node.bodies["body"], streams, outer, row, Places(place), training))
         assert isinstance(node.kind, Rounds)
         names = [str(ref).rsplit(".", 1)[-1] for ref in node.inputs]
         outputs = dict(zip(names, streams, strict=True))
         taps: dict[str, Value] = {}
         for number, body in enumerate(node.kind.bodies(node)):
             mine = (*row, str(number)) if top else row
-            weights = Weights((*place, str(number)), (*place, "0"), _shared(node.kind))
+            weights = Places((*place, str(number)), (*place, "0"), _shared(node.kind))
             outputs = self.body(body, streams, outer, mine, weights, training)
             last = len(self.result.steps) - 1
             held = (*streams, *outer.values(), *outputs.values())
@@ -149,7 +149,7 @@ class _Walker:
         return {**taps, **_ports(outputs)}
 
     def body(
-        self, graph: Graph, streams: list[Value], outer: dict[str, Value], row: Place, weights: Weights, training: bool
+        self, graph: Graph, streams: list[Value], outer: dict[str, Value], row: Place, weights: Places, training: bool
     ) -> dict[str, Value]:
         values: Values = {(name, ""): value for name, value in zip(graph.inputs, streams, strict=False)}
         values |= {(name, ""): outer[name] for name in graph.outer}
@@ -170,7 +170,7 @@ class _Walker:
         key = (id(node), ports, given)
         unit = self.known.get(key)
         if unit is None:
-            unit = self.known[key] = measured(node, streams, ports or ("",), given, self.interface, self.dtype)
+            unit = self.known[key] = measured(node, streams, ports or ("",), given, self.dtype)
         step = Step(node, row, place, training, streams, ports, wires, unit)
         step.results = results(unit, wires, len(self.result.steps))
         self.result.steps.append(step)
@@ -190,11 +190,11 @@ class _Walker:
             if len(seeds) < len(graded):
                 given = tuple(wire.given for wire in step.inputs)
                 ports = step.ports or ("",)
-                step.unit = measured(step.node, step.streams, ports, given, self.interface, self.dtype, seeds)
+                step.unit = measured(step.node, step.streams, ports, given, self.dtype, seeds)
             reached |= {id(step.inputs[place]) for place in step.unit.cost.flow.reached}
 
 
-class Weights(NamedTuple):
+class Places(NamedTuple):
     """Where the weights of a graph's nodes stand; some or all may stand in the first round."""
 
     place: Place

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 import compiler.modules  # noqa: F401  registers the built-in modules
 from archspec.graph import Graph, Node, Ref
-from archspec.kinds.interface import Interface
 from archspec.streams import Stream
 from compiler.build import Blocks, Body
 from search.cost.block import BlockCost, flops
@@ -25,7 +24,7 @@ from search.cost.meter import measure_block
 from search.cost.roofline import femtoseconds
 from search.losses import LOSSES
 
-LARGEST = 100_000  # units remembered; a search sees some thousands
+LARGEST = 20_000  # units remembered; a search sees some thousands
 OUT = "out"
 
 
@@ -93,7 +92,7 @@ _units: dict[Hashable, Unit] = {}
 
 def measured(
     node: Node, streams: dict[tuple[str, str], Stream], ports: Sequence[str], given: Sequence[Given],
-    interface: Interface, dtype: torch.dtype, seeds: tuple[int, ...] | None = None,
+    dtype: torch.dtype, seeds: tuple[int, ...] | None = None,
 ) -> Unit:  # fmt: skip
     """The cost of a node.
 
@@ -101,17 +100,21 @@ def measured(
         streams: what it reads and what is read by its slots: the type of each stream by node and port.
         ports: outputs that somebody reads.
         given: the tensors of these streams.
-        interface: where kinds find what their fields leave open.
         seeds: numbers of the results that get a gradient; all that can by default.
     """
     graph = alone(node, streams, ports)
-    key = (graph.digest("layout"), tuple(_types(graph)), tuple(given), _identity(interface), dtype, seeds)
+    key = (graph.digest("layout"), tuple(streams.values()), tuple(given), dtype, seeds)
     found = _units.get(key)
     if found is None:
         if len(_units) >= LARGEST:
-            _units.clear()
+            forget()
         found = _units[key] = _measure(graph, given, dtype, seeds)
     return found
+
+
+def forget() -> None:
+    """Drops what is remembered."""
+    _units.clear()
 
 
 def loss_unit(interface: str, logits: Given) -> Unit:
@@ -152,19 +155,6 @@ def alone(node: Node, streams: dict[tuple[str, str], Stream], ports: Sequence[st
     types = {port or OUT: node.outputs[port] for port in ports}
     inputs = {names[place]: stream for place, stream in streams.items()}
     return Graph(inputs, len(inputs), [inner], outputs, types)
-
-
-def _types(graph: Graph) -> Iterator[Stream]:
-    """All types in a graph: fields leave open what comes from the interface or from around the node."""
-    yield from graph.inputs.values()
-    for node in graph.nodes:
-        yield from node.outputs.values()
-        for body in node.bodies.values():
-            yield from _types(body)
-
-
-def _identity(interface: Interface) -> Hashable:
-    return interface.name_, getattr(interface, "vocab", None), getattr(interface, "classes", None)
 
 
 def _measure(graph: Graph, given: Sequence[Given], dtype: torch.dtype, seeds: tuple[int, ...] | None) -> Unit:
