@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from archc import memory
+from search import memory
 from archc.files import echo_json, spec
 from archc.options import Json, Plugins, Set
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archc.files import echo_json, spec
-from archc.memory import shown
+from search.memory import shown
 from archc.options import Json, Plugins, Set
 
 if TYPE_CHECKING:

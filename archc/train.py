@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archc import memory
+from search import memory
 from archc.files import echo_json, spec
 from archc.options import Json, Plugins, Set
 from archspec.errors import Problem, SpecError

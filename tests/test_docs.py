@@ -39,3 +39,11 @@ def test_yaml_examples_are_what_they_say(page: Path, text: str) -> None:
         assert Space(tree).default().spec.graph.nodes
     else:
         assert spec.from_tree(tree).graph.nodes
+
+
+def test_the_reference_is_made_from_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``make docs`` writes it anew."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import build
+
+    assert build.page() == build.PAGE.read_text()

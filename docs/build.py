@@ -1,0 +1,41 @@
+"""Writes the pages that are made from the code: ``docs/reference.md``, every kind with its fields, paper and example.
+
+python docs/build.py
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+
+import archspec.kinds  # noqa: F401  registers the kinds
+from archspec.kind import REGISTRY
+from archspec.reference import reference
+
+PAGE = Path(__file__).parent / "reference.md"
+
+
+def page() -> str:
+    """The reference of all built-in kinds, a family a section."""
+    kinds = sorted((reference(kind) for kind in REGISTRY.values()), key=lambda kind: (kind["family"], kind["kind"]))
+    lines = ["# Kinds", "", "Made from the code by `make docs`; `archc kinds NAME` prints the same.", ""]
+    for family, members in groupby(kinds, key=lambda kind: kind["family"]):
+        lines += [f"## {family.replace('_', ' ').capitalize()}", ""]
+        for kind in members:
+            lines += [f"### `{kind['kind']}`", "", kind["doc"], ""]
+            if kind["fields"]:
+                lines += ["| field | takes | default | |", "|---|---|---|---|"]
+                for field in kind["fields"]:
+                    cells = (f"`{field['name']}`", field["type"], field.get("default"), field.get("description"))
+                    lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+                lines.append("")
+            lines += ["```yaml", kind["example"], "```", ""]
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
