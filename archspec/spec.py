@@ -125,66 +125,86 @@ def header(tree: Map, word: str, what: str) -> None:
 def _elaborate(tree: Map, layers: int) -> tuple[Elaborator, Graph]:
     blocks = tree.get("blocks", Map())
     elaborator = Elaborator(blocks if isinstance(blocks, Map) else Map(), layers)
+    _sections(elaborator, tree)
+    scope = Scope(values={"depth": elaborator.depth})
+    scope.defaults = dict(tree.get("defaults", {}))
+    graph: Graph | None = None
+    try:
+        interface = _interface(elaborator, tree, scope)
+        _dims(elaborator, tree.get("dims", Map()), scope)
+        inputs = interface.streams()
+        frame = Frame(None, dict(inputs))
+        graph = elaborator.sequence(
+            tree["graph"], frame, scope, len(inputs), None, declared=tree.move("graph", "outputs")
+        )
+        _carry(elaborator, tree["interface"], interface, graph, frame)
+        _promised(elaborator, tree, interface, graph)
+    except Broken:
+        pass
+    for name in elaborator.blocks.keys() - elaborator.called:
+        elaborator.skim(Seq([name], elaborator.blocks.where(name), f"blocks.{name}"), 0, scope, None)
+    elaborator.raise_all()
+    assert graph is not None
+    return elaborator, graph
+
+
+def _sections(elaborator: Elaborator, tree: Map) -> None:
+    """Checks the shapes of a file's sections; without them nothing else can be said."""
     elaborator.keys(tree, KEYS)
     for key in ("name", "description"):
         if not isinstance(tree.get(key, ""), str):
             elaborator.problem(tree, key, f"the {key} must be a word")
-    for key, what in (("blocks", Map), ("dims", Map), ("defaults", Map), ("graph", Seq)):
-        if key in tree and not isinstance(tree[key], what):
-            shape = "a mapping" if what is Map else "a list of nodes"
-            elaborator.problem(tree, key, f"{key} must be {shape}")
-            elaborator.raise_all()
-    if "dims" not in tree and elaborator.problems:
-        elaborator.raise_all()  # a misspelt section would be missed everywhere
+    shapes = {"blocks": (Map, "a mapping"), "dims": (Map, "a mapping"), "defaults": (Map, "a mapping"),
+              "graph": (Seq, "a list of nodes")}  # fmt: skip
+    whole = True
+    for key, (shape, words) in shapes.items():
+        if key in tree and not isinstance(tree[key], shape):
+            elaborator.problem(tree, key, f"{key} must be {words}")
+            whole = False
     for name, block in elaborator.blocks.items():
-        if not isinstance(block, (str, Map, Seq)) or (
-            isinstance(block, Map) and not isinstance(block.get("kind", ""), str)
-        ):
-            elaborator.problem(
-                elaborator.blocks, name, f"block {name!r} is no node", "a name, a mapping with kind:, or a list"
-            )
+        if not isinstance(block, (str, Map, Seq)) or (isinstance(block, Map) and not _worded(block)):
+            hint = "a name, a mapping with kind:, or a list"
+            elaborator.problem(elaborator.blocks, name, f"block {name!r} is no node", hint)
+            whole = False
         if lookup(name) is not None:
-            elaborator.problem(
-                elaborator.blocks, name, f"a block may not bear the name of a kind, {name!r}", "rename it"
-            )
-    scope = Scope(values={"depth": elaborator.depth})
-    scope.defaults = dict(tree.get("defaults", {}))
-    for role in scope.defaults:
+            cause = f"a block may not bear the name of a kind, {name!r}"
+            elaborator.problem(elaborator.blocks, name, cause, "rename it")
+    for role in tree["defaults"] if whole and "defaults" in tree else ():
         if role not in ("linear", "norm"):
             elaborator.problem(tree["defaults"], role, f"there is no default for {role!r}", "linear or norm")
+    if not whole or (elaborator.problems and "dims" not in tree):
+        elaborator.raise_all()  # a section that is missing would be missed everywhere
+
+
+def _worded(block: Map) -> bool:
+    return isinstance(block.get("kind", ""), str)
+
+
+def _dims(elaborator: Elaborator, dims: Map, scope: Scope) -> None:
+    """Binds the file's numbers, each of which may use those before it."""
+    for name in dims:
+        value = elaborator.number_or_word(dims, name, scope)
+        if isinstance(value, str):
+            value = elaborator.evaluate(dims, name, value, scope)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            elaborator.problem(dims, name, "a dim is a number or an expression")
+            raise Broken
+        scope.values_[name] = value
+
+
+def _promised(elaborator: Elaborator, tree: Map, interface: Interface, graph: Graph) -> None:
+    """Checks that the graph gives what the interface promises, and that it can be built at all."""
+    if graph.size > MAX_NODES:
+        largest = max(graph.nodes, key=lambda node: sum(body.size for body in node.bodies.values()))
+        cause = f"the graph has {graph.size:,} nodes once its rounds are unrolled"
+        elaborator.problem(largest.raw, "times", cause, f"at most {MAX_NODES:,}")
     try:
-        interface = _interface(elaborator, tree, scope)
-        dims = tree.get("dims", Map())
-        for name in dims:
-            value = elaborator.number_or_word(dims, name, scope)
-            if isinstance(value, str):
-                value = elaborator.evaluate(dims, name, value, scope)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                elaborator.problem(dims, name, "a dim is a number or an expression")
-                raise Broken
-            scope.values_[name] = value
-        inputs = interface.streams()
-        frame = Frame(None, dict(inputs))
-        declared = tree.move("graph", "outputs")
-        graph = elaborator.sequence(tree["graph"], frame, scope, len(inputs), None, declared)
-        if graph.size > MAX_NODES:
-            largest = max(range(len(graph.nodes)), key=lambda n: sum(b.size for b in graph.nodes[n].bodies.values()))
-            cause = f"the graph has {graph.size:,} nodes once its rounds are unrolled"
-            elaborator.problem(graph.nodes[largest].raw, "times", cause, f"at most {MAX_NODES:,}")
-        _carry(elaborator, tree["interface"], interface, graph, frame)
-        try:
-            interface.check({k: v for k, v in graph.types.items() if k not in graph.training})
-        except Refused as refused:
-            where: Map | Seq = tree if "outputs" in tree else tree["graph"]
-            elaborator.problem(
-                where, "outputs" if "outputs" in tree else len(tree["graph"]) - 1, refused.cause, refused.hint
-            )
-    except Broken:
-        pass
-    for name in elaborator.blocks.keys() - elaborator.called:
-        elaborator.skim(Seq([name]), 0, scope, None)
-    elaborator.raise_all()
-    return elaborator, graph
+        interface.check({name: stream for name, stream in graph.types.items() if name not in graph.training})
+    except Refused as refused:
+        if "outputs" in tree:
+            elaborator.problem(tree, "outputs", refused.cause, refused.hint)
+        else:
+            elaborator.problem(tree["graph"], len(tree["graph"]) - 1, refused.cause, refused.hint)
 
 
 def _carry(elaborator: Elaborator, raw: Any, interface: Interface, graph: Graph, frame: Frame) -> None:

@@ -73,7 +73,8 @@ def test_a_run_that_stops_and_goes_on_equals_one_that_does_not(tmp_path):
 
 def test_kill_9_loses_nothing_before_the_checkpoint(tmp_path):
     program = textwrap.dedent(f"""
-        import os, signal, sys
+        import os, signal, sys, torch
+        torch.set_num_threads({torch.get_num_threads()})
         sys.path[:0] = {[os.getcwd(), os.path.dirname(__file__)]!r}
         from pathlib import Path
         from test_train import *
