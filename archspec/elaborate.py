@@ -63,7 +63,8 @@ class Elaborator(Skimming):
                 items = expanded
         labels = list(names[: len(streams)]) or ["x"]
         labels += [f"x{number}" for number in range(len(labels), len(streams))]
-        derived = {self.derived(item) for item in items}
+        words = [self.derived(item) for item in items]
+        derived = {*words, *(f"{word}_{number + 1}" for number, word in enumerate(words, 1))}
         labels = [f"{label}_in" if label in derived else label for label in labels]
         frame = Frame(outer, dict(zip(labels, streams, strict=True)))
         return self.sequence(items, frame, scope, len(streams), slot if not isinstance(raw, Seq) else None,

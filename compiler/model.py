@@ -124,9 +124,13 @@ def _tie(model: nn.Module, graph: Graph) -> None:
         head._parameters["weight"] = model.get_submodule(attribute(str(node.tied)))._parameters["weight"]
 
 
-def _tied(graph: Graph, prefix: str) -> Iterator[tuple[str, Node]]:
+def _tied(graph: Graph, prefix: str, alone: str | None = None) -> Iterator[tuple[str, Node]]:
+    """The tied heads inside a graph, with the paths of their modules."""
     for node in graph.nodes:
+        path = alone or prefix + attribute(node.name)
         if node.tied:
-            yield prefix + attribute(node.name), node
+            yield path, node
         for slot, body in node.bodies.items():
-            yield from _tied(body, f"{prefix}{attribute(node.name)}.{slot.removeprefix('rounds.')}.")
+            inner = f"{path}.{slot.removeprefix('rounds.')}"
+            lone = body.single is not None and not slot.startswith("rounds.")  # then its module stands in the slot
+            yield from _tied(body, f"{inner}.", inner if lone else None)
