@@ -12,7 +12,8 @@ import copy
 import keyword
 import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -152,6 +153,16 @@ class Traced(fx.GraphModule):
         return []  # blocks inside have their own code; editing this graph does not change it
 
 
+@contextmanager
+def _closed() -> Iterator[None]:
+    """Inside, a traced body shows nothing of what is in it."""
+    Traced.closed = True
+    try:
+        yield
+    finally:
+        Traced.closed = False
+
+
 def block(graph: Graph, blocks: Blocks) -> nn.Module:
     """A body as a traced block: the trace of its structure, with weights of its own."""
     key = graph.digest("layout")
@@ -184,10 +195,11 @@ def trace(root: nn.Module, signature: Signature, name: str, two_forms: bool, ent
     traced = Traced(root, graphs[True], name)
     if two_forms:
         _switch(traced, Traced(root, graphs[False], name), graphs)
-    parts = dict(traced.named_modules())
-    for path, module in root.named_modules():  # fx copies parameters, not what they start as
-        if path in parts:
-            parts[path].__dict__.update(_records(module))
+    with _closed():  # fx copies parameters, not what they start as; blocks inside have done so
+        parts = dict(traced.named_modules())
+        for path, module in root.named_modules():
+            if path in parts:
+                parts[path].__dict__.update(_records(module))
     traced.signature = signature
     return traced
 
@@ -218,11 +230,8 @@ def traced_graph(root: nn.Module, signature: Signature, training: bool, entry: A
                 results.append(_sum(losses))
             return results[0] if len(results) == 1 else tuple(results)
 
-    Traced.closed = True
-    try:
+    with _closed():
         graph = _Tracer(signature.names, run).trace(root)
-    finally:
-        Traced.closed = False
     graph._tracer_cls = fx.Tracer
     return graph
 
