@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -11,7 +10,7 @@ from archspec.blocks import Blocks
 from archspec.kind import lookup
 from archspec.place import Broken
 from archspec.scope import Frame
-from archspec.source import Map, Seq
+from archspec.source import Map, Seq, words
 
 
 class Ordering(Blocks):
@@ -49,10 +48,10 @@ class Ordering(Blocks):
         needs: dict[int, set[int]] = {}
         forward = False
         for number, raw in enumerate(raws):
-            heads = {text.split(".")[0] for text in _words(raw.get("from"))}
+            heads = {text.split(".")[0] for text in words(raw.get("from"))}
             kind = lookup(raw["kind"]) if isinstance(raw.get("kind"), str) else None
             for slot in kind.slots if kind else ():
-                inside = {text.split(".")[0] for text in _words(raw.get(slot))}
+                inside = {text.split(".")[0] for text in words(raw.get(slot))}
                 heads |= {head for head in inside if head != names[number] and not self.is_node(head)}
             needs[number] = {place[head] for head in heads if head in place}
             if "from" not in raw and number and self.arity(raw)[1] > 0:
@@ -72,14 +71,3 @@ class Ordering(Blocks):
     def arity(self, raw: Map) -> tuple[int, int]:
         kind = lookup(raw.get("kind", ""))
         return kind.arity if kind else (1, 99)
-
-
-def _words(raw: Any) -> Iterator[str]:
-    if isinstance(raw, str):
-        yield raw
-    elif isinstance(raw, dict):
-        for value in raw.values():
-            yield from _words(value)
-    elif isinstance(raw, list):
-        for value in raw:
-            yield from _words(value)

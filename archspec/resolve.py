@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from archspec.errors import Problem, SpecError, did_you_mean
-from archspec.source import Map, Seq, as_tree, below, read
+from archspec.source import Map, Seq, as_tree, below, read, words
 
 MAX_PARENTS = 16
 
@@ -65,7 +65,7 @@ def _with_parents(base: Map, mine: Map, merged: Map) -> Map:
     result = Map(merged)
     for name in mine:
         word = f"parent.{name}"
-        if name in base and word in set(_words(mine[name])):
+        if name in base and word in set(words(mine[name])):
             replaced = base[name]
             if word in base:  # the parent itself replaced a block of its own parent
                 result.put(f"parent.{word}", base[word], None, None)
@@ -85,17 +85,6 @@ def _renamed(raw: Any, old: str, new: str) -> Any:
         listed[:] = [_renamed(value, old, new) for value in raw]
         return listed
     return new if raw == old else raw
-
-
-def _words(raw: Any) -> Iterator[str]:
-    if isinstance(raw, str):
-        yield raw
-    elif isinstance(raw, dict):
-        for value in raw.values():
-            yield from _words(value)
-    elif isinstance(raw, list):
-        for value in raw:
-            yield from _words(value)
 
 
 def merge(base: Map, over: Map) -> Map:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,15 @@ def as_tree(value: Any, path: str = "") -> Any:
     if isinstance(value, (list, tuple)):
         return Seq([as_tree(item, below(path, number)) for number, item in enumerate(value)], path=path)
     return value
+
+
+def words(raw: Any) -> Iterator[str]:
+    """All text values inside a value."""
+    if isinstance(raw, str):
+        yield raw
+    elif isinstance(raw, (dict, list)):
+        for value in raw.values() if isinstance(raw, dict) else raw:
+            yield from words(value)
 
 
 def below(path: str, key: str | int) -> str:

@@ -9,6 +9,7 @@ it, each measurement in a process of its own.
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -63,10 +64,10 @@ def theirs() -> Callable[[torch.Tensor], object]:
 
 
 def memory(who: str, batch: int) -> int:
-    """Bytes that a step needs above the weights."""
+    """Bytes that a step needs above the weights; the median of three processes."""
     code = f"from benchmarks import step; step.peak({who!r}, {batch})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return int(json.loads(done.stdout.splitlines()[-1]))
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
+    return int(statistics.median(int(json.loads(run.stdout.splitlines()[-1])) for run in runs))
 
 
 def peak(who: str, batch: int) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from compiler.registry import Leaf
 from compiler.trace import Traced
 
-CHUNK = 2**23
+CHUNK = 2**22
 """Logits held at a time."""
 
 
@@ -118,9 +118,13 @@ class _Chunks(torch.autograd.Function):
             torch.mm(grad, weight, out=grad_rows[start : start + size])
             grad_weight.addmm_(grad.t(), part)
         ctx.save_for_backward(grad_rows, grad_weight)
+        ctx.used = False
         return total / count
 
     @staticmethod
     def backward(ctx: Any, *given: Tensor) -> Any:
+        if ctx.used:
+            raise RuntimeError("this loss keeps its gradients once; for a second backward use the model's logits")
+        ctx.used = True
         grad_rows, grad_weight = ctx.saved_tensors
-        return grad_rows * given[0], grad_weight * given[0], None
+        return grad_rows.mul_(given[0]), grad_weight.mul_(given[0]), None  # in place: the head's is large

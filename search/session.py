@@ -158,10 +158,10 @@ class OpenStudy:
 
     def _settle(self) -> None:
         """Fails the trials of dead processes, and has their candidates tried again."""
-        trials = self.record.trials()
         for stale in self.record.stale():
             died = sum(
-                t.user_attrs.get("died", False) and candidate(t)["key"] == candidate(stale)["key"] for t in trials
+                t.user_attrs.get("died", False) and candidate(t)["key"] == candidate(stale)["key"]
+                for t in self.record.trials()
             )
             trial = Running(stale.number, stale._trial_id)
             again = died + 1 < ABANDONED
