@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from archspec import spec
+from archspec.kind import REGISTRY
 from archspec.source import parse
 from spaces.space import Space
 
@@ -23,8 +24,13 @@ def examples(page: Path, language: str) -> list[str]:
 def test_python_examples_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     names: dict[str, object] = {"__name__": page.stem}
-    for example in examples(page, "python"):
-        exec(compile(example, str(page), "exec"), names)
+    known = set(REGISTRY)
+    try:
+        for example in examples(page, "python"):
+            exec(compile(example, str(page), "exec", dont_inherit=True), names)
+    finally:
+        for kind in REGISTRY.keys() - known:  # what a page defines is gone with it
+            del REGISTRY[kind]
 
 
 YAML = [(page, text) for page in PAGES for text in examples(page, "yaml") if text.startswith("archsp")]
