@@ -196,7 +196,7 @@ def trace(root: nn.Module, signature: Signature, name: str, two_forms: bool, ent
     if two_forms:
         _switch(traced, Traced(root, graphs[False], name), graphs)
     with _closed():  # fx copies parameters, not what they start as; blocks inside have done so
-        parts = dict(traced.named_modules())
+        parts = dict(nn.Module.named_modules(traced))
         for path, module in root.named_modules():
             if path in parts:
                 parts[path].__dict__.update(_records(module))
