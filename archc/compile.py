@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from search import memory
 from archc.files import echo_json, spec
 from archc.options import Json, Plugins, Set
+from search import memory
 
 
 class DType(StrEnum):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archc.files import echo_json, spec
-from search.memory import shown
 from archc.options import Json, Plugins, Set
+from search.memory import shown
 
 if TYPE_CHECKING:
     from search.cost.price import Cost

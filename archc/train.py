@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search import memory
 from archc.files import echo_json, spec
 from archc.options import Json, Plugins, Set
 from archspec.errors import Problem, SpecError
 from archspec.source import Map
+from search import memory
 
 if TYPE_CHECKING:
     from archspec.spec import Spec
