@@ -100,8 +100,9 @@ def _yaml(text: str, option: str) -> Any:
 def _train(checked: Spec, data: Data, recipe: Recipe, folder: Path, *, quiet: bool) -> dict[str, Any]:
     from search.cost.price import price
     from search.fit import fit
-    from search.train import TrainingFailed
+    from search.train import TrainingFailed, device_of
 
+    device_of(recipe)  # said before anything is read or priced
     opened = data.open(checked.interface)
     need = price(checked, batch=recipe.batch, length=recipe.length).as_dict()["memory"]["peak_training"]
     memory.require(int(need), f"training {checked.name} in batches of {recipe.batch}", recipe.device)

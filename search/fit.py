@@ -21,7 +21,7 @@ from search.data.batches import DataSet
 from search.durable import NotSaved, write_json
 from search.recipe import Recipe
 from search.study import differences
-from search.train import Progress, TrainingResult, train
+from search.train import Progress, TrainingResult, device_of, train
 
 RESULT = "result.json"
 
@@ -52,9 +52,9 @@ def fit(
         if changed:
             hint = "name another folder, or remove this one"
             raise SpecError(Problem(f"{folder} holds another training run: {'; '.join(changed)}", hint))
-        model = compiler.load(folder, device=recipe.device)
+        model = compiler.load(folder, device=device_of(recipe))
         return model, TrainingResult.from_dict(stored["training"])
-    model = compiler.compile(spec, device=recipe.device, dtype=torch.float32, seed=recipe.seed)
+    model = compiler.compile(spec, device=device_of(recipe), dtype=torch.float32, seed=recipe.seed)
     result = train(model, data, recipe, folder=folder, progress=progress, save_seconds=save_seconds)
     try:
         compiler.save(model, folder)

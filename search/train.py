@@ -98,7 +98,7 @@ def train(
         TrainingFailed: the loss became NaN or infinite, or memory ran out.
         SpecError: the data does not fit the recipe, the folder holds another run, or the disk is full.
     """
-    device = _device(recipe)
+    device = device_of(recipe)
     forked = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(forked), _memory_errors():
         return _Run(model.to(device), data, recipe, device).through(folder, progress, save_seconds, save_steps)
@@ -251,7 +251,12 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=optimizer.betas, eps=optimizer.eps)
 
 
-def _device(recipe: Recipe) -> torch.device:
+def device_of(recipe: Recipe) -> torch.device:
+    """The recipe's device.
+
+    Errors:
+        SpecError: this computer has none of that name.
+    """
     try:
         device = torch.device(recipe.device)
         torch.empty(0, device=device)
