@@ -1,6 +1,6 @@
 """`torch.compile` of each block of a decoder: how many graphs are compiled for 12 layers.
 
-    python benchmarks/blocks.py
+    python -m benchmarks.blocks
 
 Counted by a backend that compiles nothing; blocks that share their code share the compiled graph.
 """

@@ -1,6 +1,6 @@
 """`archc check` of a 12-layer spec as a whole process: CPU time, and that torch is not imported.
 
-python benchmarks/check.py
+python -m benchmarks.check
 """
 
 from __future__ import annotations

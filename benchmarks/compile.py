@@ -1,6 +1,6 @@
 """From text to a traced model on the meta device, against `transformers` building its own meta model from a config.
 
-python benchmarks/compile.py
+python -m benchmarks.compile
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How fast and how exactly candidates and whole specs are priced. One core, CPU time.
 
-python benchmarks/cost.py
+python -m benchmarks.cost
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Forward and backward of a 125M decoder with its loss, against `transformers`: CPU time, and memory above the weights.
 
-    python benchmarks/step.py
+    python -m benchmarks.step
 
 One thread, float32, sequences of 256. Memory is the peak of the resident set during a step above what it was before
 it, each measurement in a process of its own.

@@ -1,6 +1,6 @@
 """What a study costs beside training, per trial: proposing, pricing, recording and saving.
 
-    python benchmarks/study.py
+    python -m benchmarks.study
 
 Runs the demo's space with one training step a trial and takes off what compiling and training the same candidates costs
 without a study. CPU time, one thread; the trials before the tenth are warm-up.

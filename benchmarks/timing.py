@@ -40,7 +40,12 @@ def report(name: str, rows: list[dict[str, Any]], packages: tuple[str, ...] = ("
     print(f"python {platform.python_version()}, " + ", ".join(f"{key} {value}" for key, value in versions.items()))
     folder = Path(__file__).parent / "results"
     folder.mkdir(exist_ok=True)
-    data = {"benchmark": name, "command": "python " + " ".join(sys.argv), "versions": versions, "rows": rows}
+    data = {
+        "benchmark": name,
+        "command": f"python -m benchmarks.{Path(sys.argv[0]).stem}",
+        "versions": versions,
+        "rows": rows,
+    }
     (folder / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
 
 
