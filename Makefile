@@ -32,6 +32,7 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install torch==2.13.0 -c constraints.txt
 	$(BIN)/python -m pip install -e '.[test]' -c constraints.txt
+	$(BIN)/python -m pip install --no-deps timm -c constraints.txt  # its torchvision would bring another torch
 	touch $@
 
 .venv/.bench: $(READY)

@@ -27,7 +27,8 @@ def compile(
 
     Its forward takes one tensor for each input of the interface, by name: ids ``[batch, length]``, features
     ``[batch, tokens, width]`` or a grid ``[batch, rows, columns, channels]``; then the labels that tokens carry and,
-    with padding, ``valid``. It gives the output's tensor, or a dictionary if there are several.
+    with padding, ``valid`` (``source_valid`` and ``target_valid`` where two inputs have tokens). It gives the output's
+    tensor, or a dictionary if there are several.
 
     Args:
         device: ``"meta"`` allocates nothing.
@@ -98,7 +99,8 @@ def _entry(spec: Spec) -> tuple[Signature, Any]:
     """The model's inputs as tensors, and how they become tokens."""
     graph, interface = spec.graph, spec.interface
     signature = Signature(graph)
-    signature.names = [*graph.inputs, *interface.labels, *(["valid"] if interface.padding else [])]
+    carried = interface.carried()
+    signature.names = [*graph.inputs, *(word for words in carried.values() for word in words.values())]
 
     def entry(root: nn.Module, proxies: Any, losses: list[Tensor]) -> Any:
         given = dict(zip(signature.names, proxies, strict=True))
@@ -107,8 +109,8 @@ def _entry(spec: Spec) -> tuple[Signature, Any]:
             tensor = given[name]
             if len(stream.axes) > 1:
                 tensor = tensor.flatten(1, len(stream.axes))
-            labels = {label: given[label] for label, _ in stream.labels} if stream.spans else {}
-            inputs.append(Tokens(tensor, stream, valid=given.get("valid") if stream.spans else None, labels=labels))
+            told = {word: given[other] for word, other in carried.get(name, {}).items()}
+            inputs.append(Tokens(tensor, stream, valid=told.pop("valid", None), labels=told))
         outputs: dict[str, Any] = {name: t.features for name, t in call(root, *inputs, outer={}).items()}
         if losses:
             outputs["loss"] = sum(losses[1:], losses[0])

@@ -30,11 +30,14 @@ def inputs(spec: Spec, *, batch: int, length: Lengths, seed: int = 0, device: st
     for sample in range(seed, seed + batch):
         generator = torch.Generator().manual_seed(sample)
         tensors = [_tensor(stream, length, generator) for stream in spec.graph.inputs.values()]
-        tokens = size_of(next(iter(spec.graph.inputs.values())).count, length)
-        for values in spec.interface.labels.values():
-            tensors.append(torch.randint(0, values, (1, tokens), generator=generator))
-        if spec.interface.padding:
-            tensors.append(torch.arange(tokens)[None] < tokens - sample % 3)
+        for name, words in spec.interface.carried().items():
+            tokens = size_of(spec.graph.inputs[name].count, length)
+            for word in words:
+                if word == "valid":
+                    tensors.append(torch.arange(tokens)[None] < tokens - sample % 3)
+                else:
+                    values = spec.interface.labels[word]
+                    tensors.append(torch.randint(0, values, (1, tokens), generator=generator))
         made.append(tensors)
     return [torch.cat(parts).to(device) for parts in zip(*made, strict=True)]
 

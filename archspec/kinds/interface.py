@@ -53,7 +53,9 @@ class Interface(Kind, role="interface"):
     labels: dict[str, Annotated[int, Field(gt=0, le=4096)]] = Field(
         default_factory=dict, description="integers that each token carries, and how many values they have"
     )
-    padding: bool = Field(False, description="an input `valid` tells which tokens are real")
+    padding: bool = Field(
+        False, description="an input `valid` tells which tokens are real; one for each input where there are several"
+    )
     state: dict[str, State] = Field(default_factory=dict, description="streams carried from one call to the next")
     entries: dict[str, Entry] = Field(default_factory=dict, description="parts that can be called alone")
 
@@ -73,6 +75,15 @@ class Interface(Kind, role="interface"):
             if name in inputs:
                 raise Refused(f"state.{name}", f"there is an input {name!r} already", "call the state otherwise")
         return inputs | {name: state.stream(name) for name, state in self.state.items()}
+
+    def carried(self) -> dict[str, dict[str, str]]:
+        """For each input, the names of the tensors that tell what its tokens carry: labels, and ``valid``.
+
+        Where several inputs have tokens, each has its own: ``source_valid``, ``target_valid``.
+        """
+        inputs = [name for name, stream in self.own_streams().items() if stream.spans]
+        words = [*self.labels, *(["valid"] if self.padding else [])]
+        return {name: {word: f"{name}_{word}" if len(inputs) > 1 else word for word in words} for name in inputs}
 
     def check(self, outputs: dict[str, Stream]) -> None:
         """Refuses outputs that are not what the interface promises."""

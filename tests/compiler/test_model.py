@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from archspec.spec import loads
+from archspec.spec import load, loads
 from compiler.model import compile
 
 TEXT = """
@@ -175,3 +175,12 @@ def test_a_model_is_a_graph_module() -> None:
     assert isinstance(found, fx.GraphModule)
     assert isinstance(found, nn.Module)
     assert [node.target for node in found.graph.nodes if node.op == "call_module"] == [f"layers.{n}" for n in range(12)]
+
+
+def test_each_input_with_tokens_has_its_own_padding() -> None:
+    found = compile(load("examples/seq2seq.yaml", set={"interface.padding": True})).eval()
+    source, target = torch.randint(0, 256, (2, 30)), torch.randint(0, 256, (2, 20))
+    seen, all_ = torch.arange(30)[None] < torch.tensor([[20], [30]]), torch.ones(2, 20, dtype=torch.bool)
+    before = found(source, target, source_valid=seen, target_valid=all_)
+    assert torch.equal(before, found(source.masked_fill(~seen, 7), target, source_valid=seen, target_valid=all_))
+    assert not torch.allclose(before, found(source, target, source_valid=seen | True, target_valid=all_))
