@@ -19,7 +19,8 @@ from archspec.streams import Axis, Size, Span, Stream
 class Cut:
     """How one axis is cut: into ``groups`` of ``size`` neighbours, or of tokens ``groups`` apart.
 
-    ``padded`` is the axis's size once it is filled up to whole groups; ``shift`` rolls it first.
+    ``padded`` is the axis's size once it is filled up to whole groups; ``shift`` rolls it first. An axis that is ``outside``
+    tells groups apart and is none of theirs.
     """
 
     axis: Axis
@@ -28,6 +29,7 @@ class Cut:
     strided: bool = False
     shift: int = 0
     padded: int | None = None
+    outside: bool = False
 
 
 class Scheme(Kind):
@@ -163,7 +165,8 @@ class Partition(Kind, kind="partition"):
                         "within", f"there is no axis {axis_name!r} in {stream}", [a.name for a in stream.axes]
                     )
             return [
-                Cut(axis, 1, axis.size) if axis.name in self.within else Cut(axis, axis.size, 1) for axis in stream.axes
+                Cut(axis, 1, axis.size) if axis.name in self.within else Cut(axis, axis.size, 1, outside=True)
+                for axis in stream.axes
             ]
         raw = at.raw("scheme")
         single = not isinstance(raw, Map) or "kind" in raw
@@ -182,7 +185,7 @@ class Partition(Kind, kind="partition"):
         """The cuts of an elaborated node, for the module that computes them."""
         if self.within is not None:
             return [
-                [Cut(a, 1, a.size) if a.name in self.within else Cut(a, a.size, 1) for a in stream.axes]
+                [Cut(a, 1, a.size) if a.name in self.within else Cut(a, a.size, 1, outside=True) for a in stream.axes]
                 for stream in streams
             ]
         found = []
@@ -197,7 +200,7 @@ class Partition(Kind, kind="partition"):
             if out.spans == inner_.spans:
                 return stream.wide(out.width)
         if self.within is not None:
-            kept = tuple(cut.axis for cut in cuts[0] if cut.size == 1)
+            kept = tuple(cut.axis for cut in cuts[0] if cut.outside)
             axes = out.axes if out.spans else ()
             return Stream(out.width, (Span(streams[0].spans[0].name, (*kept, *axes)),), labels=())
         if len(cuts[0]) == 1 and len(out.axes) == 1:
@@ -240,7 +243,7 @@ def groups_of(cuts: list[Cut]) -> Size:
 
 def inner(stream: Stream, cuts: list[Cut]) -> Stream:
     """The type of one group."""
-    axes = tuple(replace(cut.axis, size=cut.size) for cut in cuts if cut.size != 1 or cut.groups == 1)
+    axes = tuple(replace(cut.axis, size=cut.size) for cut in cuts if not cut.outside)
     shifted = any(cut.shift for cut in cuts)
     padded = any(cut.padded is not None for cut in cuts)
     span = Span(stream.spans[0].name, axes)

@@ -93,7 +93,7 @@ class Rope(Kind, kind="rope", role="position"):
 
     def output(self, x: Stream) -> Stream:
         """Accepts a stream of queries or keys, whose width is that of a head."""
-        if len(x.spans) != 1:
+        if not x.axes:
             raise Refused("", f"rotary positions need tokens on one grid, not {x}")
         axes = len(x.axes)
         if int(x.width * self.share) % (2 * axes):
