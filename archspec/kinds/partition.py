@@ -19,8 +19,8 @@ from archspec.streams import Axis, Size, Span, Stream
 class Cut:
     """How one axis is cut: into ``groups`` of ``size`` neighbours, or of tokens ``groups`` apart.
 
-    ``padded`` is the axis's size once it is filled up to whole groups; ``shift`` rolls it first. An axis that is ``outside``
-    tells groups apart and is none of theirs.
+    ``padded`` is the axis's size once it is filled up to whole groups; ``shift`` rolls it first. An axis that is
+    ``outside`` tells groups apart and is none of theirs.
     """
 
     axis: Axis
@@ -164,10 +164,7 @@ class Partition(Kind, kind="partition"):
                     raise Refused(
                         "within", f"there is no axis {axis_name!r} in {stream}", [a.name for a in stream.axes]
                     )
-            return [
-                Cut(axis, 1, axis.size) if axis.name in self.within else Cut(axis, axis.size, 1, outside=True)
-                for axis in stream.axes
-            ]
+            return self._kept(stream)
         raw = at.raw("scheme")
         single = not isinstance(raw, Map) or "kind" in raw
         if not single and name not in raw:
@@ -181,13 +178,15 @@ class Partition(Kind, kind="partition"):
         except Refused as refused:
             raise Refused(f"{key}.{refused.field}", refused.cause, refused.hint) from None
 
+    def _kept(self, stream: Stream) -> list[Cut]:
+        """The cuts of ``within``: each group keeps its axes whole, the others tell groups apart."""
+        kept = self.within or ()
+        return [Cut(a, 1, a.size) if a.name in kept else Cut(a, a.size, 1, outside=True) for a in stream.axes]
+
     def schemes(self, bodies: dict[str, Any], streams: tuple[Stream, ...], names: tuple[str, ...]) -> list[list[Cut]]:
         """The cuts of an elaborated node, for the module that computes them."""
         if self.within is not None:
-            return [
-                [Cut(a, 1, a.size) if a.name in self.within else Cut(a, a.size, 1, outside=True) for a in stream.axes]
-                for stream in streams
-            ]
+            return [self._kept(stream) for stream in streams]
         found = []
         for stream, name in zip(streams, names, strict=True):
             body = bodies.get("scheme") or bodies[f"scheme.{name}"]
