@@ -79,7 +79,7 @@ class Blocks(Fields):
                 raw, scope = self.call(raw, scope)
             else:
                 return raw, scope
-            container, key = Seq([raw]), 0
+            container, key = Seq([raw], container.where(key)), 0  # an error further on still knows where it began
 
     def call(self, raw: Map, scope: Scope) -> tuple[Any, Scope]:
         """A block's definition, and the scope in which its parameters are bound."""

@@ -218,7 +218,7 @@ class Elaborator(Skimming):
 
     def defined(self, raw: Map, scope: Scope) -> tuple[Map, Scope]:
         """What a node stands for, as one mapping with a kind, and the scope of its numbers."""
-        definition, inner = self.unfold(raw, Seq([raw]), 0, scope)
+        definition, inner = self.unfold(raw, Seq([raw], raw.mark), 0, scope)
         if definition is raw:
             return raw, scope
         if isinstance(definition, str):

@@ -223,7 +223,7 @@ def mixture(draw: Draw, at: At) -> Tree:
 
 
 def partition(draw: Draw, at: At) -> Tree:
-    inside = same_width(draw, at)
+    inside = leaf(draw, at)  # a partition inside would have to divide the groups
     if at.axes == "grid":
         how = choice(
             draw, {"within": ["row"]}, {"scheme": {"kind": "windows", "size": 2, "shift": choice(draw, 0, 1)}},
