@@ -10,6 +10,9 @@ from archspec.kind import Activation, Free, Kind, Matrix, Rate, Weighted, Width
 from archspec.place import Place
 from archspec.streams import Stream
 
+LARGEST = 2**26
+"""The largest width of anything, as in `archspec.kind.Width`."""
+
 
 class Inner(Weighted):
     """A channel mixer with an inner width: ``hidden``, or ``ratio`` times the width of the tokens."""
@@ -29,6 +32,8 @@ class Inner(Weighted):
             raise Refused("hidden", "say either hidden or ratio", "hidden: 4 * width_in")
         field = "ratio" if self.hidden is None else "hidden"
         size = self.hidden if self.hidden is not None else x.width * (self.ratio or 0)
+        if size > LARGEST:
+            raise Refused(field, f"an inner width of {size:g}", f"at most {LARGEST:,}")
         if self.multiple_of == 1 and size != int(size):
             raise Refused(field, f"an inner width of {size:g}", "add multiple_of: 64, or floor(…)")
         return -(-int(size) // self.multiple_of) * self.multiple_of
