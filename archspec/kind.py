@@ -6,20 +6,20 @@ JSON Schema, reference page, default search range and property tests are all der
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from archspec.errors import Refused
 from archspec.streams import Stream
 
 if TYPE_CHECKING:
     from archspec.graph import Node
     from archspec.place import Place
 
-Width = Annotated[int, Field(gt=0, le=2**26)]
+LARGEST = 2**26
+"""The largest width of anything."""
+Width = Annotated[int, Field(gt=0, le=LARGEST)]
 Count = Annotated[int, Field(ge=0, le=2**31)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Real = Annotated[float, Field(allow_inf_nan=False)]
@@ -46,13 +46,6 @@ class Slot:
 @dataclass(frozen=True)
 class Free:
     """Marks a field that does not change what is computed per step or what it costs: rates, initialisation."""
-
-
-@dataclass(frozen=True)
-class Search:
-    """The range that a search would try first for this field."""
-
-    values: tuple[Any, ...]
 
 
 class Matrix(NamedTuple):
@@ -158,10 +151,6 @@ class Weighted(Kind):
     )
 
 
-def default_of(value: Any) -> Callable[[], Any]:
-    return lambda: value
-
-
 def lookup(name: str) -> type[Kind] | None:
     """The kind of that name, or None."""
     return REGISTRY.get(name)
@@ -170,12 +159,3 @@ def lookup(name: str) -> type[Kind] | None:
 def kinds_of(*roles: str) -> list[str]:
     """Names of the kinds that fit one of the roles, sorted."""
     return sorted(name for name, kind in REGISTRY.items() if set(kind.roles) & set(roles))
-
-
-def whole(field: str, total: int, part: int, what: str) -> int:
-    """``total / part``, refused unless it comes out even."""
-    from archspec.errors import divisors
-
-    if total % part:
-        raise Refused(field, f"{what} {total} does not divide by {part}", divisors(total))
-    return total // part

@@ -167,12 +167,6 @@ class Place:
         """Elaborates a body that stands elsewhere than directly in the slot, as one of a list of rounds."""
         return self._elaborator.body(container, key, streams, names, self._frame, scope, self._node.kind.slots[field])
 
-    def refuse_width(self, field: str, got: Stream, wanted: int) -> None:
-        if got.width != wanted:
-            raise Refused(
-                field, f"gives width {got.width} where {wanted} is needed", f"add {{kind: project, width: {wanted}}}"
-            )
-
 
 class Broken(Exception):
     """The node reads a stream whose own node failed; nothing more can be said about it."""

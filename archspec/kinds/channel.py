@@ -6,12 +6,9 @@ from pydantic import Field
 
 from archspec.errors import Refused
 from archspec.graph import Node
-from archspec.kind import Activation, Free, Kind, Matrix, Rate, Weighted, Width
+from archspec.kind import LARGEST, Activation, Free, Kind, Matrix, Rate, Weighted, Width
 from archspec.place import Place
 from archspec.streams import Stream
-
-LARGEST = 2**26
-"""The largest width of anything, as in `archspec.kind.Width`."""
 
 
 class Inner(Weighted):
