@@ -57,6 +57,20 @@ class Matrix(NamedTuple):
     init: str = "in"  # "in": an ordinary matrix; "out": one that writes into the residual stream
 
 
+class Kept(NamedTuple):
+    """What decoding keeps of one sequence.
+
+    Attributes:
+        numbers: for each token, or for the whole sequence.
+        per: ``token`` grows with the sequence, ``sequence`` does not.
+        window: tokens kept at most.
+    """
+
+    numbers: int
+    per: Literal["token", "sequence"] = "token"
+    window: int | None = None
+
+
 REGISTRY: dict[str, type[Kind]] = {}
 
 
@@ -75,6 +89,7 @@ class Kind(BaseModel):
     example: ClassVar[str] = ""
     exempt: ClassVar[dict[str, str]] = {}  # property of the suite -> why it does not hold
     pointwise: ClassVar[bool] = False  # a token's output depends on that token's features alone
+    incremental: ClassVar[bool] = False  # along a causal axis it gives the same token by token, from what it keeps
     carries: ClassVar[bool] = False  # the types of its outputs already tell what they know, as those of its bodies do
     wraps: ClassVar[bool] = False  # as a default, wraps what stands in the slot instead of filling an empty one
 
@@ -117,6 +132,10 @@ class Kind(BaseModel):
         x = at.one()
         at.own(self.matrices(x))
         return self.output(x)
+
+    def keeps(self, x: Stream) -> tuple[Kept, ...]:
+        """What decoding keeps of each sequence; nothing where the input is not causal or the memory another stream."""
+        return ()
 
     def settle(self, node: Node) -> dict[str, Any]:
         """Fields that may be said in several ways, as they came out."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
 
 from archspec.kind import Kind
+
+if TYPE_CHECKING:
+    from compiler.decoding import Decoding
 
 M = TypeVar("M", bound=nn.Module)
 MODULES: dict[type[Kind], type[nn.Module]] = {}
@@ -26,3 +29,13 @@ def builds(*kinds: type[Kind]) -> Callable[[type[M]], type[M]]:
 
 class Leaf(nn.Module):
     """A module that a trace keeps as one call: it reads ``self.training``, or what it does depends on the data."""
+
+
+class Keeper(Leaf):
+    """A leaf that, while a model decodes, goes on from what it kept of earlier calls.
+
+    Attributes:
+        decoding: set for the time of a call by `compiler.decoding.Decoding`; None outside.
+    """
+
+    decoding: Decoding | None = None

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from archspec.errors import Refused, divisors
 from archspec.graph import Node
-from archspec.kind import Free, Matrix, Rate, Slot, Weighted, Width
+from archspec.kind import Free, Kept, Matrix, Rate, Slot, Weighted, Width
 from archspec.place import Place
 from archspec.streams import Axis, Span, Stream
 
@@ -24,6 +24,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
     """
 
     arity = (1, 1)
+    incremental = True
     example = "{kind: attention, heads: 4, kv_heads: 2, position: rope}"
     heads: Width | None = Field(None, description="query heads; the output width divided by head_width by default")
     kv_heads: Width | None = Field(None, description="key/value heads; as many as heads by default")
@@ -167,7 +168,6 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
             return named
         return at.slot("memory", x).output
 
-    def keeps(self, x: Stream) -> int:
-        """Numbers that decoding keeps for one token of memory."""
+    def keeps(self, x: Stream) -> tuple[Kept, ...]:
         _, kv_heads, head_width, value_width = self.shape(x)
-        return kv_heads * (head_width + value_width)
+        return (Kept(kv_heads * (head_width + value_width), window=self.window),)

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from archspec.errors import Refused
-from archspec.kind import Kind, Width
+from archspec.kind import Kept, Kind, Width
 from archspec.streams import Stream
 
 
@@ -15,6 +15,7 @@ class DepthwiseConvolution(Kind, kind="depthwise_convolution", role=("mixer", "b
     Chollet 2016, "Xception", arXiv 1610.02357; on sequences Wu et al. 2019, arXiv 1901.10430.
     """
 
+    incremental = True
     size: Width = Field(3, description="taps along every axis")
     dilation: Annotated[int, Field(gt=0)] = 1
     bias: bool = True
@@ -27,3 +28,6 @@ class DepthwiseConvolution(Kind, kind="depthwise_convolution", role=("mixer", "b
         if not x.causal and self.size % 2 == 0:
             raise Refused("size", f"an even size, {self.size}, has no middle", [self.size - 1, self.size + 1])
         return x
+
+    def keeps(self, x: Stream) -> tuple[Kept, ...]:
+        return (Kept(self.dilation * (self.size - 1) * x.width, per="sequence"),)

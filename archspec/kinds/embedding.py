@@ -14,6 +14,7 @@ from archspec.streams import Axis, Span, Stream, single
 class TokenEmbedding(Kind, kind="token_embedding"):
     """Looks up a learned vector for each id."""
 
+    incremental = True
     width: Width
     vocab: Width | None = Field(None, description="rows of the table; the stream's vocabulary by default")
     scale: Real = Field(1.0, description="factor on the vectors, such as sqrt(width)")
@@ -30,6 +31,7 @@ class TokenEmbedding(Kind, kind="token_embedding"):
 class LabelEmbedding(Kind, kind="label_embedding"):
     """Adds a learned vector for the label that each token carries (segments, modalities)."""
 
+    incremental = True
     label: str
     std: Annotated[Real, Free()] = 0.02
 

@@ -16,6 +16,7 @@ class LmHead(Kind, kind="lm_head"):
     With ``tied`` it uses the token embedding's table (Press and Wolf 2017, arXiv 1608.05859).
     """
 
+    incremental = True
     vocab: Width | None = Field(None, description="the interface's vocabulary by default")
     tied: bool = Field(False, description="uses the token embedding's table")
     bias: bool = False

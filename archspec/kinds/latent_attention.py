@@ -8,7 +8,7 @@ from pydantic import Field
 
 from archspec.errors import Refused
 from archspec.graph import Node
-from archspec.kind import Free, Matrix, Rate, Slot, Weighted, Width
+from archspec.kind import Free, Kept, Matrix, Rate, Slot, Weighted, Width
 from archspec.place import Place
 from archspec.streams import Stream
 
@@ -19,6 +19,7 @@ class LatentAttention(Weighted, kind="latent_attention", role=("mixer", "body"))
     DeepSeek-AI 2024, "DeepSeek-V2", arXiv 2405.04434. Queries go through a latent of ``query_rank``, if there is one.
     """
 
+    incremental = True
     heads: Width
     kv_rank: Width
     query_rank: Width | None = None
@@ -59,6 +60,5 @@ class LatentAttention(Weighted, kind="latent_attention", role=("mixer", "body"))
     def written(self, node: Node, writer: Any) -> dict[str, Any]:
         return super().written(node, writer) | {"norm": writer.slot(node.bodies["kv_norm"], f"{node.name}_norm")}
 
-    def keeps(self, x: Stream) -> int:
-        """Numbers that decoding keeps for one token."""
-        return self.kv_rank + self.rope_width
+    def keeps(self, x: Stream) -> tuple[Kept, ...]:
+        return (Kept(self.kv_rank + self.rope_width),)

@@ -41,6 +41,7 @@ class ByLabel(Kind, kind="by_label", role=("linear", "norm", "body")):
     """
 
     wraps = True
+    incremental = True
     label: str
     body: Annotated[Any, Slot(("norm", "channel"))] = Field(
         None, description="a norm or channel mixer; not for matrices"

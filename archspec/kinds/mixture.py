@@ -28,6 +28,11 @@ class TopK(Kind, kind="top_k", role="router"):
         "causality": "with a capacity, a later token's first choice may take the room of an earlier one's second",
         "batch": "with a capacity, samples share the room of each expert",
     }
+
+    @property
+    def incremental(self) -> bool:  # type: ignore[override]
+        return self.capacity is None
+
     k: Width = 2
     score: Literal["softmax", "sigmoid"] = "softmax"
     normalize: bool = Field(True, description="the k scores are divided by their sum")
@@ -59,6 +64,7 @@ class TopK(Kind, kind="top_k", role="router"):
 class ByLabelRouter(Kind, kind="label_router", role="router"):
     """A token goes to the expert of its label."""
 
+    incremental = True
     label: str
 
     def infer(self, at: Place) -> Stream:
@@ -78,6 +84,7 @@ class Mixture(Kind, kind="mixture", role=("channel", "body")):
     token.
     """
 
+    incremental = True
     experts: Annotated[Any, EXPERT]
     router: Annotated[Any, Slot(("router",), stream=True)] = Field(
         "top_k", description="what sends tokens to experts, or a stream of a weight for each expert"

@@ -16,6 +16,7 @@ class LearnedPosition(Kind, kind="learned_position"):
     to some axes: ``over: [pixel]`` gives the same pixel of every patch the same vector.
     """
 
+    incremental = True
     over: list[str] | None = Field(None, description="axes that have places; all by default")
     length: Width | None = Field(None, description="places, where the stream has no largest length")
     offset: Annotated[int, Field(ge=0)] = Field(0, description="the table's rows before the first place, unused")
@@ -49,6 +50,7 @@ class SinusoidalPosition(Kind, kind="sinusoidal_position"):
     Vaswani et al. 2017, "Attention Is All You Need", arXiv 1706.03762.
     """
 
+    incremental = True
     base: Annotated[float, Field(gt=1)] = 10000.0
     length: Width | None = Field(None, description="places, where the stream has no largest length")
 
@@ -85,6 +87,7 @@ class Rope(Kind, kind="rope", role="position"):
     (Heo et al. 2024, arXiv 2403.13298).
     """
 
+    incremental = True
     theta: Annotated[float, Field(gt=0)] = 10000.0
     share: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="part of each head that is rotated")
     layout: Literal["halves", "pairs"] = Field("halves", description="which features are rotated together")
@@ -110,6 +113,8 @@ class Alibi(Kind, kind="alibi", role="position"):
     Press, Smith and Lewis 2021, "Train Short, Test Long", arXiv 2108.12409.
     """
 
+    incremental = True
+
     def output(self, x: Stream) -> Stream:
         if len(x.spans) != 1 or len(x.axes) != 1:
             raise Refused("", f"a distance needs one axis, not {x}")
@@ -133,6 +138,8 @@ class RelativeBiasTable(Kind, kind="relative_bias_table", role="position"):
 
 class NoPosition(Kind, kind="none", role="position"):
     """No position inside attention."""
+
+    incremental = True
 
     def output(self, x: Stream) -> Stream:
         return x

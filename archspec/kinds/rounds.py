@@ -21,6 +21,11 @@ class Rounds(Kind):
 
     carries = True
     arity = (1, 99)
+
+    @property
+    def incremental(self) -> bool:  # type: ignore[override]
+        return self.router is None
+
     times: Times | None = Field(None, description="how many rounds")
     body: Annotated[Any, BODY] = None
     overrides: Annotated[dict[str, Any], BODY] = Field(
@@ -205,6 +210,8 @@ class LearnedMix(Kind, kind="learned_mix", role="history"):
     keeps the weights positive and their sum one.
     """
 
+    incremental = True
+
     arity = (1, MAX_ROUNDS + 1)
     init: Annotated[Literal["last", "even"], Free()] = "last"
     normalize: Literal["softmax", "none"] = "softmax"
@@ -219,6 +226,8 @@ class AddInput(Kind, kind="add_input", role="history"):
     Yang et al. 2024, "Looped Transformers are Better at Learning Learning Algorithms", arXiv 2311.12424.
     """
 
+    incremental = True
+
     arity = (1, MAX_ROUNDS + 1)
     factor: Real = 1.0
 
@@ -231,6 +240,8 @@ class ConcatHistory(Kind, kind="concat_history", role="history"):
 
     Huang et al. 2017, "Densely Connected Convolutional Networks", arXiv 1608.06993.
     """
+
+    incremental = True
 
     arity = (1, MAX_ROUNDS + 1)
     width: Width | None = None

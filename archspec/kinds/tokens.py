@@ -83,6 +83,7 @@ class Combine(Kind, kind="combine"):
     A stream of one token (or of none, a vector) goes to every token of the first.
     """
 
+    incremental = True
     arity = (1, 99)
     how: Literal["add", "multiply", "concat", "mean"] = "add"
 

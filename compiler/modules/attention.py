@@ -13,7 +13,7 @@ from archspec.kinds import attention as kinds
 from archspec.streams import Stream
 from compiler.build import Make, main, project, weight
 from compiler.modules.position import Rope
-from compiler.registry import Leaf, builds
+from compiler.registry import Keeper, builds
 from compiler.tokens import Tokens
 
 
@@ -100,7 +100,7 @@ class Attention(nn.Module):
         return main(norm, tokens.give(heads, tokens.stream.wide(self.head_width)), outer={}).features
 
 
-class Attend(Leaf):
+class Attend(Keeper):
     """``softmax(q k' * scale + bias) v`` for ``[batch, tokens, heads, width]``; gives ``[batch, tokens, heads *
     width]``.
 
@@ -132,6 +132,8 @@ class Attend(Leaf):
         k_segment: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if self.decoding is not None and self.causal:
+            return self.decode(q, k, v, bias)
         flat = self.stride == self.rows == 1
         plain = (
             flat and q_place is None and self.window is None and valid is None and q_segment is None and bias is None
@@ -152,6 +154,66 @@ class Attend(Leaf):
                 scale=self.scale, enable_gqa=k.shape[1] != q.shape[1],
             )  # fmt: skip
         return y.transpose(1, 2).flatten(2)
+
+    def decode(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        """The attention of the next tokens, given their keys and values; those of earlier ones were kept.
+
+        All of ``[batch, heads, tokens, width]``; ``bias`` is for all tokens up to these.
+        """
+        decoding = self.decoding
+        assert decoding is not None
+        kept, count, start = decoding.kept(self), q.shape[2], decoding.position
+        if self.window is None or decoding.length and decoding.length <= self.window:
+            k, v = decoding.append(kept, "keys", k, 2), decoding.append(kept, "values", v, 2)
+            places = None
+        else:
+            k, v, places = self.within(kept, k, v, start)
+            bias = bias if bias is None else bias[..., places]
+        mask = None
+        if count > 1 or decoding.start is not None:
+            here = torch.arange(start, start + count, device=q.device)[:, None]
+            there = torch.arange(k.shape[2], device=q.device) if places is None else places
+            mask = (there <= here)[None]
+            if self.window is not None:
+                mask = mask & (here - there < self.window)
+            if decoding.start is not None:  # padding reads itself, so that it reads something
+                mask = mask & ((there >= decoding.start[:, None, None]) | (there == here))
+            mask = mask[:, None]
+        if self.talking or self.softcap is not None:
+            y, _ = self.by_hand(q, k, v, bias, mask, 0.0)
+        elif mask is None and bias is None and k.shape[1] != q.shape[1]:  # one token: heads that share keys are queries
+            y = F.scaled_dot_product_attention(q.unflatten(1, (k.shape[1], -1)).squeeze(3), k, v, scale=self.scale)
+            y = y.flatten(1, 2)[:, :, None]
+        else:
+            whole = count > 1 and start == 0 and self.window is None and decoding.start is None and bias is None
+            y = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=None if whole else joined(mask, bias, q), is_causal=whole, scale=self.scale,
+                enable_gqa=k.shape[1] != q.shape[1],
+            )  # fmt: skip
+        return y.transpose(1, 2).flatten(2)
+
+    def within(self, kept: dict[str, Tensor], k: Tensor, v: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys, values and places of the tokens that a window reaches; the last ones are kept in a ring."""
+        assert self.window is not None
+        size, count = self.window, k.shape[2]
+        if not kept:
+            kept["keys"] = k.new_empty(*k.shape[:2], size, k.shape[3])
+            kept["values"] = v.new_empty(*v.shape[:2], size, v.shape[3])
+            kept["places"] = torch.full((size,), -1, device=k.device)
+        ring = [kept["keys"], kept["values"], kept["places"]]
+        before = min(start, size)
+        old = [ring[0][:, :, :before], ring[1][:, :, :before], ring[2][:before]]
+        new = [k, v, torch.arange(start, start + count, device=k.device)]
+        last = min(count, size)
+        slots = torch.arange(start + count - last, start + count, device=k.device) % size
+        if count > 1:  # the ring is written last: what it loses may still be read
+            found = [torch.cat((a, b), dim=-1 if a.ndim == 1 else 2) for a, b in zip(old, new, strict=True)]
+        ring[0][:, :, slots], ring[1][:, :, slots] = k[:, :, -last:], v[:, :, -last:]
+        ring[2][slots] = new[2][-last:]
+        if count == 1:
+            before = min(start + 1, size)
+            found = [ring[0][:, :, :before], ring[1][:, :, :before], ring[2][:before]]
+        return found[0], found[1], found[2]
 
     def mask(
         self, q: Tensor, k: Tensor, q_place: Tensor | None, k_place: Tensor | None, valid: Tensor | None,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kinds import convolution as kinds
 from archspec.streams import Stream
 from compiler.build import Make, weight
-from compiler.registry import builds
+from compiler.registry import Keeper, builds
 from compiler.tokens import Tokens
 
 
@@ -21,6 +22,7 @@ class GridConvolution(nn.Module):
         self.sizes = [axis.size if isinstance(axis.size, int) else -1 for axis in axes]
         self.causal, self.dilation, self.width = stream.causal, dilation, stream.width
         self.reach = dilation * (size - 1)
+        self.past = Past(self.reach) if self.causal else None
         self.weight = weight(stream.width, 1, *[size] * len(axes))
         self.bias = weight(stream.width) if bias else None
         self.initial = {"weight": ("fan_in",), "bias": 0.0}
@@ -30,11 +32,30 @@ class GridConvolution(nn.Module):
         if len(self.sizes) > 1:
             grid = grid.unflatten(2, self.sizes)
         pad = self.reach // 2
-        if self.causal:
-            grid, pad = F.pad(grid, (self.reach, 0)), 0
+        if self.past is not None:
+            grid, pad = self.past(grid), 0
         convolve = (F.conv1d, F.conv2d, F.conv3d)[len(self.sizes) - 1]
         y = convolve(grid, self.weight, self.bias, padding=pad, dilation=self.dilation, groups=self.width)
         return y.flatten(2).transpose(1, 2)
+
+
+class Past(Keeper):
+    """``[batch, width, tokens]`` with the tokens before them to which a convolution reaches back: zeros at first."""
+
+    def __init__(self, reach: int) -> None:
+        super().__init__()
+        self.reach = reach
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.decoding is None:
+            return F.pad(x, (self.reach, 0))
+        kept, real = self.decoding.kept(self), self.decoding.real(x.shape[2])
+        if real is not None:
+            x = x * real[:, None]
+        tail = kept.get("tail")
+        whole = F.pad(x, (self.reach, 0)) if tail is None else torch.cat((tail, x), dim=2)
+        kept["tail"] = whole[:, :, whole.shape[2] - self.reach :].clone()
+        return whole
 
 
 @builds(kinds.DepthwiseConvolution)

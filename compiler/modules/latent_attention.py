@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from archspec.kinds import latent_attention as kinds
 from compiler.build import Make, main, project
-from compiler.registry import Leaf, builds
+from compiler.registry import Keeper, builds
 from compiler.tokens import Tokens
 
 
@@ -28,6 +28,7 @@ class LatentAttention(nn.Module):
         self.kv_down, self.kv_up, self.out = make.linear("kv_down"), make.linear("kv_up"), make.linear("out")
         self.kv_norm = make.body("kv_norm")
         self.position = make.body("position")
+        self.plain = make.plain("kv_up")
         self.attend = LatentAttend(spec, causal=make.stream.causal)
 
     def forward(self, x: Tokens, outer: Mapping[str, Tokens]) -> Tensor:
@@ -43,21 +44,34 @@ class LatentAttention(nn.Module):
         kv = project(self.kv_up, normed, x).unflatten(-1, (spec.heads, -1))
         q_plain, q_turned = q.split((spec.nope_width, spec.rope_width), dim=-1)
         k_plain, v = kv.split((spec.nope_width, spec.value_width), dim=-1)
-        q_turned, k_turned = self.position(q_turned, turned[:, :, None], x.coordinates, x.coordinates)
+        both = self.position(q_turned, turned[:, :, None], x.coordinates, x.coordinates)
+        q_turned, k_turned = both[0], both[1]
+        turned_key = k_turned[:, :, 0]
         q = torch.cat((q_plain, q_turned), dim=-1)
         k = torch.cat((k_plain, k_turned.expand(-1, -1, spec.heads, -1)), dim=-1)
-        return project(self.out, self.attend(q, k, v, x.coordinates, x.valid), x)
+        up = getattr(self.kv_up, "weight", None) if self.plain else None
+        return project(self.out, self.attend(q, k, v, normed, turned_key, up, x.coordinates, x.valid), x)
 
 
-class LatentAttend(Leaf):
-    """Attention over ``[batch, tokens, heads, width]`` whose values may have another width."""
+class LatentAttend(Keeper):
+    """Attention over ``[batch, tokens, heads, width]`` whose values may have another width.
+
+    Decoding keeps ``latent`` ``[batch, tokens, kv_rank]`` and the rotated key ``[batch, tokens, rope_width]`` alone:
+    queries are taken through the matrix ``up`` that makes keys and values of a latent, and so is what they read.
+    """
 
     def __init__(self, spec: kinds.LatentAttention, *, causal: bool) -> None:
         super().__init__()
         self.scale = spec.scale or 1 / math.sqrt(spec.nope_width + spec.rope_width)
         self.causal, self.dropout = causal, spec.dropout
+        self.nope = spec.nope_width
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, place: Tensor | None, valid: Tensor | None) -> Tensor:
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, latent: Tensor, turned: Tensor, up: Tensor | None,
+        place: Tensor | None, valid: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        if self.decoding is not None and self.causal:
+            return self.decode(q, k, v, latent, turned, up)
         mask = None
         if place is not None or valid is not None:
             at = torch.arange(q.shape[1], device=q.device)[None] if place is None else place
@@ -69,3 +83,38 @@ class LatentAttend(Leaf):
             dropout_p=self.dropout if self.training else 0.0, is_causal=self.causal and mask is None,
         )  # fmt: skip
         return y.transpose(1, 2).flatten(2)
+
+    def decode(
+        self, q: Tensor, k: Tensor, v: Tensor, latent: Tensor, turned: Tensor, up: Tensor | None
+    ) -> Tensor:  # fmt: skip
+        """The attention of the next tokens; earlier ones were kept as latents, or whole where ``up`` is no matrix."""
+        decoding = self.decoding
+        assert decoding is not None
+        kept, start, count = decoding.kept(self), decoding.position, q.shape[1]
+        if up is None:
+            k, v = decoding.append(kept, "keys", k, 1), decoding.append(kept, "values", v, 1)
+        else:
+            seen = decoding.append(kept, "latents", torch.cat((latent, turned), dim=-1), 1)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        mask = None
+        if count > 1 or decoding.start is not None:
+            here = torch.arange(start, start + count, device=q.device)[:, None]
+            there = torch.arange(start + count, device=q.device)
+            mask = (there <= here)[None]
+            if decoding.start is not None:
+                mask = mask & ((there >= decoding.start[:, None, None]) | (there == here))
+            mask = mask[:, None]
+        if up is None or start == 0:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+            return y.transpose(1, 2).flatten(2)
+        matrices = up.unflatten(0, (q.shape[1], -1))  # [heads, nope + value, kv_rank]
+        asked = torch.cat((q[..., : self.nope] @ matrices[:, : self.nope], q[..., self.nope :]), dim=-1)
+        keys = seen[:, None]
+        values = keys[..., : latent.shape[-1]]
+        if mask is None:  # heads share the latents, so they are queries of one head
+            read = F.scaled_dot_product_attention(asked.transpose(1, 2), keys, values, scale=self.scale).transpose(1, 2)
+        else:
+            read = F.scaled_dot_product_attention(
+                asked, keys, values, attn_mask=mask, scale=self.scale, enable_gqa=True
+            )
+        return (read @ matrices[:, self.nope :].mT).transpose(1, 2).flatten(2)

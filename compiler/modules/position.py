@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from archspec.kinds import position as kinds
 from archspec.streams import Stream
 from compiler.build import Make, weight
-from compiler.registry import Leaf, builds
+from compiler.registry import Keeper, Leaf, builds
 from compiler.tokens import Tokens
 
 
@@ -33,7 +33,7 @@ class LearnedPosition(nn.Module):
         return x.features + self.lookup(self.weight, x.features, x.coordinates)
 
 
-class Lookup(Leaf):
+class Lookup(Keeper):
     """Rows of a table of places for tokens ``[batch, tokens, width]``."""
 
     def __init__(self, stream: Stream, spec: kinds.LearnedPosition) -> None:
@@ -42,8 +42,11 @@ class Lookup(Leaf):
         self.whole = spec.over is None
         self.sizes = [int(axis.size) for axis in stream.axes] if not self.whole else []
         self.kept = [axis.name in (spec.over or []) for axis in stream.axes]
+        self.causal = stream.causal
 
     def forward(self, rows: Tensor, x: Tensor, coordinates: Tensor | None) -> Tensor:
+        if self.decoding is not None and self.causal:
+            coordinates = self.decoding.places(x.shape[1], x.device)
         if coordinates is not None:
             return rows[coordinates + self.offset]
         if self.whole:
@@ -57,19 +60,20 @@ class Lookup(Leaf):
 class SinusoidalPosition(nn.Module):
     def __init__(self, spec: kinds.SinusoidalPosition, make: Make) -> None:
         super().__init__()
-        self.waves = Waves(make.stream.most or spec.length or 0, make.stream.width, spec.base)
+        stream = make.stream
+        self.waves = Waves(stream.most or spec.length or 0, stream.width, spec.base, causal=stream.causal)
 
     def forward(self, x: Tokens) -> Tensor:
         out: Tensor = self.waves(x.features, x.coordinates)
         return out
 
 
-class Waves(Leaf):
+class Waves(Keeper):
     """Adds sines (even features) and cosines (odd features) of the token's place."""
 
-    def __init__(self, length: int, width: int, base: float) -> None:
+    def __init__(self, length: int, width: int, base: float, *, causal: bool) -> None:
         super().__init__()
-        self.base = base
+        self.base, self.causal = base, causal
         table(self, "values", length, width)
 
     def fill(self) -> None:
@@ -79,12 +83,14 @@ class Waves(Leaf):
         self.values.copy_(torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1))
 
     def forward(self, x: Tensor, coordinates: Tensor | None) -> Tensor:
+        if self.decoding is not None and self.causal:
+            coordinates = self.decoding.places(x.shape[1], x.device)
         rows = self.values[: x.shape[1]] if coordinates is None else self.values[coordinates]
         return x + rows.to(x.dtype)
 
 
 @builds(kinds.Rope)
-class Rope(Leaf):
+class Rope(Keeper):
     """Rotates queries and keys ``[batch, tokens, heads, width]``.
 
     Tables ``[places, rotated / 2]``; over a grid, each axis has its share of the columns.
@@ -110,6 +116,8 @@ class Rope(Leaf):
         self.sin.copy_(angles.sin())
 
     def forward(self, q: Tensor, k: Tensor, q_place: Tensor | None, k_place: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.decoding is not None and self.stream.causal:
+            q_place = k_place = self.decoding.places(q.shape[1], q.device)
         return self.rotate(q, q_place), self.rotate(k, k_place)
 
     def rotate(self, x: Tensor, place: Tensor | None) -> Tensor:
@@ -144,7 +152,7 @@ def scaled(rates: Tensor, scaling: kinds.RopeScaling | None) -> Tensor:
 
 
 @builds(kinds.Alibi)
-class Alibi(Leaf):
+class Alibi(Keeper):
     """Biases ``[1 or batch, heads, queries, memory]``: minus a slope times the distance."""
 
     def __init__(self, spec: kinds.Alibi, make: Make) -> None:
@@ -161,8 +169,13 @@ class Alibi(Leaf):
         self.slopes.copy_(torch.tensor(slopes(self.heads)))
 
     def forward(self, q: Tensor, k: Tensor, q_place: Tensor | None, k_place: Tensor | None) -> Tensor:
-        a = torch.arange(q.shape[1], device=q.device)[None] if q_place is None else q_place
-        b = torch.arange(k.shape[1], device=k.device)[None] if k_place is None else k_place
+        if self.decoding is not None and self.causal:  # the distance between two tokens is that of their indices
+            end = self.decoding.position + k.shape[1]
+            b = torch.arange(end, device=k.device)[None]
+            a = b[:, end - q.shape[1] :]
+        else:
+            a = torch.arange(q.shape[1], device=q.device)[None] if q_place is None else q_place
+            b = torch.arange(k.shape[1], device=k.device)[None] if k_place is None else k_place
         distance = (a[:, :, None] - b[:, None, :]).abs()
         return -self.slopes[:, None, None].to(q.dtype) * distance[:, None].to(q.dtype)
 

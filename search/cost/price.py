@@ -232,13 +232,13 @@ def kept_per_token(graph: Graph) -> int:
         return known[id(graph)]
 
     def one(node: Any) -> int:
-        keeps = getattr(node.kind, "keeps", None)
-        mine = keeps(node.types[0]) if keeps and node.types[0].causal and "memory" not in node.streams else 0
+        own = node.types and node.types[0].causal and "memory" not in node.streams
+        mine = sum(kept.numbers for kept in node.kind.keeps(node.types[0]) if kept.per == "token") if own else 0
         if isinstance(node.kind, Rounds) and node.kind.cache == "shared":
             bodies = node.kind.bodies(node)[:1]
         else:
             bodies = list(node.bodies.values())
-        return int(mine) + sum(map(kept, bodies))
+        return mine + sum(map(kept, bodies))
 
     return kept(graph)
 

@@ -1,0 +1,179 @@
+"""Decoding: a causal model reads a sequence piece by piece, and goes on from what its blocks kept.
+
+What is kept is the blocks' own business (`compiler.registry.Keeper`): keys and values of all tokens or of a window, a
+latent of each token, a recurrent state, the tail of a convolution. A model decodes as it was compiled: nothing is traced
+again for it, except that of a model with two inputs the parts before and after the encoder run alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from archspec.errors import Problem, SpecError
+from archspec.graph import Graph, Node
+from archspec.spec import Spec
+from archspec.streams import Stream
+from compiler.registry import Keeper
+
+
+class Decoding:
+    """One decoding of a batch of sequences.
+
+    Call it with the next tokens ``[batch, count]`` for what the model gives for them, ``[batch, count, vocabulary]``.
+    Sequences of unlike lengths are padded on the left.
+
+    Args:
+        model: a compiled model with a causal input.
+        length: tokens that are made room for at once; more may come.
+        start: ``[batch]`` integers, the padding before each sequence.
+        source: tensors of the inputs that are read once, by name, for a model that has such.
+
+    Attributes:
+        position: tokens before those of the call that runs.
+
+    Errors:
+        SpecError: something in the model cannot go on from what it kept; it is named.
+    """
+
+    def __init__(
+        self, model: fx.GraphModule, *, length: int = 0, start: Tensor | None = None,
+        source: Mapping[str, Tensor] | None = None,
+    ) -> None:  # fmt: skip
+        spec: Any = model.spec
+        problems = list(refusals(spec))
+        if problems:
+            raise SpecError(*problems)
+        self.model, self.length = model, length
+        self.start = start if start is not None and bool(start.any()) else None
+        self.most_padding = 0 if self.start is None else int(self.start.max())
+        self.position = 0
+        self.leaves = [module for module in model.modules() if isinstance(module, Keeper)]
+        self._kept: dict[int, list[dict[str, Any]]] = {id(leaf): [] for leaf in self.leaves}
+        self._calls: dict[int, int] = {}
+        self._step: Any = model
+        self._names = _names(spec)
+        self._constant: list[Tensor] = []
+        if len(spec.graph.inputs) > 1:
+            from compiler.model import decoder
+
+            first, self._step, taken = decoder(model)
+            self._names = taken
+            with torch.no_grad():
+                found = first(*((source or {})[name] for name in _carried(spec, static=True)))
+            self._constant = list(found) if isinstance(found, tuple) else [found]
+
+    @torch.no_grad()
+    def __call__(self, tokens: Tensor, **labels: Tensor) -> Any:
+        """What the model gives for the next tokens ``[batch, count]``; ``labels`` are theirs, ``[batch, count]``."""
+        count = tokens.shape[1]
+        given = []
+        for name in self._names:
+            if name in labels:
+                given.append(labels[name])
+            elif name.endswith("valid"):
+                real = self.real(count)
+                given.append(torch.ones_like(tokens, dtype=torch.bool) if real is None else real)
+            else:
+                given.append(tokens)
+        self._calls.clear()
+        try:
+            for leaf in self.leaves:
+                leaf.decoding = self
+            out = self._step(*given, *self._constant)
+        finally:
+            for leaf in self.leaves:
+                leaf.decoding = None
+        self.position += count
+        return out
+
+    def kept(self, leaf: Keeper) -> dict[str, Any]:
+        """What a leaf kept, to be read and changed; one that runs several times in a pass has one for each time."""
+        number = self._calls.get(id(leaf), 0)
+        self._calls[id(leaf)] = number + 1
+        all_ = self._kept[id(leaf)]
+        if number == len(all_):
+            all_.append({})
+        return all_[number]
+
+    def places(self, count: int, device: torch.device | None = None) -> Tensor:
+        """``[1 or batch, count]``: where the tokens of this call are in their sequences; 0 for padding."""
+        places = torch.arange(self.position, self.position + count, device=device)[None]
+        return places if self.start is None else (places - self.start[:, None]).clamp(min=0)
+
+    def real(self, count: int) -> Tensor | None:
+        """``[batch, count]``: which tokens of this call are no padding; None where all are."""
+        if self.start is None or self.position >= self.most_padding:
+            return None
+        return torch.arange(self.position, self.position + count, device=self.start.device) >= self.start[:, None]
+
+    def append(self, kept: dict[str, Any], name: str, x: Tensor, dim: int) -> Tensor:
+        """All tokens up to those of this call ``x``, along ``dim``; a view that is valid until the next call."""
+        end = self.position + x.shape[dim]
+        buffer = kept.get(name)
+        if buffer is None or buffer.shape[dim] < end:
+            shape = list(x.shape)
+            shape[dim] = max(self.length, end if buffer is None else end + end // 2)
+            grown = x.new_empty(shape)
+            if buffer is not None:
+                grown.narrow(dim, 0, self.position).copy_(buffer.narrow(dim, 0, self.position))
+            buffer = kept[name] = grown
+        buffer.narrow(dim, self.position, x.shape[dim]).copy_(x)
+        return buffer.narrow(dim, 0, end)
+
+
+def refusals(spec: Spec) -> Iterator[Problem]:
+    """Why a model cannot decode: its interface, or kinds that cannot go on from what they kept."""
+    causal = [stream for stream in spec.graph.inputs.values() if stream.causal]
+    if len(causal) != 1 or len(causal[0].axes) != 1 or len(causal[0].spans) != 1:
+        yield Problem(
+            "decoding needs one causal input along one axis", "interface: causal_lm or seq2seq_lm", "interface"
+        )
+        return
+    seen: set[int] = set()
+
+    def search(graph: Graph) -> Iterator[Problem]:
+        if id(graph) in seen:
+            return
+        seen.add(id(graph))
+        for node in graph.nodes:
+            if node.when == "training":
+                continue
+            cause = _refusal(node)
+            if cause is not None:
+                hint = "the model can still be run on whole sequences"
+                yield Problem(f"{node.kind.name_} cannot be decoded token by token: {cause}", hint, node.path,
+                              node.raw.mark)  # fmt: skip
+                continue
+            for body in node.bodies.values():
+                yield from search(body)
+
+    yield from search(spec.graph)
+
+
+def _refusal(node: Node) -> str | None:
+    """Why a node cannot go on from what it kept, or None."""
+    streams: list[Stream] = [*node.types, *node.outputs.values()]
+    if not any(stream.causal for stream in streams):
+        return None
+    if not (node.kind.pointwise or node.kind.incremental):
+        return "it does not say what it keeps"
+    pairs = sorted({"score_bias"} & node.streams.keys() | {"scores"} & node.reads)
+    return f"{pairs[0]} are of all pairs of tokens" if pairs else None
+
+
+def _names(spec: Spec) -> list[str]:
+    return [*spec.graph.inputs, *(word for words in spec.interface.carried().values() for word in words.values())]
+
+
+def _carried(spec: Spec, *, static: bool) -> list[str]:
+    """Names of the tensors of the inputs that are read once, or of the causal one."""
+    names = []
+    carried = spec.interface.carried()
+    for name, stream in spec.graph.inputs.items():
+        if stream.causal != static:
+            names += [name, *carried.get(name, {}).values()]
+    return names
