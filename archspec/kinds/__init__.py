@@ -6,6 +6,7 @@ from archspec.kinds import (  # noqa: F401
     combinator,
     convolution,
     embedding,
+    fourier,
     head,
     interface,
     latent_attention,

@@ -6,6 +6,7 @@ from compiler.modules import (  # noqa: F401
     combinator,
     convolution,
     embedding,
+    fourier,
     head,
     latent_attention,
     linear,
