@@ -8,6 +8,7 @@ be undone, and no number is changed, so that what is exported is bit for bit wha
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -277,13 +278,17 @@ class Checkpoint:
         except (SafetensorError, OSError, ValueError) as error:
             _refuse(self.folder / file, f"cannot be read: {error}", "truncated or damaged; fetch it again")
 
-    def dtypes(self) -> list[torch.dtype]:
-        """Types of all tensors."""
-        found = []
+    def dtype(self) -> torch.dtype:
+        """The type of most of the numbers."""
+        sizes: dict[torch.dtype, int] = {}
         for file in sorted(set(self.files.values())):
+            names = self._names(file)
             with self._open(file) as shard:
-                found += [_DTYPES.get(shard.get_slice(name).get_dtype(), torch.float32) for name in shard.keys()]
-        return found
+                for part in map(shard.get_slice, names):
+                    found = _DTYPES.get(part.get_dtype())
+                    if found is not None:
+                        sizes[found] = sizes.get(found, 0) + math.prod(part.get_shape())
+        return max(sizes, key=lambda one: sizes[one], default=torch.float32)
 
     def readers(self) -> dict[str, Callable[[], Tensor]]:
         """What reads each tensor, shard by shard."""

@@ -1,7 +1,7 @@
 """Every family computes what `transformers` computes: logits, decoding token by token, and weights there and back.
 
-A family's cases stand in ``tests/families/<family>.yaml``: ``small`` is the configuration that they share, ``cases`` what
-each changes. ``config`` names the configuration class and ``model`` the model where they are not the automatic ones.
+A family's cases stand in ``tests/families/<family>.yaml`` (docs/families.md): ``small`` is the configuration that they
+share, ``cases`` what each changes.
 """
 
 from __future__ import annotations
