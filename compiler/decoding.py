@@ -1,8 +1,8 @@
 """Decoding: a causal model reads a sequence piece by piece, and goes on from what its blocks kept.
 
 What is kept is the blocks' own business (`compiler.registry.Keeper`): keys and values of all tokens or of a window, a
-latent of each token, a recurrent state, the tail of a convolution. A model decodes as it was compiled: nothing is traced
-again for it, except that of a model with two inputs the parts before and after the encoder run alone.
+latent of each token, a recurrent state, the tail of a convolution. A model decodes as it was compiled; one with two
+inputs in two parts, what is read once and what is read for each piece.
 """
 
 from __future__ import annotations

@@ -67,10 +67,10 @@ def _part(root: Body, graph: Graph, entry: Entry) -> fx.Graph:
 
 
 def decoder(model: fx.GraphModule) -> tuple[Traced, Traced, list[str]]:
-    """A model of several inputs as two: what is computed once, and what is computed for each piece of the causal input.
+    """A model of several inputs as two: what is computed once, and what for each piece of the causal input.
 
-    The first takes the tensors of the other inputs and gives those that the second takes after its own, whose names come
-    last here. Both share the weights of the model.
+    The first takes the tensors of the other inputs and gives those that the second takes after its own, whose names
+    come last here. Both share the weights of the model.
     """
     spec: Any = model.spec
     graph: Graph = spec.graph

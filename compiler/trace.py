@@ -298,8 +298,9 @@ def adopt(traced: Traced, root: nn.Module, graph: Graph) -> Any:
 
 
 def _records(module: nn.Module) -> dict[str, Any]:
-    """What a module says of how its parameters start."""
-    return {name: module.__dict__[name] for name in ("initial", "writes", "parts") if name in module.__dict__}
+    """What a module says of its parameters: how they start, and which matrices they are made of."""
+    names = ("initial", "writes", "parts", "roles")
+    return {name: module.__dict__[name] for name in names if name in module.__dict__}
 
 
 def _take(source: nn.Module, target: nn.Module, path: list[str]) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 from archspec.canonical import text
 from archspec.errors import Problem, SpecError, either
 from archspec.spec import load as load_spec
-from compiler.initialise import materialise
+from compiler.initialise import compute_tables
 from compiler.model import compile
 from compiler.trace import Traced
 
@@ -83,7 +83,7 @@ def load(
     ]
     for module, name, _ in owners:
         module._parameters[name] = None  # what is left to make are the tables
-    materialise(model, spec.init, device=device, dtype=dtype or torch.float32, seed=0, layers=1)
+    compute_tables(model, device)
     made: dict[int, nn.Parameter] = {}
     values = {id(tensor): stored[names[0]] for names, tensor in groups}
     for module, name, old in owners:
