@@ -43,6 +43,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "layer_scale": {"init": 0.5},
     "low_rank": {"rank": 4},
+    "mamba": {"state": 4},
+    "mamba2": {"heads": 4, "state": 8},
     "mixture": {"experts": {"count": 4, "body": EXPERT}},
     "mlp": {"ratio": 2, "bias": True},
     "project": {"width": 16, "bias": True},
