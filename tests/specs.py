@@ -33,6 +33,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "block_diagonal": {"groups": 4},
     "by_label": {"label": "speaker", "body": "rms_norm"},
     "chunks": {"size": 4},
+    "disentangled_attention": {"heads": 2},
     "dynamic_convolution": {"heads": 2, "size": 3},
     "glu": {"hidden": 24},
     "label_embedding": {"label": "speaker"},
@@ -52,6 +53,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "transformer_layer": {name: LAYER[name] for name in ("mixer", "channel")},
     "windows": {"size": 2},
 }  # fmt: skip
+
+DISTANT = ("disentangled_attention",)  # kinds that read a stream of distances
 
 
 def placed(role: str, node: Any) -> Any:
@@ -113,6 +116,11 @@ def in_its_places(kind: type[Kind], **values: Any) -> Iterator[str]:
     """Texts with a kind in the standard places of its roles, where its types allow."""
     name, fields = kind.name_, FIELDS.get(kind.name_, {}) | values
     interface = {"labels": {"speaker": 2}} if "label" in fields else {}
+    if name in DISTANT:
+        fields = {"positions": "far", **fields}
+        far = {"name": "far", "kind": "learned_distances", "reach": 4, "width": 8}
+        yield whole({"masked": [far, {"from": "token_embedding", "kind": name, **fields}]})
+        return
     for node in (placed(role, {"kind": name, **fields}) for role in kind.roles):
         for place in ("causal", "image"):
             found = whole({place: [node], "interface": interface})

@@ -6,6 +6,8 @@ from archspec.kinds import (  # noqa: F401
     channel,
     combinator,
     convolution,
+    disentangled_attention,
+    distances,
     dynamic_convolution,
     embedding,
     fourier,
