@@ -71,7 +71,6 @@ def test_places_of_their_own_give_the_distances() -> None:
 )
 def test_refusals(fields: str, cause: str) -> None:
     fields = fields if "heads" in fields else f"{fields}, heads: 2"
+    far = "{name: far, kind: learned_distances, reach: 4, width: 8}"
     with pytest.raises(SpecError, match=cause):
-        body(
-            f"[{{name: far, kind: learned_distances, reach: 4, width: 8}}, {{from: x, kind: disentangled_attention, {fields}}}]"
-        )
+        body(f"[{far}, {{from: x, kind: disentangled_attention, {fields}}}]")
