@@ -17,6 +17,7 @@ from archspec.kinds import (  # noqa: F401
     linear,
     mixture,
     norm,
+    nystrom_attention,
     partition,
     position,
     regularise,

@@ -16,6 +16,7 @@ from compiler.modules import (  # noqa: F401
     linear,
     mixture,
     norm,
+    nystrom_attention,
     partition,
     position,
     regularise,
