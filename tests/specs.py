@@ -50,6 +50,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "project": {"width": 16, "bias": True},
     "residual": {"norm": "layer_norm", "body": {"kind": "mlp", "ratio": 1}},
     "rename": {"span": "others"},
+    "sliding_window_attention": {"heads": 2, "window": 3},
     "strided": {"size": 2},
     "transformer_layer": {name: LAYER[name] for name in ("mixer", "channel")},
     "windows": {"size": 2},
@@ -123,10 +124,12 @@ def in_its_places(kind: type[Kind], **values: Any) -> Iterator[str]:
         yield whole({"masked": [far, {"from": "token_embedding", "kind": name, **fields}]})
         return
     for node in (placed(role, {"kind": name, **fields}) for role in kind.roles):
-        for place in ("causal", "image"):
-            found = whole({place: [node], "interface": interface})
-            if node is not None and _accepted(found):
-                yield found
+        if node is not None:
+            found = [whole({place: [node], "interface": interface}) for place in ("causal", "image", "masked")]
+            accepted = [_accepted(text) for text in found]
+            yield from (text for text, fits in zip(found[:2], accepted, strict=False) if fits)
+            if accepted == [False, False, True]:
+                yield found[2]
 
 
 def _accepted(found: str) -> bool:

@@ -23,5 +23,6 @@ from archspec.kinds import (  # noqa: F401
     regularise,
     rounds,
     route,
+    sliding_window_attention,
     tokens,
 )

@@ -22,5 +22,6 @@ from compiler.modules import (  # noqa: F401
     regularise,
     rounds,
     route,
+    sliding_window_attention,
     tokens,
 )
