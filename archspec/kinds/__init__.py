@@ -15,6 +15,7 @@ from archspec.kinds import (  # noqa: F401
     partition,
     position,
     regularise,
+    rope,
     rounds,
     route,
     tokens,

@@ -14,6 +14,7 @@ from compiler.modules import (  # noqa: F401
     partition,
     position,
     regularise,
+    rope,
     rounds,
     route,
     tokens,
