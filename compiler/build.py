@@ -81,6 +81,7 @@ class Make:
         first = matrices[0]
         linear = plain_linear(Matrix(first.inputs, sum(m.outputs for m in matrices), first.bias, first.init))
         linear.parts = [m.outputs for m in matrices]  # type: ignore[assignment]
+        linear.roles = roles  # type: ignore[assignment]
         return linear
 
 

@@ -24,13 +24,14 @@ def materialise(
         layers: residual branches, for schemes that scale with depth.
     """
     made: dict[int, nn.Parameter] = {}
-    tables: dict[int, Tensor] = {}
+    kept = []  # what is replaced must live on, or its id could be given away
     for path, module in model.named_modules():
         records = getattr(module, "initial", {})
         for name, old in module._parameters.items():
             if old is None:
                 continue
             if id(old) not in made:
+                kept.append(old)
                 value = torch.empty(old.shape, dtype=dtype, device=device)
                 made[id(old)] = nn.Parameter(value, requires_grad=old.requires_grad)
                 generator = torch.Generator(device=device)
@@ -38,18 +39,39 @@ def materialise(
                 with torch.no_grad():
                     _fill(value, records.get(name), module, name, init, layers, generator)
             module._parameters[name] = made[id(old)]
+    compute_tables(model, device)
+
+
+def allocate(model: nn.Module, *, device: str | torch.device, dtype: torch.dtype) -> None:
+    """Gives every parameter of a model on the meta device storage without a value, and computes its tables."""
+    made: dict[int, nn.Parameter] = {}
+    kept = []
+    for module in model.modules():
+        for name, old in module._parameters.items():
+            if old is None:
+                continue
+            if id(old) not in made:
+                kept.append(old)
+                value = torch.empty(old.shape, dtype=dtype, device=device)
+                made[id(old)] = nn.Parameter(value, requires_grad=old.requires_grad)
+            module._parameters[name] = made[id(old)]
+    compute_tables(model, device)
+
+
+def compute_tables(model: nn.Module, device: str | torch.device) -> None:
+    """Gives the buffers of a model storage and what follows from its spec."""
+    tables: dict[int, Tensor] = {}
+    kept = []
+    for module in model.modules():
         fill = getattr(module, "fill", None)
         for name, buffer in module._buffers.items():
             if buffer is not None and buffer.is_meta:
-                if id(buffer) not in tables:
-                    tables[id(buffer)] = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
-                    module._buffers[name] = tables[id(buffer)]
-                    fresh = True
-                else:
-                    module._buffers[name] = tables[id(buffer)]
-                    fresh = False
-                if not fresh:
+                if id(buffer) in tables:
                     fill = None
+                else:
+                    kept.append(buffer)
+                    tables[id(buffer)] = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
+                module._buffers[name] = tables[id(buffer)]
         if fill is not None and module._buffers:
             fill()
 

@@ -139,7 +139,9 @@ class Traced(fx.GraphModule):
         copied = Traced(holder, graphs[True], name)
         if self.forms:
             _switch(copied, Traced(holder, graphs[False], name), graphs)
-        own = {name: value for name, value in self.__dict__.items() if name in ("signature", "spec")} | _records(self)
+        own = {
+            name: value for name, value in self.__dict__.items() if name in ("signature", "spec", "beside")
+        } | _records(self)
         copied.__dict__.update(holder.__dict__ | own)
         if "entries" in self.__dict__:
             entries = self.__dict__["entries"]
@@ -298,8 +300,9 @@ def adopt(traced: Traced, root: nn.Module, graph: Graph) -> Any:
 
 
 def _records(module: nn.Module) -> dict[str, Any]:
-    """What a module says of how its parameters start."""
-    return {name: module.__dict__[name] for name in ("initial", "writes", "parts") if name in module.__dict__}
+    """What a module says of its parameters: how they start, and which matrices they are made of."""
+    names = ("initial", "writes", "parts", "roles")
+    return {name: module.__dict__[name] for name in names if name in module.__dict__}
 
 
 def _take(source: nn.Module, target: nn.Module, path: list[str]) -> None:

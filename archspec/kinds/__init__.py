@@ -2,10 +2,13 @@
 
 from archspec.kinds import (  # noqa: F401
     attention,
+    block_diagonal,
     channel,
     combinator,
     convolution,
+    dynamic_convolution,
     embedding,
+    fourier,
     head,
     interface,
     latent_attention,

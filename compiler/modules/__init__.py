@@ -2,10 +2,13 @@
 
 from compiler.modules import (  # noqa: F401
     attention,
+    block_diagonal,
     channel,
     combinator,
     convolution,
+    dynamic_convolution,
     embedding,
+    fourier,
     head,
     latent_attention,
     linear,

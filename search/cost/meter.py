@@ -177,7 +177,8 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         reads = price.reads(inputs, outputs)
         weights = sum(size for tensor, size in zip(inputs, reads, strict=True) if _key(tensor) in self.weights)
         involved = [tensor.dtype for tensor in (*inputs, *outputs)]
-        dtype = next((dtype for dtype in involved if dtype.is_floating_point), involved[0] if involved else None)
+        rational = (dtype.to_real() for dtype in involved if dtype.is_floating_point or dtype.is_complex)
+        dtype = next(rational, involved[0] if involved else None)
         name = str(dtype).removeprefix("torch.")
         written = price.writes(inputs, outputs)
         self.rows.append(Operator(price.name, self.phase, name, count, sum(reads), written, weights, price.known))

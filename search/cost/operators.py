@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from math import prod
+from math import log2, prod
 from typing import Any
 
 import torch
@@ -67,6 +67,19 @@ def _convolution_backward(
     return 2 * places[0] * prod(places[2:]) * prod(weight) * (bool(output_mask[0]) + bool(output_mask[1]))
 
 
+def _fft(x: Shape, dims: Sequence[int], *_: Any, **__: Any) -> int:
+    """FLOPs of a complex fast Fourier transform of length n along each axis: 5 n log2 n."""
+    return int(sum(5 * prod(x) * log2(x[dim]) for dim in dims))
+
+
+def _real_fft(x: Shape, dims: Sequence[int], *rest: Any, **named: Any) -> int:
+    return _fft(x, dims) // 2
+
+
+def _real_fft_out(x: Shape, dims: Sequence[int], *rest: Any, out_shape: Shape, **named: Any) -> int:
+    return _fft(out_shape, dims) // 2
+
+
 FORMULAS: dict[Any, Formula] = {
     aten.mv: _mv,
     aten.dot: _mv,
@@ -79,6 +92,9 @@ FORMULAS: dict[Any, Formula] = {
     aten._scaled_dot_product_flash_attention_for_cpu: attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
     aten.convolution_backward: _convolution_backward,
+    aten._fft_c2c: _fft,
+    aten._fft_r2c: _real_fft,
+    aten._fft_c2r: _real_fft_out,
 }
 """Formulas of shapes that the registry lacks or has wrong, as `FlopCounterMode(custom_mapping=…)` takes them."""
 

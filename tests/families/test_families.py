@@ -1,0 +1,200 @@
+"""Every family computes what `transformers` computes: logits, decoding token by token, and weights there and back.
+
+A family's cases stand in ``tests/families/<family>.yaml`` (docs/families.md): ``small`` is the configuration that they
+share, ``cases`` what each changes.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+
+from archspec.errors import SpecError
+from archspec.family import Imported, families, family
+from archspec.source import read
+from compiler.correspondence import Correspondence, fill
+from compiler.decoding import Decoding
+from compiler.initialise import allocate
+from compiler.model import compile
+
+HERE = Path(__file__).parent
+FILES = {name: read(HERE / f"{name}.yaml") for name in families() if (HERE / f"{name}.yaml").exists()}
+CASES = [(name, case) for name, file in FILES.items() for case in file["cases"]]
+CAUSAL = [(name, case) for name, case in CASES if FILES[name].get("causal", True)]
+every = pytest.mark.parametrize(("name", "case"), CASES)
+BATCH, LENGTH = 3, 20
+
+
+def plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+@cache
+def config_of(name: str, case: str) -> Any:
+    file = FILES[name]
+    cls = getattr(transformers, file["config"]) if "config" in file else None
+    given = plain({**file["small"], **(file["cases"][case] or {})})
+    if cls is None:
+        cls = type(transformers.AutoConfig.for_model(family(name).model_type))
+    return cls(**given)
+
+
+@cache
+def theirs(name: str, case: str) -> nn.Module:
+    """The reference with noise on every weight, so that no bias is zero and no gain one."""
+    torch.manual_seed(0)
+    config = config_of(name, case)
+    model = getattr(transformers, FILES[name].get("model", family(name).architecture))(config)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator) * FILES[name].get("noise", 0.05)
+            parameter.add_(noise)
+    return model.eval()  # type: ignore[no-any-return]
+
+
+@cache
+def imported(name: str, case: str) -> Imported:
+    return family(name).expand(plain(config_of(name, case).to_dict()))
+
+
+@cache
+def ours(name: str, case: str) -> Any:
+    found = imported(name, case)
+    model = compile(found.spec, device="meta")
+    allocate(model, device="cpu", dtype=torch.float32)
+    state = theirs(name, case).state_dict()
+    fill(model, found, {key: (lambda value=value: value) for key, value in state.items()}, name)
+    return model.eval()
+
+
+@cache
+def given(name: str, case: str) -> dict[str, Tensor]:
+    """Our inputs by name: ids, which of them are real, labels; the shorter samples are padded on the right."""
+    spec = imported(name, case).spec
+    generator = torch.Generator().manual_seed(1)
+    length = FILES[name].get("length", LENGTH)
+    real = torch.arange(length) < torch.tensor([[length], [length // 2], [max(1, length - 3)]])
+    tensors = {}
+    for word, stream in spec.graph.inputs.items():
+        tensors[word] = torch.randint(5, stream.width, (BATCH, length), generator=generator)
+        for label, other in spec.interface.carried().get(word, {}).items():
+            values = spec.interface.labels.get(label, 2)
+            drawn = torch.randint(0, values, (BATCH, length), generator=generator)
+            tensors[other] = real if label == "valid" else drawn
+        pad = FILES[name].get("pad")
+        if pad is not None:
+            tensors[word] = torch.where(real, tensors[word], pad)
+    return tensors
+
+
+THEIR_NAMES = {"tokens": "input_ids", "source": "input_ids", "target": "decoder_input_ids", "valid": "attention_mask",
+               "source_valid": "attention_mask", "target_valid": "decoder_attention_mask",
+               "segment": "token_type_ids", "global": "global_attention_mask"}  # fmt: skip
+
+
+@torch.no_grad()
+def expected(name: str, case: str) -> Tensor:
+    tensors = given(name, case)
+    real = {key: value.long() if value.dtype == torch.bool else value for key, value in tensors.items()}
+    named = {THEIR_NAMES[key]: value for key, value in real.items()}
+    if "tokens" in tensors and FILES[name].get("mask", True):
+        named.setdefault("attention_mask", valid(name, case).long())
+    cached = {"use_cache": False} if FILES[name].get("causal", True) else {}
+    return theirs(name, case)(**named, **cached).logits  # type: ignore[no-any-return]
+
+
+def valid(name: str, case: str) -> Tensor:
+    """Which places of the output count."""
+    tensors = given(name, case)
+    known = next((tensors[word] for word in ("target_valid", "valid") if word in tensors), None)
+    if known is not None:
+        return known
+    length = FILES[name].get("length", LENGTH)
+    if not FILES[name].get("mask", True) or "target" in tensors:
+        return torch.ones(BATCH, length, dtype=torch.bool)
+    return torch.arange(length) < torch.tensor([[length], [length // 2], [max(1, length - 3)]])
+
+
+@every
+@torch.no_grad()
+def test_logits_are_those_of_transformers(name: str, case: str) -> None:
+    wanted, found = expected(name, case), ours(name, case)(*given(name, case).values())
+    found = next(iter(found.values())) if isinstance(found, dict) else found
+    assert found.shape[:2] == wanted.shape[:2]
+    count, shown = min(found.shape[-1], wanted.shape[-1]), valid(name, case)
+    assert wanted[shown].std() > 0.05  # the comparison is of something
+    torch.testing.assert_close(found[shown][:, :count], wanted[shown][:, :count], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "case"), CAUSAL)
+@torch.no_grad()
+def test_decoding_token_by_token_is_the_full_pass(name: str, case: str) -> None:
+    spec, tensors = imported(name, case).spec, given(name, case)
+    causal = next(word for word, stream in spec.graph.inputs.items() if stream.causal)
+    own = spec.interface.carried()[causal]
+    source = {key: value for key, value in tensors.items() if key != causal and key not in own.values()}
+    for word in own.values():
+        if word.endswith("valid"):
+            tensors = {**tensors, word: torch.ones_like(tensors[word])}
+    whole = ours(name, case)(*tensors.values())
+    decoding, found = Decoding(ours(name, case), source=source), []
+    length = tensors[causal].shape[1]
+    for size in [length // 2, *[1] * (length - length // 2 - 2), 2]:
+        found.append(decoding(tensors[causal][:, decoding.position : decoding.position + size]))
+    torch.testing.assert_close(torch.cat(found, dim=1), whole, atol=1e-4, rtol=0)
+
+
+@every
+def test_weights_come_back_as_they_were(name: str, case: str) -> None:
+    state = theirs(name, case).state_dict()
+    mapping = Correspondence(imported(name, case), ours(name, case))
+    found = {key: read() for key, read in mapping.exported()}
+    tied = {key for key in state.keys() - found.keys()
+            if any(state[key].data_ptr() == state[other].data_ptr() for other in found if other in state)}  # fmt: skip
+    lacking = [key for key in state.keys() - found.keys() - tied if not mapping.ignores(key)]
+    assert not lacking
+    assert found.keys() <= state.keys()
+    for key, value in found.items():
+        assert value.dtype == state[key].dtype and torch.equal(value, state[key]), key
+
+
+@every
+@torch.no_grad()
+def test_tensors_that_are_missing_extra_or_misshapen_are_named(name: str, case: str) -> None:
+    state = dict(theirs(name, case).state_dict())
+    places = [value.data_ptr() for value in state.values()]
+    key = next(key for key, value in reversed(state.items()) if value.ndim == 2 and places.count(value.data_ptr()) == 1)
+    found = imported(name, case)
+    model = compile(found.spec, device="meta")
+    allocate(model, device="cpu", dtype=torch.float32)
+    for changed in ({**state, "no.such.tensor": state[key]}, {k: v for k, v in state.items() if k != key},
+                    {**state, key: state[key][:, :-1]}):  # fmt: skip
+        with pytest.raises(SpecError) as error:
+            fill(model, found, {k: (lambda v=v: v) for k, v in changed.items()}, "checkpoint")
+        wrong = "no.such.tensor" if "no.such.tensor" in changed else key
+        assert wrong in str(error.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_field_of_the_configuration_is_accounted_for(name: str) -> None:
+    known = family(name)
+    cls = type(config_of(name, next(iter(FILES[name]["cases"]))))
+    defaults = plain(cls().to_dict())
+    accounted = known.config.keys() | known.only.keys() | known.ignored
+    assert not defaults.keys() - accounted
+    assert not known.config.keys() - known.used, "fields that decide nothing belong under ignored"
+    for field in known.config.keys() & defaults.keys() - set(FILES[name].get("computed", ())):
+        assert known.config[field] == defaults[field], field
+
+
+@pytest.mark.parametrize("name", families())
+def test_every_family_has_cases(name: str) -> None:
+    assert name in FILES
