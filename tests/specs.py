@@ -43,6 +43,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "low_rank": {"rank": 4},
     "mixture": {"experts": {"count": 4, "body": EXPERT}},
     "mlp": {"ratio": 2, "bias": True},
+    "parallel": {"branches": [{"kind": "mlp", "ratio": 2}, {"kind": "mlp", "ratio": 1}]},
     "project": {"width": 16, "bias": True},
     "residual": {"norm": "layer_norm", "body": {"kind": "mlp", "ratio": 1}},
     "rename": {"span": "others"},
