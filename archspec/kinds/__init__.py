@@ -2,9 +2,11 @@
 
 from archspec.kinds import (  # noqa: F401
     attention,
+    block_diagonal,
     channel,
     combinator,
     convolution,
+    dynamic_convolution,
     embedding,
     fourier,
     head,

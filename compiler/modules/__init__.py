@@ -2,9 +2,11 @@
 
 from compiler.modules import (  # noqa: F401
     attention,
+    block_diagonal,
     channel,
     combinator,
     convolution,
+    dynamic_convolution,
     embedding,
     fourier,
     head,

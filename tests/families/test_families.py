@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from archspec.errors import SpecError
 from archspec.family import Imported, families, family
 from archspec.source import read
-from compiler.checkpoint import Correspondence, fill
+from compiler.correspondence import Correspondence, fill
 from compiler.decoding import Decoding
 from compiler.initialise import allocate
 from compiler.model import compile
