@@ -161,7 +161,9 @@ def _refusal(node: Node) -> str | None:
         return None
     if not (node.kind.pointwise or node.kind.incremental):
         return "it does not say what it keeps"
-    pairs = sorted({"score_bias"} & node.streams.keys() | {"scores"} & node.reads)
+    bias = node.streams.get("score_bias")
+    whole = bias is not None and not node.outer_types[bias].causal
+    pairs = ["score_bias"] * whole + ["scores"] * ("scores" in node.reads)
     return f"{pairs[0]} are of all pairs of tokens" if pairs else None
 
 

@@ -18,6 +18,7 @@ from archspec.kinds import (  # noqa: F401
     partition,
     position,
     regularise,
+    relative,
     rounds,
     route,
     tokens,

@@ -17,6 +17,7 @@ from compiler.modules import (  # noqa: F401
     partition,
     position,
     regularise,
+    relative,
     rounds,
     route,
     tokens,
