@@ -32,6 +32,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "attention": {"heads": 4, "kv_heads": 2},
     "by_label": {"label": "speaker", "body": "rms_norm"},
     "chunks": {"size": 4},
+    "gated_delta_rule": {"heads": 4, "key_heads": 2},
     "glu": {"hidden": 24},
     "label_embedding": {"label": "speaker"},
     "label_router": {"label": "speaker"},
@@ -40,6 +41,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "heads": 2, "kv_rank": 8, "query_rank": 8, "nope_width": 8, "rope_width": 4, "value_width": 8
     },
     "layer_scale": {"init": 0.5},
+    "linear_attention": {"heads": 2},
     "low_rank": {"rank": 4},
     "mixture": {"experts": {"count": 4, "body": EXPERT}},
     "mlp": {"ratio": 2, "bias": True},
