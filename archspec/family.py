@@ -70,7 +70,7 @@ class Family:
         Errors:
             SpecError: a field that nobody knows, of another type, or with a value that cannot be said.
         """
-        problems = []
+        problems: list[tuple[str, str, str | None]] = []
         for key, value in given.items():
             if key in self.only:
                 allowed = self.only[key] if isinstance(self.only[key], list) else [self.only[key]]
@@ -224,10 +224,11 @@ def _head(name: str) -> dict[str, Any]:
 
 def _merged(name: str) -> dict[str, Any]:
     tree = _head(name)
-    result: dict[str, Any] = {}
+    result: Any = {}
     for other in (*tree.get("use", ()), *([tree["extends"]] if "extends" in tree else ())):
         result = _over(result, _merged(other))
-    return _over(result, {key: value for key, value in tree.items() if key not in ("use", "extends")})
+    merged: dict[str, Any] = _over(result, {key: value for key, value in tree.items() if key not in ("use", "extends")})
+    return merged
 
 
 def _over(base: Any, tree: Any, path: tuple[str, ...] = ()) -> Any:

@@ -161,13 +161,15 @@ class Kind(BaseModel):
 class Weighted(Kind):
     """A kind that owns weight matrices.
 
-    ``linear`` replaces what all of its matrices are, ``linears`` single ones by their role.
+    ``linear`` replaces what all of its matrices are, ``linears`` single ones by their role; ``biases`` says which roles
+    have a bias, where that is not as the kind's other fields say.
     """
 
     linear: Annotated[Any, Slot(("linear",))] = Field(None, description="kind of its weight matrices")
     linears: Annotated[Any, Slot(("linear",), named=True)] = Field(
         default_factory=dict, description="kind of single weight matrices, by role"
     )
+    biases: dict[str, bool] = Field(default_factory=dict, description="whether single matrices have a bias, by role")
 
 
 def lookup(name: str) -> type[Kind] | None:

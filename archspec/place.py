@@ -37,8 +37,14 @@ class Place:
         return self.inputs[0]
 
     def own(self, matrices: Mapping[str, Matrix]) -> None:
-        """Declares the node's weight matrices, and what kind each is."""
-        for role, matrix in matrices.items():
+        """Declares the node's weight matrices, what kind each is, and which have a bias."""
+        biases: dict[str, bool] = getattr(self._node.kind, "biases", {})
+        for role in biases:
+            if role not in matrices:
+                raise Refused(f"biases.{role}", f"{self._node.kind.name_} has no matrix {role!r}",
+                              f"its matrices are {', '.join(matrices)}")  # fmt: skip
+        for role, plain in matrices.items():
+            matrix = plain._replace(bias=biases.get(role, plain.bias))
             self._node.matrices[role] = (matrix, self._elaborator.matrix(self, role, matrix))
         named = self._raw.get("linears")
         for role in named if isinstance(named, Map) else ():

@@ -1,9 +1,23 @@
 """What a spec becomes: modules that train."""
 
+from compiler.checkpoint import export_checkpoint, import_checkpoint
+from compiler.decoding import Decoding
 from compiler.flatten import flatten
+from compiler.generate import generate
 from compiler.loss import with_loss
 from compiler.model import compile
 from compiler.modules.mixture import static_routing
 from compiler.weights import load, save
 
-__all__ = ["compile", "flatten", "load", "save", "static_routing", "with_loss"]
+__all__ = [
+    "Decoding",
+    "compile",
+    "export_checkpoint",
+    "flatten",
+    "generate",
+    "import_checkpoint",
+    "load",
+    "save",
+    "static_routing",
+    "with_loss",
+]

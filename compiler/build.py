@@ -64,8 +64,9 @@ class Make:
         return [slot for slot in self.node.bodies if slot.startswith(prefix + ".")]
 
     def plain(self, *roles: str) -> bool:
-        """Whether these weight matrices are plain ones."""
-        return all(self.node.matrices[role][1] is None for role in roles)
+        """Whether these weight matrices are plain ones that can be one product."""
+        matrices = [self.node.matrices[role] for role in roles]
+        return all(plan is None for _, plan in matrices) and len({matrix.bias for matrix, _ in matrices}) == 1
 
     def linear(self, role: str) -> nn.Module:
         """The weight matrix of a role."""

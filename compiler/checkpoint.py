@@ -1,240 +1,107 @@
-"""Checkpoints of `transformers`: their tensors become the weights of a compiled model, and the other way round.
+"""Checkpoints of `transformers`: ``config.json`` and safetensors, read into a compiled model and written back.
 
-A family's ``tensors`` (docs/families.md) maps stored names to logical names (`compiler.logical`). A tensor may be
-rearranged (einops notation), split over several weights along its first axis, and unstacked (``each``). All of it can
-be undone, and no number is changed, so that what is exported is bit for bit what was imported.
+No number is changed on the way. Pickles are refused. What was read beside the weights and is no architecture, the
+configuration and the tokenizer, stays with the model (`compiler.save` writes it too), so that it can be written back.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import accumulate
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from einops import EinopsError, rearrange
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, fx
 
-from archspec.errors import Problem, SpecError, either
-from archspec.family import Imported, pattern
-from compiler.logical import logical
+from archspec.errors import Problem, SpecError
+from archspec.family import Imported, family_of, read_config
+from compiler.correspondence import Correspondence, fill
+from compiler.initialise import allocate
+from compiler.model import compile
+from compiler.weights import BESIDE, CONFIG, write_folder
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "consolidated.00.pth")
+SHARD = 5 * 10**9  # bytes of a file, as transformers has it
 
 
-@dataclass(frozen=True)
-class Rule:
-    """One line of a family's ``tensors``.
-
-    Attributes:
-        name: their name, with wildcards.
-        to: our names.
-        layout: einops pattern from theirs to ours, and sizes of its axes.
-        each: the wildcard in ``to`` that counts along their first axis.
-    """
-
-    name: str
-    to: tuple[str, ...]
-    layout: str | None = None
-    sizes: Mapping[str, int] | None = None
-    each: str | None = None
-
-    def ours(self, tensor: Tensor) -> Tensor:
-        """Their tensor as we lay it out."""
-        return tensor if self.layout is None else rearrange(tensor, self.layout, **(self.sizes or {}))
-
-    def theirs(self, tensor: Tensor) -> Tensor:
-        """Our tensor as they lay it out."""
-        if self.layout is None:
-            return tensor
-        left, _, right = self.layout.partition("->")
-        return rearrange(tensor, f"{right} -> {left}", **(self.sizes or {}))
-
-
-class Correspondence:
-    """Which of their tensors is which of a model's weights.
+def import_checkpoint(
+    folder: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> fx.GraphModule:
+    """A compiled model with the weights of a `transformers` checkpoint.
 
     Args:
-        imported: what the configuration stands for.
-        model: its compiled model.
-    """
-
-    def __init__(self, imported: Imported, model: fx.GraphModule) -> None:
-        self.imported, self.views = imported, logical(model)
-        self.rules = list(_rules(imported.tensors))
-        self.patterns = [pattern(rule.name) for rule in self.rules]
-        self.skipped = [re.compile(text) for text in imported.family.skipped]
-        self.places = dict(enumerate(imported.places))
-        self.under: dict[str, list[str]] = {"": list(self.views)}
-        for place in self.places.values():
-            self.under[place] = []
-        for name in self.views:
-            parts = name.split(".")
-            for length in range(1, len(parts)):
-                self.under.get(".".join(parts[:length]), []).append(name)
-
-    def find(self, name: str) -> tuple[Rule, dict[str, str]] | None:
-        """The rule for one of their tensors, and what its wildcards mean; None if it has no weight to go to."""
-        for rule, form in zip(self.rules, self.patterns, strict=True):
-            found = form.fullmatch(name)
-            if found:
-                words = found.groupdict()
-                if "layer" in words and self.places:
-                    place = self.places.get(int(words["layer"])) if words["layer"].isdigit() else None
-                    if place is None:
-                        return None
-                    words["layer"] = place
-                if self.targets(rule, words):
-                    return rule, words
-        return None
-
-    def ignores(self, name: str) -> bool:
-        return any(form.fullmatch(name) for form in self.skipped)
-
-    def targets(self, rule: Rule, words: Mapping[str, str]) -> list[str]:
-        """Our names, of the first of the stack if there is one; empty if there are no such weights."""
-        first = {**words, **({rule.each: "0"} if rule.each else {})}
-        names = [_put(text, first) for text in rule.to]
-        return names if all(name in self.views for name in names) else []
-
-    def write(self, name: str, tensor: Tensor, rule: Rule, words: Mapping[str, str]) -> list[str]:
-        """Puts their tensor into our weights; gives the names of these.
-
-        Errors:
-            ValueError: it has another shape.
-        """
-        parts = [(words, tensor)]
-        if rule.each:
-            parts = [({**words, rule.each: str(number)}, part) for number, part in enumerate(tensor)]
-        written = []
-        for inner, part in parts:
-            names = [_put(text, inner) for text in rule.to]
-            views = [self.views.get(one) for one in names]
-            missing = next((one for one, view in zip(names, views, strict=True) if view is None), None)
-            if missing is not None:
-                raise ValueError(f"is {_shape(tensor)}; there is no {missing}")
-            wanted = [view for view in views if view is not None]
-            try:
-                value = rule.ours(part)
-            except EinopsError:
-                raise ValueError(f"is {_shape(tensor)}; expected {self.shape(rule, wanted, len(tensor))}") from None
-            whole = [sum(view.shape[0] for view in wanted), *wanted[0].shape[1:]] if wanted[0].ndim else []
-            if list(value.shape) != whole:
-                raise ValueError(f"is {_shape(tensor)}; expected {self.shape(rule, wanted, len(tensor))}")
-            starts = accumulate([0, *(view.shape[0] for view in wanted)]) if wanted[0].ndim else [0]
-            for view, start in zip(wanted, starts, strict=False):
-                view.copy_(value.narrow(0, start, view.shape[0]) if view.ndim else value)
-            written += names
-        return written
-
-    def shape(self, rule: Rule, wanted: list[Tensor], count: int) -> str:
-        """The shape that their tensor should have."""
-        try:
-            value = rule.theirs(
-                torch.cat([torch.empty(view.shape) for view in wanted]) if wanted[0].ndim else wanted[0]
-            )
-        except EinopsError:
-            return "another shape"
-        return _shape(value) if not rule.each else f"{count} × {_shape(value)}"
-
-    def exported(self) -> Iterator[tuple[str, Callable[[], Tensor]]]:
-        """Their names, and what makes the tensor of each from our weights."""
-        for rule in self.rules:
-            found: dict[tuple[tuple[str, str], ...], set[int]] = {}
-            for number, place in self.places.items() if "{layer}" in rule.to[0] else [(-1, "")]:
-                form = pattern(_put(rule.to[0], {"layer": place} if number >= 0 else {}))
-                for name in self.under.get(place, ()):
-                    match = form.fullmatch(name)
-                    if match:
-                        layer = {"layer": str(number)} if number >= 0 else {}
-                        self._found(rule, {**match.groupdict(), **layer}, found)
-            for key, numbers in found.items():
-                words = dict(key)
-                ours = {**words, "layer": self.places.get(int(words["layer"]), "")} if "layer" in words else words
-                if self.targets(rule, ours):
-                    yield _put(rule.name, words), lambda r=rule, w=ours, n=numbers: self.read(r, w, len(n))  # type: ignore[misc]
-
-    def _found(
-        self, rule: Rule, words: dict[str, str], found: dict[tuple[tuple[str, str], ...], set[int]]
-    ) -> None:  # fmt: skip
-        number = int(words.pop(rule.each)) if rule.each else 0
-        found.setdefault(tuple(sorted(words.items())), set()).add(number)
-
-    def read(self, rule: Rule, words: Mapping[str, str], count: int) -> Tensor:
-        """Their tensor, made of our weights."""
-        made = []
-        for number in range(count):
-            inner = {**words, **({rule.each: str(number)} if rule.each else {})}
-            views = [self.views[_put(text, inner)] for text in rule.to]
-            made.append(rule.theirs(views[0] if len(views) == 1 else torch.cat(views)))
-        return torch.stack(made) if rule.each else made[0].contiguous()
-
-
-def _rules(tensors: Mapping[str, Any]) -> Iterator[Rule]:
-    for name, raw in tensors.items():
-        raw = raw if isinstance(raw, Mapping) else {"to": raw}
-        to = raw["to"] if isinstance(raw["to"], list) else [raw["to"]]
-        yield Rule(name, tuple(to), raw.get("rearrange"), raw.get("sizes"), raw.get("each"))
-
-
-def _put(text: str, words: Mapping[str, str]) -> str:
-    """A name with those of its wildcards replaced that have a meaning."""
-    return re.sub(r"\{(\w+)\}", lambda found: words.get(found[1], found[0]), text)
-
-
-@torch.no_grad()
-def fill(model: fx.GraphModule, imported: Imported, tensors: Mapping[str, Callable[[], Tensor]], where: str) -> None:
-    """Gives a model with storage the weights of a checkpoint.
-
-    Args:
-        tensors: what reads each of their tensors, by name.
-        where: the checkpoint, for errors.
+        dtype: of the weights; that of most of the stored numbers by default.
 
     Errors:
-        SpecError: a tensor is missing, too much or misshapen; each by name.
+        SpecError: a configuration that cannot be said; a tensor that is missing, extra or misshapen; a damaged file.
     """
-    mapping = Correspondence(imported, model)
-    written: set[str] = set()
-    problems = []
-    for name, get in tensors.items():
-        found = mapping.find(name)
-        if found is None:
-            if not mapping.ignores(name):
-                problems.append(Problem(f"{name} is no tensor of this {imported.family.model_type}", None, where))
-            continue
-        try:
-            written.update(mapping.write(name, get(), *found))
-        except ValueError as error:
-            problems.append(Problem(f"{name} {error}", "the configuration describes another model", where))
-            written.update(mapping.targets(*found))
-    missing = _missing(mapping, written)
-    if missing:
-        words = either(missing).replace(" or ", " and ")
-        problems.append(Problem(f"the checkpoint has no {words}", f"needed for {len(missing)} of the weights", where))
-    if problems:
-        raise SpecError(*problems[:20])
+    place = Path(folder)
+    config = read_config(place / CONFIG)
+    imported = family_of(config, str(place / CONFIG)).expand(config, str(place / CONFIG))
+    checkpoint = Checkpoint(place)
+    model: Any = compile(imported.spec, device="meta")
+    allocate(model, device=device, dtype=dtype or checkpoint.dtype())
+    fill(model, imported, checkpoint.readers(), str(place))
+    model.beside = {name: (place / name).read_bytes() for name in BESIDE if (place / name).is_file()}
+    return model  # type: ignore[no-any-return]
 
 
-def _missing(mapping: Correspondence, written: set[str]) -> list[str]:
-    """Their names of what was not written; tied weights are written under any of their names."""
-    seen = {mapping.views[name].data_ptr() for name in written if name in mapping.views}
-    lacking = {n for n, view in mapping.views.items() if n not in written and view.data_ptr() not in seen}
-    if not lacking:
-        return []
-    found = []
-    for name, _ in mapping.exported():
-        rule_words = mapping.find(name)
-        if rule_words and lacking & set(mapping.targets(*rule_words)):
-            found.append(name)
-            lacking -= set(mapping.targets(*rule_words))
-    return found or sorted(lacking)
+def export_checkpoint(model: fx.GraphModule, folder: str | Path) -> None:
+    """Writes a model as a checkpoint that ``from_pretrained`` of `transformers` loads.
+
+    Errors:
+        SpecError: the model was not imported, or is no longer what its configuration describes; the folder cannot be
+            written.
+    """
+    imported = source_of(model)
+    tensors: list[dict[str, Callable[[], Tensor]]] = [{}]
+    size, taken = 0, 0
+    for name, make in Correspondence(imported, model).exported():
+        value = make()
+        taken = value.numel() * value.element_size()
+        if size and size + taken > SHARD:
+            tensors.append({})
+            size = 0
+        tensors[-1][name] = make
+        size += taken
+    files: dict[str, Callable[[Path], Any]] = {}
+    index: dict[str, str] = {}
+    for number, part in enumerate(tensors, 1):
+        file = SINGLE if len(tensors) == 1 else f"model-{number:05}-of-{len(tensors):05}.safetensors"
+        index |= dict.fromkeys(part, file)
+        files[file] = lambda path, part=part: save_file({n: make() for n, make in part.items()}, path, {"format": "pt"})
+    if len(tensors) > 1:
+        text = json.dumps({"metadata": {}, "weight_map": index}, indent=1)
+        files[INDEX] = lambda path: path.write_text(text, "utf-8")
+    beside: dict[str, bytes] = getattr(model, "beside", {})
+    for name, data in beside.items():
+        files[name] = lambda path, data=data: path.write_bytes(data)
+    write_folder(Path(folder), files)
+
+
+def source_of(model: fx.GraphModule) -> Imported:
+    """What a model was imported as.
+
+    Errors:
+        SpecError: it has no configuration, or is no longer what that describes.
+    """
+    spec: Any = model.spec
+    data: bytes | None = getattr(model, "beside", {}).get(CONFIG)
+    if data is None:
+        hint = "a model that archc import made has one; put the config.json that describes it into its folder"
+        raise SpecError(Problem(f"{spec.name} has no {CONFIG}, so nobody knows which family it is of", hint))
+    config = json.loads(data)
+    imported = family_of(config, CONFIG).expand(config, CONFIG)
+    if imported.spec.graph.digest("layout") != spec.graph.digest("layout"):
+        hint = f"archc diff shows where; change {CONFIG} in its folder alike, or keep it as it is"
+        cause = f"{spec.name} is no longer the {imported.family.model_type} that its {CONFIG} describes"
+        raise SpecError(Problem(cause, hint))
+    return imported
 
 
 class Checkpoint:
@@ -303,10 +170,6 @@ class Checkpoint:
 
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-
-
-def _shape(value: Any) -> str:
-    return " × ".join(map(str, value.shape)) or "a number"
 
 
 def _refuse(place: Path, cause: str, hint: str | None) -> NoReturn:

@@ -139,7 +139,9 @@ class Traced(fx.GraphModule):
         copied = Traced(holder, graphs[True], name)
         if self.forms:
             _switch(copied, Traced(holder, graphs[False], name), graphs)
-        own = {name: value for name, value in self.__dict__.items() if name in ("signature", "spec")} | _records(self)
+        own = {
+            name: value for name, value in self.__dict__.items() if name in ("signature", "spec", "beside")
+        } | _records(self)
         copied.__dict__.update(holder.__dict__ | own)
         if "entries" in self.__dict__:
             entries = self.__dict__["entries"]

@@ -1,5 +1,7 @@
 """Saving and loading: a folder of ``spec.yaml`` (the canonical form) and ``weights.safetensors``.
 
+A model that was imported has its configuration and tokenizer beside them.
+
 Tensors that are one in the model are stored once, under the first of their names; ``ties`` in the file's metadata maps
 the other names to it. Tables that follow from the spec are not stored. Files are written beside their place and moved
 over it when they are whole, so that a process that dies, or a full disk, leaves the older ones as they were.
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,6 +29,9 @@ from compiler.model import compile
 from compiler.trace import Traced
 
 SPEC, WEIGHTS = "spec.yaml", "weights.safetensors"
+CONFIG = "config.json"
+BESIDE = (CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+"""Files that go along with a model: of what it was imported, and how its text becomes tokens."""
 
 
 def save(model: fx.GraphModule, folder: str | os.PathLike[str]) -> None:
@@ -43,15 +48,32 @@ def save(model: fx.GraphModule, folder: str | os.PathLike[str]) -> None:
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"format": "pt", "ties": json.dumps(ties)}
     spec: Any = model.spec
-    beside = {name: place / f".{name}.{os.getpid()}" for name in (WEIGHTS, SPEC)}
+    files: dict[str, Callable[[Path], Any]] = {
+        WEIGHTS: lambda path: save_file(held, path, metadata),
+        SPEC: lambda path: path.write_text(text(spec.canonical()), encoding="utf-8"),
+    }
+    beside: dict[str, bytes] = getattr(model, "beside", {})
+    files |= {name: lambda path, data=data: path.write_bytes(data) for name, data in beside.items()}
+    write_folder(place, files)
+
+
+def write_folder(place: Path, files: Mapping[str, Callable[[Path], Any]]) -> None:
+    """Writes files of a folder, which is made if it is missing; none stands in its place before all are whole.
+
+    Args:
+        files: what writes each, by its name.
+
+    Errors:
+        SpecError: the folder cannot be written, or the disk is full.
+    """
+    beside = {name: place / f".{name}.{os.getpid()}" for name in files}
     with ExitStack() as leftovers:
         for path in beside.values():
             leftovers.callback(_remove, path)
         try:
             place.mkdir(parents=True, exist_ok=True)
-            save_file(held, beside[WEIGHTS], metadata)
-            beside[SPEC].write_text(text(spec.canonical()), encoding="utf-8")
-            for path in beside.values():
+            for name, path in beside.items():
+                files[name](path)
                 _flush(path)
             for name, path in beside.items():
                 path.replace(place / name)
@@ -97,6 +119,8 @@ def load(
             buffer = model.get_buffer(names[0])
             buffer.copy_(stored[names[0]])
     loaded: Any = model
+    found = {name: place / name for name in BESIDE}
+    loaded.beside = {name: path.read_bytes() for name, path in found.items() if path.is_file()}
     loaded.entries = {name: Traced(loaded, part.graph, name) for name, part in loaded.entries.items()}
     return model
 

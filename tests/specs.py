@@ -30,8 +30,10 @@ LAYER = {
 EXPERT = {"kind": "glu", "hidden": 8}
 FIELDS: dict[str, dict[str, Any]] = {
     "attention": {"heads": 4, "kv_heads": 2},
+    "block_diagonal": {"groups": 4},
     "by_label": {"label": "speaker", "body": "rms_norm"},
     "chunks": {"size": 4},
+    "dynamic_convolution": {"heads": 2, "size": 3},
     "gated_delta_rule": {"heads": 4, "key_heads": 2},
     "glu": {"hidden": 24},
     "label_embedding": {"label": "speaker"},

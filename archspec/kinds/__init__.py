@@ -2,10 +2,12 @@
 
 from archspec.kinds import (  # noqa: F401
     attention,
+    block_diagonal,
     channel,
     combinator,
     convolution,
     delta,
+    dynamic_convolution,
     embedding,
     fourier,
     head,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from archspec.errors import Refused, divisors
 from archspec.graph import Node
-from archspec.kind import Free, Kept, Matrix, Rate, Slot, Weighted, Width
+from archspec.kind import Activation, Free, Kept, Matrix, Rate, Slot, Weighted, Width
 from archspec.place import Place
 from archspec.streams import Axis, Span, Stream
+
+RARE = ("qk_norm_over", "qk_norm_place")
+"""Fields that a canonical form leaves out where they are as usual."""
 
 
 class Attention(Weighted, kind="attention", role=("mixer", "body")):
@@ -37,7 +40,20 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
     window: Width | None = Field(
         None, description="a token reads this many tokens, itself among them, back along its axis"
     )
-    qk_norm: Annotated[Any, Slot(("norm",))] = Field(None, description="a norm on each head's queries and keys")
+    qk_norm: Annotated[Any, Slot(("norm",))] = Field(None, description="a norm on queries and keys")
+    qk_norm_over: Literal["head", "heads"] = Field(
+        "head",
+        description="head: each head alone, all with one weight; heads: a token's heads together (each alone with a "
+        "weight of its own under the norm's group_size: head_width)",
+    )
+    qk_norm_place: Literal["before", "after"] = Field("before", description="before or after positions turn them")
+    value_norm: Annotated[Any, Slot(("norm",))] = Field(None, description="a norm on each head's values")
+    clip: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="queries, keys and values are cut off at this magnitude"
+    )
+    gate: Activation | None = Field(
+        None, description="function of a linear map of the query token that multiplies what it reads, before out"
+    )
     softcap: Annotated[float, Field(gt=0)] | None = Field(None, description="scores s become cap * tanh(s / cap)")
     scale: Annotated[float, Field(gt=0)] | None = Field(
         None, description="factor on scores; 1 / sqrt(head_width) by default"
@@ -92,16 +108,19 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         heads, kv_heads, head_width, value_width = self.shape(node.types[0])
         shape = {"heads": heads, "kv_heads": kv_heads, "head_width": head_width, "value_width": value_width}
         bias = self.bias if self.qkv_bias is None else self.qkv_bias
-        return {**shape, "width_out": node.output.width, "qkv_bias": bias}
+        rare = {name: None for name in RARE if getattr(self, name) == type(self).model_fields[name].default}
+        return {**shape, "width_out": node.output.width, "qkv_bias": bias, **rare}
 
     def matrices(self, x: Stream, memory: Stream | None = None) -> dict[str, Matrix]:
         heads, kv_heads, head_width, value_width = self.shape(x)
         source = (memory or x).width
         bias = self.bias if self.qkv_bias is None else self.qkv_bias
+        gate = {} if self.gate is None else {"gate": Matrix(x.width, heads * value_width, bias)}
         return {
             "query": Matrix(x.width, heads * head_width, bias),
             "key": Matrix(source, kv_heads * head_width, bias),
             "value": Matrix(source, kv_heads * value_width, bias),
+            **gate,
             "out": Matrix(heads * value_width, self.width_out or x.width, self.bias, "out"),
         }
 
@@ -110,15 +129,21 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         if x.content != "features":
             raise Refused("", f"attention reads features, not {x}", "embed the tokens first")
         memory = self._memory(at, x)
-        _, _, head_width, _ = self.shape(x)
+        heads, kv_heads, head_width, value_width = self.shape(x)
         at.own(self.matrices(x, memory))
         asked = self.asked(x)
         if self.window is not None and (len(memory.axes) != 1 or len(asked.axes) != 1):
             raise Refused("window", f"a window needs tokens along one axis, not {memory}",
                           "put the attention into a partition with windows")  # fmt: skip
-        for field, role in (("position", asked), ("qk_norm", asked)):
-            if at.has(field) and not at.is_kind(field, "none"):
-                at.slot(field, role.wide(head_width))
+        if at.has("position") and not at.is_kind("position", "none"):
+            at.slot("position", asked.wide(head_width))
+        if at.has("qk_norm"):
+            together = self.qk_norm_over == "heads"
+            at.slot("qk_norm", asked.wide(heads * head_width if together else head_width), head_width=head_width)
+            if together:
+                at.slot("qk_norm", memory.wide(kv_heads * head_width), as_="key_norm", head_width=head_width)
+        if at.has("value_norm"):
+            at.slot("value_norm", memory.wide(value_width))
         if at.has("position") and memory.spans != asked.spans and not at.is_kind("position", "none"):
             names = [axis.name for axis in asked.axes]
             if len(memory.spans) != 1 or [axis.name for axis in memory.axes] != names:

@@ -10,6 +10,31 @@ from archspec.kind import Kept, Kind, Matrix, Weighted, Width
 from archspec.streams import Stream
 
 
+class Convolution(Kind, kind="convolution", role=("mixer", "body")):
+    """Each token becomes a linear map of the tokens around it, itself in the middle; along a causal axis of its past.
+
+    LeCun et al. 1989, "Backpropagation Applied to Handwritten Zip Code Recognition". ``groups`` of features do not mix.
+    """
+
+    incremental = True
+    size: Width = Field(3, description="taps along every axis")
+    width: Width | None = Field(None, description="output width; the input's by default")
+    groups: Width = 1
+    dilation: Annotated[int, Field(gt=0)] = 1
+    bias: bool = True
+
+    def output(self, x: Stream) -> Stream:
+        convolvable(x, self.size)
+        width = self.width or x.width
+        if x.width % self.groups or width % self.groups:
+            raise Refused("groups", f"widths {x.width} and {width} do not divide into {self.groups} groups",
+                          "a number that divides both")  # fmt: skip
+        return x.wide(width)
+
+    def keeps(self, x: Stream) -> tuple[Kept, ...]:
+        return (Kept(self.dilation * (self.size - 1) * x.width, per="sequence"),)
+
+
 class DepthwiseConvolution(Kind, kind="depthwise_convolution", role=("mixer", "body")):
     """Each feature is filtered along the tokens' axes on its own; along a causal axis it reads only the past.
 
@@ -22,7 +47,8 @@ class DepthwiseConvolution(Kind, kind="depthwise_convolution", role=("mixer", "b
     bias: bool = True
 
     def output(self, x: Stream) -> Stream:
-        return convolved(x, self.size)
+        convolvable(x, self.size)
+        return x
 
     def keeps(self, x: Stream) -> tuple[Kept, ...]:
         return (Kept(self.dilation * (self.size - 1) * x.width, per="sequence"),)
@@ -49,7 +75,8 @@ class ShortConvolution(Weighted, kind="short_convolution", role=("mixer", "body"
         return gates | {"out": Matrix(self.inner(x), x.width, self.bias, "out")}
 
     def output(self, x: Stream) -> Stream:
-        return convolved(x, self.size)
+        convolvable(x, self.size)
+        return x
 
     def settle(self, node: Node) -> dict[str, Any]:
         return {"hidden": self.inner(node.types[0])}
@@ -58,12 +85,11 @@ class ShortConvolution(Weighted, kind="short_convolution", role=("mixer", "body"
         return (Kept((self.size - 1) * self.inner(x), per="sequence"),)
 
 
-def convolved(x: Stream, size: int) -> Stream:
-    """What a convolution of this size gives, or why it cannot be."""
+def convolvable(x: Stream, size: int) -> None:
+    """Refuses tokens over which nothing of this size can be moved."""
     if len(x.spans) != 1 or not 1 <= len(x.axes) <= 3:
         raise Refused("", f"needs tokens on one grid of one to three axes, not {x}")
     if len(x.axes) > 1 and x.causal:
         raise Refused("", f"cannot be causal on a grid of {len(x.axes)} axes")
     if not x.causal and size % 2 == 0:
         raise Refused("size", f"an even size, {size}, has no middle", [size - 1, size + 1])
-    return x

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from archspec.kinds import attention as kinds
 from archspec.streams import Stream
 from compiler.build import Make, main, project, weight
+from compiler.modules.activations import ACTIVATIONS
 from compiler.modules.position import Rope
 from compiler.registry import Keeper, builds
 from compiler.tokens import Tokens
@@ -30,17 +31,20 @@ class Attention(nn.Module):
         self.memory_name = node.streams.get("memory")
         self.mask_name = node.streams.get("mask")
         alone = spec.query is None and self.memory is None and self.memory_name is None
-        self.qkv = self.kv = None
-        if alone and make.plain("query", "key", "value"):
-            self.qkv = make.fused("query", "key", "value")
+        self.qkv = self.kv = self.gate = None
+        roles = ("query", "key", "value") if spec.gate is None else ("query", "key", "value", "gate")
+        if alone and make.plain(*roles):
+            self.qkv = make.fused(*roles)
         else:
+            self.gate = None if spec.gate is None else make.linear("gate")
             self.query = make.linear("query")
             if make.plain("key", "value"):
                 self.kv = make.fused("key", "value")
             else:
                 self.key, self.value = make.linear("key"), make.linear("value")
         self.query_norm = make.body("qk_norm") if make.has("qk_norm") else None
-        self.key_norm = make.body("qk_norm") if make.has("qk_norm") else None
+        self.key_norm = make.body("key_norm" if make.has("key_norm") else "qk_norm") if make.has("qk_norm") else None
+        self.value_norm = make.body("value_norm") if make.has("value_norm") else None
         self.position = make.body("position") if make.has("position") else None
         if self.position is not None and hasattr(self.position, "sized"):
             self.position.sized(self.heads)
@@ -60,28 +64,41 @@ class Attention(nn.Module):
             memory = main(self.memory, x, outer=outer)
         elif self.memory_name is not None:
             memory = outer[self.memory_name]
+        gate = None
         widths = (self.heads * self.head_width, self.kv_heads * self.head_width, self.kv_heads * self.value_width)
         if self.qkv is not None:
+            if spec.gate is not None:
+                widths = (*widths, self.heads * self.value_width)
             parts = self.qkv(x.features).split(widths, dim=-1)
             q, k, v = parts[0], parts[1], parts[2]
+            gate = None if spec.gate is None else parts[3]
         else:
+            gate = None if self.gate is None else project(self.gate, asked.features, asked)
             q = project(self.query, asked.features, asked)
             if self.kv is not None:
                 parts = self.kv(memory.features).split(widths[1:], dim=-1)
                 k, v = parts[0], parts[1]
             else:
                 k, v = project(self.key, memory.features, memory), project(self.value, memory.features, memory)
+        if spec.clip is not None:
+            q, k, v = (part.clamp(-spec.clip, spec.clip) for part in (q, k, v))
         q = q.unflatten(-1, (self.heads, self.head_width))
         k = k.unflatten(-1, (self.kv_heads, self.head_width))
         v = v.unflatten(-1, (self.kv_heads, self.value_width))
-        if self.query_norm is not None and self.key_norm is not None:
-            q, k = self.normed(self.query_norm, q, asked), self.normed(self.key_norm, k, memory)
+        if self.value_norm is not None:
+            v = normed(self.value_norm, v, memory, self.value_width)
+        if self.query_norm is not None and self.key_norm is not None and spec.qk_norm_place == "before":
+            q = self.normed(self.query_norm, q, asked, self.heads)
+            k = self.normed(self.key_norm, k, memory, self.kv_heads)
         bias = None
         if isinstance(self.position, Rope):
             turned = self.position(q, k, asked.coordinates, memory.coordinates)
             q, k = turned[0], turned[1]  # by index: unpacking makes a trace look into the bytecode
         elif self.position is not None:
             bias = self.position(q, k, asked.coordinates, memory.coordinates)
+        if self.query_norm is not None and self.key_norm is not None and spec.qk_norm_place == "after":
+            q = self.normed(self.query_norm, q, asked, self.heads)
+            k = self.normed(self.key_norm, k, memory, self.kv_heads)
         if self.bias_name is not None:
             given = outer[self.bias_name].features.unflatten(1, (q.shape[1], -1)).permute(0, 3, 1, 2)
             bias = given if bias is None else bias + given
@@ -93,11 +110,21 @@ class Attention(nn.Module):
         scores = None
         if self.scores is not None:
             y, scores = y[0], y[1]
+        if gate is not None and spec.gate is not None:
+            y = y * ACTIVATIONS[spec.gate](gate)
         out = asked.give(project(self.out, y, asked), asked.stream.wide(spec.width_out or x.stream.width))
         return out if scores is None or self.scores is None else {"": out, "scores": Tokens(scores, self.scores)}
 
-    def normed(self, norm: nn.Module, heads: Tensor, tokens: Tokens) -> Tensor:
-        return main(norm, tokens.give(heads, tokens.stream.wide(self.head_width)), outer={}).features
+    def normed(self, norm: nn.Module, x: Tensor, tokens: Tokens, heads: int) -> Tensor:
+        """Queries or keys ``[batch, tokens, heads, width]`` normed, each head alone or all together."""
+        if self.spec_.qk_norm_over == "head":
+            return normed(norm, x, tokens, self.head_width)
+        return normed(norm, x.flatten(2), tokens, heads * self.head_width).unflatten(-1, (heads, self.head_width))
+
+
+def normed(norm: nn.Module, features: Tensor, tokens: Tokens, width: int) -> Tensor:
+    """A norm applied to features that tokens have for the while."""
+    return main(norm, tokens.give(features, tokens.stream.wide(width)), outer={}).features
 
 
 class Attend(Keeper):

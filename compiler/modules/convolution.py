@@ -16,30 +16,35 @@ from compiler.tokens import Tokens
 
 
 class GridConvolution(nn.Module):
-    """A depthwise convolution over ``[batch, tokens, width]`` on a grid of one to three axes."""
+    """A convolution over ``[batch, tokens, width]`` on a grid of one to three axes; a depthwise one by default."""
 
-    def __init__(self, stream: Stream, *, size: int, bias: bool, dilation: int = 1) -> None:
+    def __init__(
+        self, stream: Stream, *, size: int, bias: bool, dilation: int = 1, width: int = 0, groups: int = 0
+    ) -> None:
         super().__init__()
-        axes = stream.axes
+        axes, width, self.groups = stream.axes, width or stream.width, groups or stream.width
         self.sizes = [axis.size if isinstance(axis.size, int) else -1 for axis in axes]
-        self.causal, self.dilation, self.width = stream.causal, dilation, stream.width
+        self.causal, self.dilation = stream.causal, dilation
         self.reach = dilation * (size - 1)
         self.past = Past(self.reach) if self.causal else None
-        self.slide = Slide(dilation) if self.causal else None
-        self.weight = weight(stream.width, 1, *[size] * len(axes))
-        self.bias = weight(stream.width) if bias else None
+        depthwise = self.groups == stream.width == width
+        self.slide = Slide(dilation) if self.causal and depthwise else None
+        self.weight = weight(width, stream.width // self.groups, *[size] * len(axes))
+        self.bias = weight(width) if bias else None
         self.initial = {"weight": ("fan_in",), "bias": 0.0}
 
     def forward(self, x: Tensor) -> Tensor:
         grid = x.transpose(1, 2)
         if len(self.sizes) > 1:
             grid = grid.unflatten(2, self.sizes)
-        if self.past is not None and self.slide is not None:
-            out: Tensor = self.slide(self.past(grid).transpose(1, 2), self.weight)
+        pad = self.reach // 2
+        if self.past is not None:
+            grid, pad = self.past(grid), 0
+        if self.slide is not None:
+            out: Tensor = self.slide(grid.transpose(1, 2), self.weight)
             return out if self.bias is None else out + self.bias
         convolve = (F.conv1d, F.conv2d, F.conv3d)[len(self.sizes) - 1]
-        pad = self.reach // 2
-        y = convolve(grid, self.weight, self.bias, padding=pad, dilation=self.dilation, groups=self.width)
+        y = convolve(grid, self.weight, self.bias, padding=pad, dilation=self.dilation, groups=self.groups)
         return y.flatten(2).transpose(1, 2)
 
 
@@ -101,11 +106,14 @@ class _Slide(torch.autograd.Function):
         return back, torch.stack(sums, dim=-1)[:, None], None
 
 
-@builds(kinds.DepthwiseConvolution)
-class DepthwiseConvolution(nn.Module):
-    def __init__(self, spec: kinds.DepthwiseConvolution, make: Make) -> None:
+@builds(kinds.Convolution, kinds.DepthwiseConvolution)
+class Convolution(nn.Module):
+    def __init__(self, spec: kinds.Convolution | kinds.DepthwiseConvolution, make: Make) -> None:
         super().__init__()
-        self.convolution = GridConvolution(make.stream, size=spec.size, bias=spec.bias, dilation=spec.dilation)
+        width, groups = (make.node.output.width, spec.groups) if isinstance(spec, kinds.Convolution) else (0, 0)
+        self.convolution = GridConvolution(
+            make.stream, size=spec.size, bias=spec.bias, dilation=spec.dilation, width=width, groups=groups
+        )
 
     def forward(self, x: Tokens) -> Tensor:
         features = x.features

@@ -15,20 +15,27 @@ from compiler.tokens import Tokens
 class LayerNorm(nn.Module):
     def __init__(self, spec: kinds.LayerNorm, make: Make) -> None:
         super().__init__()
-        self.shape, self.eps = (make.stream.width,), spec.eps
+        self.shape, self.eps, self.offset, self.group = (make.stream.width,), spec.eps, spec.offset, spec.group_size
         self.weight = weight(*self.shape) if spec.affine else None
         self.bias = weight(*self.shape) if spec.affine and spec.bias else None
-        self.initial = {"weight": 1.0, "bias": 0.0}
+        self.initial = {"weight": 1.0 - spec.offset, "bias": 0.0}
 
     def forward(self, x: Tokens) -> Tensor:
-        return F.layer_norm(x.features, self.shape, self.weight, self.bias, self.eps)
+        scale = self.weight
+        if scale is not None and self.offset:
+            scale = scale + self.offset
+        if self.group is None:
+            return F.layer_norm(x.features, self.shape, scale, self.bias, self.eps)
+        y = F.layer_norm(x.features.unflatten(-1, (-1, self.group)), (self.group,), None, None, self.eps).flatten(-2)
+        y = y if scale is None else y * scale
+        return y if self.bias is None else y + self.bias
 
 
 @builds(kinds.RmsNorm)
 class RmsNorm(nn.Module):
     def __init__(self, spec: kinds.RmsNorm, make: Make) -> None:
         super().__init__()
-        self.shape, self.eps, self.offset = (make.stream.width,), spec.eps, spec.offset
+        self.shape, self.eps, self.offset, self.group = (make.stream.width,), spec.eps, spec.offset, spec.group_size
         self.weight = weight(*self.shape) if spec.affine else None
         self.initial = {"weight": 1.0 - spec.offset}
 
@@ -36,4 +43,7 @@ class RmsNorm(nn.Module):
         scale = self.weight
         if scale is not None and self.offset:
             scale = scale + self.offset
-        return F.rms_norm(x.features, self.shape, scale, self.eps)
+        if self.group is None:
+            return F.rms_norm(x.features, self.shape, scale, self.eps)
+        y = F.rms_norm(x.features.unflatten(-1, (-1, self.group)), (self.group,), None, self.eps).flatten(-2)
+        return y if scale is None else y * scale

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from archspec.errors import SpecError
 from archspec.family import Imported, families, family
 from archspec.source import read
-from compiler.checkpoint import Correspondence, fill
+from compiler.correspondence import Correspondence, fill
 from compiler.decoding import Decoding
 from compiler.initialise import allocate
 from compiler.model import compile
@@ -107,7 +107,8 @@ def expected(name: str, case: str) -> Tensor:
     named = {THEIR_NAMES[key]: value for key, value in real.items()}
     if "tokens" in tensors and FILES[name].get("mask", True):
         named.setdefault("attention_mask", valid(name, case).long())
-    return theirs(name, case)(**named, use_cache=False).logits if FILES[name].get("causal", True) else theirs(name, case)(**named).logits  # type: ignore[no-any-return]  # fmt: skip  # noqa: E501
+    cached = {"use_cache": False} if FILES[name].get("causal", True) else {}
+    return theirs(name, case)(**named, **cached).logits  # type: ignore[no-any-return]
 
 
 def valid(name: str, case: str) -> Tensor:
@@ -169,8 +170,8 @@ def test_weights_come_back_as_they_were(name: str, case: str) -> None:
 @torch.no_grad()
 def test_tensors_that_are_missing_extra_or_misshapen_are_named(name: str, case: str) -> None:
     state = dict(theirs(name, case).state_dict())
-    pointers = [value.data_ptr() for value in state.values()]
-    key = next(key for key, value in reversed(state.items()) if value.ndim == 2 and pointers.count(value.data_ptr()) == 1)  # fmt: skip  # noqa: E501
+    places = [value.data_ptr() for value in state.values()]
+    key = next(key for key, value in reversed(state.items()) if value.ndim == 2 and places.count(value.data_ptr()) == 1)
     found = imported(name, case)
     model = compile(found.spec, device="meta")
     allocate(model, device="cpu", dtype=torch.float32)
