@@ -35,6 +35,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "chunks": {"size": 4},
     "disentangled_attention": {"heads": 2},
     "dynamic_convolution": {"heads": 2, "size": 3},
+    "gated_delta_rule": {"heads": 4, "key_heads": 2},
     "glu": {"hidden": 24},
     "label_embedding": {"label": "speaker"},
     "label_router": {"label": "speaker"},
@@ -43,6 +44,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "heads": 2, "kv_rank": 8, "query_rank": 8, "nope_width": 8, "rope_width": 4, "value_width": 8
     },
     "layer_scale": {"init": 0.5},
+    "linear_attention": {"heads": 2},
     "low_rank": {"rank": 4},
     "mamba": {"state": 4},
     "mamba2": {"heads": 4, "state": 8},
