@@ -29,6 +29,7 @@ from archspec.kinds import (  # noqa: F401
     rounds,
     route,
     rwkv,
+    ssm,
     sliding_window_attention,
     tokens,
 )

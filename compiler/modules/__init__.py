@@ -28,6 +28,7 @@ from compiler.modules import (  # noqa: F401
     rounds,
     route,
     rwkv,
+    ssm,
     sliding_window_attention,
     tokens,
 )
