@@ -45,6 +45,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "layer_scale": {"init": 0.5},
     "low_rank": {"rank": 4},
     "mixture": {"experts": {"count": 4, "body": EXPERT}},
+    "mixture_of_attention": {"experts": 4, "heads": 2, "router": {"kind": "top_k", "balance": "none"}},
     "mlp": {"ratio": 2, "bias": True},
     "nystrom_attention": {"heads": 2, "landmarks": 4},
     "parallel": {"branches": [{"kind": "mlp", "ratio": 2}, {"kind": "mlp", "ratio": 1}]},

@@ -16,6 +16,7 @@ from archspec.kinds import (  # noqa: F401
     latent_attention,
     linear,
     mixture,
+    mixture_of_attention,
     norm,
     nystrom_attention,
     partition,
@@ -25,6 +26,7 @@ from archspec.kinds import (  # noqa: F401
     rope,
     rounds,
     route,
+    router,
     sliding_window_attention,
     tokens,
 )

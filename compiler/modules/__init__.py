@@ -15,6 +15,7 @@ from compiler.modules import (  # noqa: F401
     latent_attention,
     linear,
     mixture,
+    mixture_of_attention,
     norm,
     nystrom_attention,
     partition,
@@ -24,6 +25,7 @@ from compiler.modules import (  # noqa: F401
     rope,
     rounds,
     route,
+    router,
     sliding_window_attention,
     tokens,
 )
