@@ -49,6 +49,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "mamba": {"state": 4},
     "mamba2": {"heads": 4, "state": 8},
     "mixture": {"experts": {"count": 4, "body": EXPERT}},
+    "mixture_of_attention": {"experts": 4, "heads": 2, "router": {"kind": "top_k", "balance": "none"}},
     "mlp": {"ratio": 2, "bias": True},
     "nystrom_attention": {"heads": 2, "landmarks": 4},
     "parallel": {"branches": [{"kind": "mlp", "ratio": 2}, {"kind": "mlp", "ratio": 1}]},

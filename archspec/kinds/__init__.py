@@ -18,6 +18,7 @@ from archspec.kinds import (  # noqa: F401
     linear,
     linear_attention,
     mixture,
+    mixture_of_attention,
     norm,
     nystrom_attention,
     partition,
@@ -29,6 +30,7 @@ from archspec.kinds import (  # noqa: F401
     rounds,
     route,
     rwkv,
+    router,
     sliding_window_attention,
     tokens,
 )

@@ -17,6 +17,7 @@ from compiler.modules import (  # noqa: F401
     linear,
     linear_attention,
     mixture,
+    mixture_of_attention,
     norm,
     nystrom_attention,
     partition,
@@ -28,6 +29,7 @@ from compiler.modules import (  # noqa: F401
     rounds,
     route,
     rwkv,
+    router,
     sliding_window_attention,
     tokens,
 )
