@@ -64,6 +64,7 @@ class Correspondence:
         self.rules = list(_rules(imported.tensors))
         self.patterns = [pattern(rule.name) for rule in self.rules]
         self.skipped = [re.compile(text) for text in imported.family.skipped]
+        self.renamed = [(re.compile(old), new) for old, new in imported.family.renamed.items()]
         self.places = dict(enumerate(imported.places))
         self.under: dict[str, list[str]] = {"": list(self.views)}
         for place in self.places.values():
@@ -75,6 +76,8 @@ class Correspondence:
 
     def find(self, name: str) -> tuple[Rule, dict[str, str]] | None:
         """The rule for one of their tensors, and what its wildcards mean; None if it has no weight to go to."""
+        for old, new in self.renamed:
+            name = old.sub(new, name)
         for rule, form in zip(self.rules, self.patterns, strict=True):
             found = form.fullmatch(name)
             if found:
