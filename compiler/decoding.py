@@ -37,6 +37,7 @@ class Decoding:
 
     Errors:
         SpecError: something in the model cannot go on from what it kept; it is named.
+        ValueError: more tokens than the model reads.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Decoding:
         self.start = start if start is not None and bool(start.any()) else None
         self.most_padding = 0 if self.start is None else int(self.start.max())
         self.position = 0
+        self.most = next(stream.most for stream in spec.graph.inputs.values() if stream.causal)
         self.leaves = [module for module in model.modules() if isinstance(module, Keeper)]
         self._kept: dict[int, list[dict[str, Any]]] = {id(leaf): [] for leaf in self.leaves}
         self._calls: dict[int, int] = {}
@@ -70,6 +72,8 @@ class Decoding:
     def __call__(self, tokens: Tensor, **labels: Tensor) -> Any:
         """What the model gives for the next tokens ``[batch, count]``; ``labels`` are theirs, ``[batch, count]``."""
         count = tokens.shape[1]
+        if self.most is not None and self.position + count > self.most:
+            raise ValueError(f"{self.position + count} tokens; this model reads at most {self.most}")
         given = []
         for name in self._names:
             if name in labels:

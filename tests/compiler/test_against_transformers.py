@@ -115,18 +115,16 @@ def test_llama(scaling: str | None) -> None:
     sizes = {"vocab_size": 99, "hidden_size": WIDTH, "intermediate_size": 80, "num_hidden_layers": LAYERS,
              "num_attention_heads": HEADS, "num_key_value_heads": 2, "max_position_embeddings": 128}  # fmt: skip
     rope: dict[str, Any] = {"rope_theta": 1e4, "rope_type": scaling or "default"}
-    changes: dict[str, Any] = {"theta": 1e4}
-    if scaling is None:
-        changes["scaling"] = None
-    else:
-        rope["factor"] = changes["scaling.factor"] = 4.0
-        changes["scaling.kind"] = scaling
+    ours_scaling: dict[str, Any] | None = None
+    if scaling is not None:
+        rope["factor"] = 4.0
+        ours_scaling = {"kind": scaling, "factor": 4.0}
     if scaling == "llama3":
         rope |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
-        changes["scaling.length"] = 32
+        ours_scaling = {"kind": "llama3", "factor": 4.0, "length": 32}
     config = transformers.LlamaConfig(**sizes, rms_norm_eps=1e-5, rope_parameters=rope)
     theirs = random(transformers.LlamaForCausalLM(config))
-    changes = {f"blocks.rotation.{field}": value for field, value in changes.items()}
+    changes: dict[str, Any] = {"blocks.rotation.theta": 1e4, "blocks.rotation.scaling": ours_scaling}
     changes |= {"interface.vocab": 99, "interface.length": 128, "dims.kv_heads": 2, "dims.hidden": 80}
     ours = small("llama_3_1_8b", **changes)
     copy(ours, theirs, LLAMA)
