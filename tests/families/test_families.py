@@ -55,8 +55,9 @@ def theirs(name: str, case: str) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator) * FILES[name].get("noise", 0.05)
-            parameter.add_(noise)
+            if parameter.requires_grad:  # others are tables that the configuration decides
+                noise = torch.randn(parameter.shape, generator=generator) * FILES[name].get("noise", 0.05)
+                parameter.add_(noise)
     return model.eval()  # type: ignore[no-any-return]
 
 
@@ -181,6 +182,21 @@ def test_tensors_that_are_missing_extra_or_misshapen_are_named(name: str, case: 
             fill(model, found, {k: (lambda v=v: v) for k, v in changed.items()}, "checkpoint")
         wrong = "no.such.tensor" if "no.such.tensor" in changed else key
         assert wrong in str(error.value)
+
+
+@every
+def test_what_a_configuration_leaves_out_is_filled_in_as_transformers_does(name: str, case: str) -> None:
+    said = {**FILES[name]["small"], **(FILES[name]["cases"][case] or {})}
+    assert family(name).expand(plain(said)).text == imported(name, case).text
+
+
+@pytest.mark.parametrize("name", FILES)
+@torch.no_grad()
+def test_tensors_of_a_model_without_its_head_are_known(name: str) -> None:
+    case, prefix = next(iter(FILES[name]["cases"])), family(name).prefix
+    mapping = Correspondence(imported(name, case), ours(name, case))
+    for key in theirs(name, case).state_dict():
+        assert mapping.find(key.removeprefix(prefix)) == mapping.find(key)
 
 
 @pytest.mark.parametrize("name", FILES)
