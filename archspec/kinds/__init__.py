@@ -21,6 +21,7 @@ from archspec.kinds import (  # noqa: F401
     partition,
     position,
     regularise,
+    relative,
     rope,
     rounds,
     route,

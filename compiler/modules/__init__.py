@@ -20,6 +20,7 @@ from compiler.modules import (  # noqa: F401
     partition,
     position,
     regularise,
+    relative,
     rope,
     rounds,
     route,
