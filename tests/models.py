@@ -16,6 +16,7 @@ from archspec.streams import Size, Stream
 from compiler.build import Blocks, Body, collecting
 from compiler.initialise import materialise
 from compiler.model import _entry, _tie
+from compiler.modules.block_sparse_attention import BlockSparseAttend
 from compiler.modules.regularise import SampleDrop
 from compiler.registry import Leaf
 from compiler.trace import Signature
@@ -76,7 +77,8 @@ def perturbed(model: nn.Module, seed: int = 0) -> nn.Module:
 def rates(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
     """Where a model keeps the rates of what is random in training."""
     for module in model.modules():
-        for kind, name in ((nn.Dropout, "p"), (SampleDrop, "rate"), (Leaf, "dropout")):
+        for kind, name in ((nn.Dropout, "p"), (SampleDrop, "rate"), (Leaf, "dropout"),
+                           (BlockSparseAttend, "training_only")):  # fmt: skip
             if isinstance(module, kind) and getattr(module, name, 0.0):
                 yield module, name
 
