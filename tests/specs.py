@@ -48,6 +48,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "mixture": {"experts": {"count": 4, "body": EXPERT}},
     "mlp": {"ratio": 2, "bias": True},
     "nystrom_attention": {"heads": 2, "landmarks": 4},
+    "parallel": {"branches": [{"kind": "mlp", "ratio": 2}, {"kind": "mlp", "ratio": 1}]},
     "project": {"width": 16, "bias": True},
     "residual": {"norm": "layer_norm", "body": {"kind": "mlp", "ratio": 1}},
     "rename": {"span": "others"},

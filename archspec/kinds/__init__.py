@@ -22,6 +22,8 @@ from archspec.kinds import (  # noqa: F401
     partition,
     position,
     regularise,
+    relative,
+    rope,
     rounds,
     route,
     sliding_window_attention,

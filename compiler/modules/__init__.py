@@ -21,6 +21,8 @@ from compiler.modules import (  # noqa: F401
     partition,
     position,
     regularise,
+    relative,
+    rope,
     rounds,
     route,
     sliding_window_attention,
