@@ -16,6 +16,7 @@ from archspec.streams import Size, Stream
 from compiler.build import Blocks, Body, collecting
 from compiler.initialise import materialise
 from compiler.model import _entry, _tie
+from compiler.modules.block_sparse_attention import BlockSparseAttend
 from compiler.modules.regularise import SampleDrop
 from compiler.modules.router import Draw, Jitter
 from compiler.registry import Leaf
@@ -74,7 +75,14 @@ def perturbed(model: nn.Module, seed: int = 0) -> nn.Module:
     return model
 
 
-RATES = ((nn.Dropout, "p"), (SampleDrop, "rate"), (Leaf, "dropout"), (Jitter, "rate"), (Draw, "noise"))
+RATES = (
+    (nn.Dropout, "p"),
+    (BlockSparseAttend, "training_only"),
+    (SampleDrop, "rate"),
+    (Leaf, "dropout"),
+    (Jitter, "rate"),
+    (Draw, "noise"),
+)
 
 
 def rates(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:

@@ -31,6 +31,7 @@ EXPERT = {"kind": "glu", "hidden": 8}
 FIELDS: dict[str, dict[str, Any]] = {
     "attention": {"heads": 4, "kv_heads": 2},
     "block_diagonal": {"groups": 4},
+    "block_sparse_attention": {"heads": 2, "block": 2, "random": 1},
     "by_label": {"label": "speaker", "body": "rms_norm"},
     "chunks": {"size": 4},
     "disentangled_attention": {"heads": 2},

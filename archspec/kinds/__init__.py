@@ -3,6 +3,7 @@
 from archspec.kinds import (  # noqa: F401
     attention,
     block_diagonal,
+    block_sparse_attention,
     channel,
     combinator,
     convolution,

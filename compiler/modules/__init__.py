@@ -3,6 +3,7 @@
 from compiler.modules import (  # noqa: F401
     attention,
     block_diagonal,
+    block_sparse_attention,
     channel,
     combinator,
     convolution,
