@@ -20,8 +20,8 @@ from archspec.spec import Spec, loads
 from archspec.template import Template, TemplateError, reads
 
 FOLDER = Path(__file__).parent / "families"
-KEYS = ("archfamily", "extends", "use", "model_type", "class", "config", "only", "ignored", "define", "let", "spec",
-        "tensors", "skipped")  # fmt: skip
+KEYS = ("archfamily", "extends", "use", "model_type", "class", "prefix", "config", "only", "ignored", "define", "let",
+        "spec", "tensors", "skipped")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Family:
         tree = _merged(name)
         self.model_type: str = tree["model_type"]
         self.architecture: str = tree["class"]
+        self.prefix: str = tree.get("prefix", "")
         self.config: dict[str, Any] = tree.get("config", {})
         self.only: dict[str, Any] = tree.get("only", {})
         self.ignored: frozenset[str] = frozenset(tree.get("ignored", ()))

@@ -78,6 +78,8 @@ class Fields(Problems):
         return listed, scope["index"]
 
     def evaluate(self, container: Map | Seq, key: Any, text: str, scope: Scope, whole: bool = False) -> Any:
+        if text in scope and scope[text] == "absent":  # a parameter that is left open: the field is not said
+            return None
         try:
             value = expressions.evaluate(text, scope)
         except expressions.ExpressionError as error:

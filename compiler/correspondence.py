@@ -75,6 +75,14 @@ class Correspondence:
 
     def find(self, name: str) -> tuple[Rule, dict[str, str]] | None:
         """The rule for one of their tensors, and what its wildcards mean; None if it has no weight to go to."""
+        prefix = self.imported.family.prefix
+        if prefix and not name.startswith(prefix):  # saved without the head
+            bare = self._find(prefix + name)
+            if bare is not None:
+                return bare
+        return self._find(name)
+
+    def _find(self, name: str) -> tuple[Rule, dict[str, str]] | None:
         for rule, form in zip(self.rules, self.patterns, strict=True):
             found = form.fullmatch(name)
             if found:

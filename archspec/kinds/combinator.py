@@ -92,6 +92,10 @@ class Parallel(Kind, kind="parallel"):
     arity = (1, 99)
     branches: Annotated[list[Any], Slot(("body",), many=True)] = Field(min_length=1)
     merge: Literal["sum", "concat", "gate", "mean"] = "sum"
+    dropout: Annotated[Rate, Free()] = Field(0.0, description="on the output of each branch")
+
+    def settle(self, node: Node) -> dict[str, Any]:
+        return {"dropout": self.dropout or None}
 
     def infer(self, at: Place) -> Stream:
         outs: list[Stream] = []
@@ -145,6 +149,8 @@ class TransformerLayer(Kind, kind="transformer_layer"):
             for slot in present:
                 branches.put(raw[slot], raw.where(slot))
             both.put("branches", branches, raw.mark, raw.mark)
+            if self.dropout:  # on each branch, not on their sum
+                both.put("dropout", shared.pop("dropout"), shared.where("dropout"), shared.where("dropout"))
             items.put(self._residual(shared, "both", both, "pre", raw), raw.mark)
             return items
         for slot in present:

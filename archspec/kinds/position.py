@@ -79,7 +79,7 @@ class SinusoidalPosition(Kind, kind="sinusoidal_position"):
         return x
 
 
-class Alibi(Kind, kind="alibi", role="position"):
+class Alibi(Kind, kind="alibi", role=("position", "score_bias")):
     """Adds to each score a penalty that grows linearly with the distance, at a fixed slope for each head.
 
     Press, Smith and Lewis 2021, "Train Short, Test Long", arXiv 2108.12409.
@@ -93,7 +93,7 @@ class Alibi(Kind, kind="alibi", role="position"):
         return x
 
 
-class RelativeBiasTable(Kind, kind="relative_bias_table", role="position"):
+class RelativeBiasTable(Kind, kind="relative_bias_table", role=("position", "score_bias")):
     """Adds to each score a learned number that depends on head and relative place, one for each offset on the grid.
 
     Liu et al. 2021, "Swin Transformer", arXiv 2103.14030.

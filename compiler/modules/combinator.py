@@ -74,12 +74,13 @@ class Parallel(nn.Module):
         self.merge = spec.merge
         self.branches = nn.ModuleList(make.body(slot) for slot in make.slots("branches"))
         self.gate = make.linear("gate") if spec.merge == "gate" else None
+        self.dropout = dropout(spec.dropout)
 
     def forward(self, *inputs: Tokens, outer: Outer) -> Tokens:
         outs = [main(branch, *inputs, outer=outer) for branch in self.branches]
         if not outs:
             return inputs[0]
-        features = [out.features for out in outs]
+        features = [out.features if self.dropout is None else self.dropout(out.features) for out in outs]
         if self.merge == "concat":
             together = torch.cat(features, dim=-1)
             return outs[0].give(together, outs[0].stream.wide(sum(out.stream.width for out in outs)))

@@ -104,3 +104,20 @@ def test_names_are_no_part_of_the_hash() -> None:
         .replace("transformer_stage_layer", "transformer_layer")
     )
     assert spec.loads(renamed).full == spec.loads(PLAIN).full
+
+
+def test_a_parameter_that_is_absent_leaves_its_field_unsaid() -> None:
+    said = """
+archspec: 1
+name: small
+interface: {kind: causal_lm, vocab: 9, length: 8}
+blocks:
+  layer:
+    parameters: {window: absent}
+    kind: transformer_layer
+    mixer: {kind: attention, heads: 2, window: window}
+graph: [{kind: token_embedding, width: 4}, NODE, lm_head]
+"""
+    open_, plain = (spec.loads(said.replace("NODE", node)) for node in ("layer", "{kind: layer, window: 2}"))
+    assert "window" not in printed(open_)
+    assert "window: 2" in printed(plain)

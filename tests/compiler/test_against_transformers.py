@@ -39,21 +39,6 @@ LLAMA = {
     "norm.weight": ["model.norm.weight"],
     "head.weight": ["lm_head.weight"],
 }
-BERT = {
-    "words.weight": ["bert.embeddings.word_embeddings.weight"],
-    "sentences.weight": ["bert.embeddings.token_type_embeddings.weight"],
-    "places.weight": ["bert.embeddings.position_embeddings.weight"],
-    "norm": ["bert.embeddings.LayerNorm"],
-    "layers.*.mixer.body.qkv": [f"bert.encoder.layer.*.attention.self.{x}" for x in ("query", "key", "value")],
-    "layers.*.mixer.body.out": ["bert.encoder.layer.*.attention.output.dense"],
-    "layers.*.mixer.norm_after": ["bert.encoder.layer.*.attention.output.LayerNorm"],
-    "layers.*.channel.body.up": ["bert.encoder.layer.*.intermediate.dense"],
-    "layers.*.channel.body.down": ["bert.encoder.layer.*.output.dense"],
-    "layers.*.channel.norm_after": ["bert.encoder.layer.*.output.LayerNorm"],
-    "transform.linear": ["cls.predictions.transform.dense"],
-    "transform_norm": ["cls.predictions.transform.LayerNorm"],
-    "head.bias": ["cls.predictions.bias"],
-}
 VIT = {
     "patches.linear": ["vit.embeddings.patch_embeddings.projection"],
     "class_token.weight": ["vit.embeddings.cls_token"],
@@ -148,19 +133,6 @@ def test_llama(scaling: str | None) -> None:
 
 
 @torch.no_grad()
-def test_bert() -> None:
-    sizes = {"vocab_size": 99, "max_position_embeddings": 32, "hidden_size": WIDTH, "num_hidden_layers": LAYERS,
-             "num_attention_heads": HEADS, "intermediate_size": 4 * WIDTH}  # fmt: skip
-    theirs = random(transformers.BertForMaskedLM(transformers.BertConfig(**sizes)))
-    ours = small("bert_base", **{"interface.vocab": 99, "interface.length": 32})
-    copy(ours, theirs, BERT)
-    tokens, sentence = torch.randint(0, 99, (3, 17)), torch.randint(0, 2, (3, 17))
-    valid = torch.arange(17) < torch.tensor([[17], [9], [1]])
-    expected = theirs(tokens, attention_mask=valid.long(), token_type_ids=sentence).logits
-    assert_same(ours(tokens, sentence, valid)[valid], expected[valid])
-
-
-@torch.no_grad()
 def test_vit() -> None:
     sizes = {"image_size": 24, "patch_size": 8, "num_channels": 3, "hidden_size": WIDTH, "num_hidden_layers": LAYERS,
              "num_attention_heads": HEADS, "intermediate_size": 4 * WIDTH}  # fmt: skip
@@ -174,7 +146,6 @@ def test_vit() -> None:
 def published(name: str) -> nn.Module:
     config = {
         "gpt2": lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config()),
-        "bert_base": lambda: transformers.BertForMaskedLM(transformers.BertConfig()),
         "vit_base": lambda: transformers.ViTForImageClassification(transformers.ViTConfig(num_labels=1000)),
         "llama_3_1_8b": lambda: transformers.LlamaForCausalLM(
             transformers.LlamaConfig(
@@ -188,7 +159,7 @@ def published(name: str) -> nn.Module:
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("gpt2", 124_439_808), ("llama_3_1_8b", 8_030_261_248), ("bert_base", 109_514_298), ("vit_base", 86_567_656)],
+    [("gpt2", 124_439_808), ("llama_3_1_8b", 8_030_261_248), ("vit_base", 86_567_656)],
 )
 def test_parameters_at_full_size(name: str, count: int) -> None:
     ours = compile(load(ZOO / f"{name}.yaml"), device="meta")

@@ -183,6 +183,21 @@ def test_tensors_that_are_missing_extra_or_misshapen_are_named(name: str, case: 
         assert wrong in str(error.value)
 
 
+@every
+def test_what_a_configuration_leaves_out_is_filled_in_as_transformers_does(name: str, case: str) -> None:
+    said = {**FILES[name]["small"], **(FILES[name]["cases"][case] or {})}
+    assert family(name).expand(plain(said)).text == imported(name, case).text
+
+
+@pytest.mark.parametrize("name", FILES)
+@torch.no_grad()
+def test_tensors_of_a_model_without_its_head_are_known(name: str) -> None:
+    case, prefix = next(iter(FILES[name]["cases"])), family(name).prefix
+    mapping = Correspondence(imported(name, case), ours(name, case))
+    for key in theirs(name, case).state_dict():
+        assert mapping.find(key.removeprefix(prefix)) == mapping.find(key)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_every_field_of_the_configuration_is_accounted_for(name: str) -> None:
     known = family(name)
