@@ -10,7 +10,10 @@ from archc.check import check
 from archc.compile import compile
 from archc.cost import cost
 from archc.diff import diff
+from archc.export import export
+from archc.generate import generate
 from archc.group import Commands
+from archc.import_ import import_
 from archc.kinds import kinds
 from archc.report import report
 from archc.schema import schema
@@ -25,8 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (check, show, cost, compile, train, search, report, diff, schema, kinds):
+for command in (check, show, cost, compile, train, search, report, diff, export, generate, schema, kinds):
     app.command()(command)
+app.command("import")(import_)
 
 
 def _version(wanted: bool) -> None:

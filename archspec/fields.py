@@ -59,7 +59,7 @@ class Fields(Problems):
         if isinstance(raw, str) and shape.numeric and raw not in shape.words:
             return self.evaluate(container, key, raw, scope, whole=shape.whole)
         if isinstance(raw, Map):
-            return {name: self.value(raw, name, shape.inner, scope) for name in raw}
+            return {name: raw[name] if name == "kind" else self.value(raw, name, shape.inner, scope) for name in raw}
         if isinstance(raw, Seq):
             return [self.value(raw, number, shape.inner, scope) for number in range(len(raw))]
         if isinstance(raw, float) and shape.whole and raw.is_integer():

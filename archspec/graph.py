@@ -217,7 +217,7 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float)):
         return value
     if hasattr(value, "model_dump"):
-        return value.model_dump()
+        return value.model_dump(exclude_none=True)
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

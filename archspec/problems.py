@@ -85,6 +85,13 @@ def _explain(detail: Any, key: str) -> tuple[str, str | None]:
     """A pydantic error in our words."""
     what, given, context = detail["type"], detail.get("input"), detail.get("ctx", {})
     shown = "a mapping" if isinstance(given, dict) else "a list" if isinstance(given, list) else repr(given)
+    if what == "union_tag_not_found":
+        return f"{key} needs a kind", "add kind: …"
+    if what == "union_tag_invalid":
+        words = [word.strip("'") for word in context["expected_tags"].split(", ")]
+        return f"no {key} is called {context['tag']!r}", did_you_mean(
+            context["tag"], words
+        ) or f"try {', '.join(words)}"
     if what == "missing":
         return f"{key!r} is missing", f"add {key}: …"
     if what == "literal_error":

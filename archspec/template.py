@@ -7,9 +7,9 @@
 | ``{for: name, in: expression, do: …}`` | in a list: an item for each value |
 | ``{refuse: field, because: text}`` | an error about that field |
 
-Entries and items that come out as null are left out. Expressions are a part of Python's: arithmetic, comparison,
-``and``/``or``/``not``, ``a if b else c``, lists, comprehensions over lists, items and attributes of mappings (null
-where there is none), and `FUNCTIONS`. Nothing else parses, so nothing else runs.
+Keys may hold expressions as values do. Entries and items that come out as null are left out. Expressions are a part of
+Python's: arithmetic, comparison, ``and``/``or``/``not``, ``a if b else c``, lists, comprehensions over lists, items and
+attributes of mappings (null where there is none), and `FUNCTIONS`. Nothing else parses, so nothing else runs.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Template:
         if "refuse" in raw:
             field, because = self._text(str(raw["refuse"])), self._text(str(raw["because"]))
             raise Refused(str(field), str(because), raw.get("try"))
-        filled = {key: self.fill(value) for key, value in raw.items()}
+        filled = {self._text(key) if "${" in key else key: self.fill(value) for key, value in raw.items()}
         return {key: value for key, value in filled.items() if value is not None}
 
     def _items(self, raw: list[Any]) -> Iterator[Any]:
@@ -193,7 +193,7 @@ def reads(raw: Any) -> frozenset[str]:
         for key in ("if", "in"):
             if isinstance(raw.get(key), str):
                 found |= _names(raw[key])
-        found = found.union(*(reads(value) for value in raw.values()))
+        found = found.union(*(reads(part) for entry in raw.items() for part in entry))
         found -= {raw.get("for")}
     return frozenset(found)
 

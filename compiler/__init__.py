@@ -1,15 +1,17 @@
 """What a spec becomes: modules that train."""
 
-from compiler.checkpoint import export_checkpoint, import_checkpoint
+from compiler.checkpoint import Checkpoint, export_checkpoint, import_checkpoint
 from compiler.decoding import Decoding
 from compiler.flatten import flatten
 from compiler.generate import generate
 from compiler.loss import with_loss
 from compiler.model import compile
 from compiler.modules.mixture import static_routing
+from compiler.quantize import quantize
 from compiler.weights import load, save
 
 __all__ = [
+    "Checkpoint",
     "Decoding",
     "compile",
     "export_checkpoint",
@@ -17,6 +19,7 @@ __all__ = [
     "generate",
     "import_checkpoint",
     "load",
+    "quantize",
     "save",
     "static_routing",
     "with_loss",

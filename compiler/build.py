@@ -108,7 +108,14 @@ def project(linear: nn.Module, features: Tensor, tokens: Tokens) -> Tensor:
     return out
 
 
-_TAKEN = frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph()))) | {"spec", "signature", "forms", "codes", "entries"}
+_TAKEN = frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph()))) | {
+    "spec",
+    "signature",
+    "forms",
+    "codes",
+    "entries",
+    "beside",
+}
 
 
 def attribute(name: str) -> str:

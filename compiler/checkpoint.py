@@ -30,19 +30,24 @@ SHARD = 5 * 10**9  # bytes of a file, as transformers has it
 
 
 def import_checkpoint(
-    folder: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+    folder: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    name: str | None = None,
 ) -> fx.GraphModule:
     """A compiled model with the weights of a `transformers` checkpoint.
 
     Args:
         dtype: of the weights; that of most of the stored numbers by default.
+        name: of the spec; that of the model type by default.
 
     Errors:
         SpecError: a configuration that cannot be said; a tensor that is missing, extra or misshapen; a damaged file.
     """
     place = Path(folder)
     config = read_config(place / CONFIG)
-    imported = family_of(config, str(place / CONFIG)).expand(config, str(place / CONFIG))
+    imported = family_of(config, str(place / CONFIG)).expand(config, str(place / CONFIG), name)
     checkpoint = Checkpoint(place)
     model: Any = compile(imported.spec, device="meta")
     allocate(model, device=device, dtype=dtype or checkpoint.dtype())

@@ -18,6 +18,7 @@ from archspec.graph import Graph, Node
 from archspec.spec import Spec
 from archspec.streams import Stream
 from compiler.registry import Keeper
+from compiler.split import split
 
 
 class Decoding:
@@ -37,6 +38,7 @@ class Decoding:
 
     Errors:
         SpecError: something in the model cannot go on from what it kept; it is named.
+        ValueError: more tokens than the model reads.
     """
 
     def __init__(
@@ -51,25 +53,24 @@ class Decoding:
         self.start = start if start is not None and bool(start.any()) else None
         self.most_padding = 0 if self.start is None else int(self.start.max())
         self.position = 0
-        self.leaves = [module for module in model.modules() if isinstance(module, Keeper)]
+        self.most = next(stream.most for stream in spec.graph.inputs.values() if stream.causal)
+        self._step: Any = model
+        self._names, others = _names(spec, causal=True), _names(spec, causal=False)
+        self._known: tuple[Any, ...] = ()
+        if others:
+            once, self._step = split(model, self._names)
+            with torch.no_grad():
+                self._known = once(*((source or {})[name] for name in others))
+        self.leaves = [module for module in self._step.modules() if isinstance(module, Keeper)]
         self._kept: dict[int, list[dict[str, Any]]] = {id(leaf): [] for leaf in self.leaves}
         self._calls: dict[int, int] = {}
-        self._step: Any = model
-        self._names = _names(spec)
-        self._constant: list[Tensor] = []
-        if len(spec.graph.inputs) > 1:
-            from compiler.model import decoder
-
-            first, self._step, taken = decoder(model)
-            self._names = taken
-            with torch.no_grad():
-                found = first(*((source or {})[name] for name in _carried(spec, static=True)))
-            self._constant = list(found) if isinstance(found, tuple) else [found]
 
     @torch.no_grad()
     def __call__(self, tokens: Tensor, **labels: Tensor) -> Any:
         """What the model gives for the next tokens ``[batch, count]``; ``labels`` are theirs, ``[batch, count]``."""
         count = tokens.shape[1]
+        if self.most is not None and self.position + count > self.most:
+            raise ValueError(f"{self.position + count} tokens; this model reads at most {self.most}")
         given = []
         for name in self._names:
             if name in labels:
@@ -83,7 +84,7 @@ class Decoding:
         try:
             for leaf in self.leaves:
                 leaf.decoding = self
-            out = self._step(*given, *self._constant)
+            out = self._step(*given, *self._known)
         finally:
             for leaf in self.leaves:
                 leaf.decoding = None
@@ -161,19 +162,14 @@ def _refusal(node: Node) -> str | None:
         return None
     if not (node.kind.pointwise or node.kind.incremental):
         return "it does not say what it keeps"
-    pairs = sorted({"score_bias"} & node.streams.keys() | {"scores"} & node.reads)
+    bias = node.streams.get("score_bias")
+    whole = bias is not None and not node.outer_types[bias].causal
+    pairs = ["score_bias"] * whole + ["scores"] * ("scores" in node.reads)
     return f"{pairs[0]} are of all pairs of tokens" if pairs else None
 
 
-def _names(spec: Spec) -> list[str]:
-    return [*spec.graph.inputs, *(word for words in spec.interface.carried().values() for word in words.values())]
-
-
-def _carried(spec: Spec, *, static: bool) -> list[str]:
-    """Names of the tensors of the inputs that are read once, or of the causal one."""
-    names = []
+def _names(spec: Spec, *, causal: bool) -> list[str]:
+    """Names of the tensors of the causal input, or of those that are read once, in the order of the model's."""
     carried = spec.interface.carried()
-    for name, stream in spec.graph.inputs.items():
-        if stream.causal != static:
-            names += [name, *carried.get(name, {}).values()]
-    return names
+    inputs = [name for name, stream in spec.graph.inputs.items() if stream.causal == causal]
+    return [*inputs, *(word for name in inputs for word in carried.get(name, {}).values())]

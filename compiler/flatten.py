@@ -18,9 +18,9 @@ def flatten(model: fx.GraphModule) -> fx.GraphModule:
     Parameters and their names are the model's own. Modules that a trace keeps as calls are copied with their parameters
     shared, so that either model switches between ``train()`` and ``eval()`` without the other.
     """
-    name, root = type(model).__name__, _shared(model, {})
+    name, root = type(model).__name__, shared(model, {})
     two = any(getattr(module, "forms", None) for module in model.modules())
-    graphs = {mode: _flat(model, mode) for mode in ([True, False] if two else [True])}
+    graphs = {mode: flat_graph(model, mode) for mode in ([True, False] if two else [True])}
     flat: Any = Traced(root, graphs[True], name)
     if two:
         _switch(flat, Traced(root, graphs[False], name), graphs)
@@ -28,7 +28,8 @@ def flatten(model: fx.GraphModule) -> fx.GraphModule:
     return flat.train(model.training)  # type: ignore[no-any-return]
 
 
-def _flat(model: fx.GraphModule, training: bool) -> fx.Graph:
+def flat_graph(model: fx.GraphModule, training: bool) -> fx.Graph:
+    """The graph of a model in one of its forms, without traced blocks; its targets are the model's own paths."""
     graph = fx.Graph()
     placeholders = [node for node in _form(model, training).nodes if node.op == "placeholder"]
     graph.output(_inline(graph, model, "", training, [graph.node_copy(node) for node in placeholders]))
@@ -64,7 +65,7 @@ def _inline(graph: fx.Graph, block: fx.GraphModule, path: str, training: bool, i
     raise AssertionError("a graph without output")
 
 
-def _shared(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
+def shared(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
     """A module with a mode and hooks of its own over the same parameters and buffers."""
     if id(module) not in known:
         copy = known[id(module)] = object.__new__(type(module))
@@ -73,6 +74,6 @@ def _shared(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
         copy.__dict__["_parameters"] = dict(module._parameters)
         copy.__dict__["_buffers"] = dict(module._buffers)
         copy.__dict__["_modules"] = {
-            name: None if child is None else _shared(child, known) for name, child in module._modules.items()
+            name: None if child is None else shared(child, known) for name, child in module._modules.items()
         }
     return known[id(module)]

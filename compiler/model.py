@@ -66,65 +66,6 @@ def _part(root: Body, graph: Graph, entry: Entry) -> fx.Graph:
     return traced_graph(root, signature, False, run)
 
 
-def decoder(model: fx.GraphModule) -> tuple[Traced, Traced, list[str]]:
-    """A model of several inputs as two: what is computed once, and what for each piece of the causal input.
-
-    The first takes the tensors of the other inputs and gives those that the second takes after its own, whose names
-    come last here. Both share the weights of the model.
-    """
-    spec: Any = model.spec
-    graph: Graph = spec.graph
-    root = Body(graph, Blocks())
-    moving = {name for name, stream in graph.inputs.items() if stream.causal}
-    for node in graph.nodes:
-        if moving & {ref.node for ref in (*node.inputs, *node.outer.values())}:
-            moving.add(node.name)
-    later = [node for node in graph.nodes if node.name in moving and node.when != "training"]
-    refs = {ref for node in later for ref in (*node.inputs, *node.outer.values()) if ref.node not in moving}
-    frontier = {str(ref): ref for ref in sorted(refs) if not ref.span}
-    frontier |= {str(Ref(ref.node, ref.port)): Ref(ref.node, ref.port) for ref in sorted(refs) if ref.span}
-    types = {name: _ref(graph, name)[1] for name in frontier}
-    carried = spec.interface.carried()
-
-    def names(causal: bool) -> list[str]:
-        found = []
-        for name, stream in graph.inputs.items():
-            if stream.causal == causal:
-                found += [name, *carried.get(name, {}).values()]
-        return found
-
-    def tokens(given: dict[str, Any]) -> dict[tuple[str, str], Tokens]:
-        values = {}
-        for name, stream in graph.inputs.items():
-            if name in given:
-                told = {word: given[other] for word, other in carried.get(name, {}).items()}
-                values[name, ""] = Tokens(given[name], stream, valid=told.pop("valid", None), labels=told)
-        return values
-
-    def first(root: Any, proxies: Any, losses: list[Tensor]) -> Any:
-        values = tokens(dict(zip(names(False), proxies, strict=True)))
-        once = _between(graph, {name for name, _ in values}, list(frontier.values()))
-        root.compute(values, once, list(values.values()))
-        return tuple(tensor for ref in frontier.values() for _, tensor in values[ref.node, ref.port].tensors())
-
-    def second(root: Any, proxies: Any, losses: list[Tensor]) -> Any:
-        values = tokens(dict(zip(names(True), proxies, strict=False)))
-        inputs, _ = known.unpack(proxies[len(names(True)) :])
-        values |= {(ref.node, ref.port): value for ref, value in zip(frontier.values(), inputs, strict=True)}
-        root.compute(values, later, list(values.values()))
-        results = {
-            name: read(values, ref).features for name, ref in graph.outputs.items() if name not in graph.training
-        }
-        return next(iter(results.values())) if len(results) == 1 else results
-
-    known = Signature(Graph(types, len(types), [], {}, {}))
-    once, step = Signature(graph), Signature(graph)
-    once.names, step.names = names(False), [*names(True), *(f"known_{name}" for name in known.names)]
-    parts = [Traced(model, traced_graph(root, one, False, run), name)
-             for one, run, name in ((once, first, "Once"), (step, second, "Step"))]  # fmt: skip
-    return parts[0].eval(), parts[1].eval(), names(True)
-
-
 def _ref(graph: Graph, name: str) -> tuple[Ref, Stream]:
     head, _, port = name.partition(".")
     if head in graph.inputs:

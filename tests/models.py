@@ -16,8 +16,8 @@ from archspec.streams import Size, Stream
 from compiler.build import Blocks, Body, collecting
 from compiler.initialise import materialise
 from compiler.model import _entry, _tie
-from compiler.modules.attention import Attend
 from compiler.modules.regularise import SampleDrop
+from compiler.registry import Leaf
 from compiler.trace import Signature
 
 Outputs = dict[str, Tensor]
@@ -76,8 +76,8 @@ def perturbed(model: nn.Module, seed: int = 0) -> nn.Module:
 def rates(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
     """Where a model keeps the rates of what is random in training."""
     for module in model.modules():
-        for kind, name in ((nn.Dropout, "p"), (SampleDrop, "rate"), (Attend, "dropout")):
-            if isinstance(module, kind) and getattr(module, name):
+        for kind, name in ((nn.Dropout, "p"), (SampleDrop, "rate"), (Leaf, "dropout")):
+            if isinstance(module, kind) and getattr(module, name, 0.0):
                 yield module, name
 
 

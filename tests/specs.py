@@ -33,6 +33,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "block_diagonal": {"groups": 4},
     "by_label": {"label": "speaker", "body": "rms_norm"},
     "chunks": {"size": 4},
+    "disentangled_attention": {"heads": 2},
     "dynamic_convolution": {"heads": 2, "size": 3},
     "glu": {"hidden": 24},
     "label_embedding": {"label": "speaker"},
@@ -45,14 +46,18 @@ FIELDS: dict[str, dict[str, Any]] = {
     "low_rank": {"rank": 4},
     "mixture": {"experts": {"count": 4, "body": EXPERT}},
     "mlp": {"ratio": 2, "bias": True},
+    "nystrom_attention": {"heads": 2, "landmarks": 4},
     "parallel": {"branches": [{"kind": "mlp", "ratio": 2}, {"kind": "mlp", "ratio": 1}]},
     "project": {"width": 16, "bias": True},
     "residual": {"norm": "layer_norm", "body": {"kind": "mlp", "ratio": 1}},
     "rename": {"span": "others"},
+    "sliding_window_attention": {"heads": 2, "window": 3},
     "strided": {"size": 2},
     "transformer_layer": {name: LAYER[name] for name in ("mixer", "channel")},
     "windows": {"size": 2},
 }  # fmt: skip
+
+DISTANT = ("disentangled_attention",)  # kinds that read a stream of distances
 
 
 def placed(role: str, node: Any) -> Any:
@@ -114,11 +119,18 @@ def in_its_places(kind: type[Kind], **values: Any) -> Iterator[str]:
     """Texts with a kind in the standard places of its roles, where its types allow."""
     name, fields = kind.name_, FIELDS.get(kind.name_, {}) | values
     interface = {"labels": {"speaker": 2}} if "label" in fields else {}
+    if name in DISTANT:
+        fields = {"positions": "far", **fields}
+        far = {"name": "far", "kind": "learned_distances", "reach": 4, "width": 8}
+        yield whole({"masked": [far, {"from": "token_embedding", "kind": name, **fields}]})
+        return
     for node in (placed(role, {"kind": name, **fields}) for role in kind.roles):
-        for place in ("causal", "image"):
-            found = whole({place: [node], "interface": interface})
-            if node is not None and _accepted(found):
-                yield found
+        if node is not None:
+            found = [whole({place: [node], "interface": interface}) for place in ("causal", "image", "masked")]
+            accepted = [_accepted(text) for text in found]
+            yield from (text for text, fits in zip(found[:2], accepted, strict=False) if fits)
+            if accepted == [False, False, True]:
+                yield found[2]
 
 
 def _accepted(found: str) -> bool:

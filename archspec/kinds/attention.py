@@ -156,7 +156,8 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
                     raise Refused(field, f"no stream is called {at.raw(field)!r}")
                 if field == "mask" and (named.width != 1 or named.count != memory.count):
                     raise Refused("mask", f"{at.raw(field)} is {named}; the memory is {memory}", "one feature a token")
-                if field == "score_bias" and (named.spans != pairs.spans or named.width not in (1, pairs.width)):
+                alike = [axis.size for axis in named.axes] == [axis.size for axis in pairs.axes]
+                if field == "score_bias" and (not alike or named.width not in (1, pairs.width)):
                     raise Refused("score_bias", f"{at.raw(field)} is {named}; the scores are {pairs}")
         self._maskable(at, asked, memory)
         return {"": asked.wide(self.width_out or x.width), "scores": pairs}

@@ -1,5 +1,6 @@
 """Interfaces: what goes into a model and what comes out."""
 
+import keyword
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -66,8 +67,11 @@ class Interface(Kind, role="interface"):
     def streams(self) -> dict[str, Stream]:
         """Types of all inputs, by name."""
         inputs = self.own_streams()
+        for name in inputs:
+            if keyword.iskeyword(name):
+                raise Refused(f"inputs.{name}", f"{name!r} is a word of Python, no name for an input", f"{name}_")
         for label in self.labels:
-            if label in (*inputs, "valid") or not label.isidentifier():
+            if label in (*inputs, "valid") or not label.isidentifier() or keyword.iskeyword(label):
                 raise Refused(
                     f"labels.{label}", f"{label!r} is no name for a label beside the inputs {', '.join(inputs)}"
                 )

@@ -1,6 +1,6 @@
 """Where tokens are: tables added to tokens, and positions inside attention."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -62,52 +62,7 @@ class SinusoidalPosition(Kind, kind="sinusoidal_position"):
         return x
 
 
-class RopeScaling(Kind, kind="rope_scaling", role="rope_scaling"):
-    """How rotary frequencies change for contexts longer than trained on.
-
-    ``linear``: Chen et al. 2023, arXiv 2306.15595. ``llama3``: Grattafiori et al. 2024, "The Llama 3 Herd of Models",
-    arXiv 2407.21783.
-    """
-
-    kind: Literal["linear", "llama3"] = "llama3"
-    factor: Annotated[float, Field(gt=0)] = 8.0
-    low: Annotated[float, Field(gt=0)] = Field(
-        1.0, description="llama3: wavelengths longer than length / low are scaled"
-    )
-    high: Annotated[float, Field(gt=0)] = Field(
-        4.0, description="llama3: wavelengths shorter than length / high are kept"
-    )
-    length: Width = Field(8192, description="llama3: the length that the model was first trained on")
-
-
-class Rope(Kind, kind="rope", role="position"):
-    """Rotary position: queries and keys are rotated by angles that grow with their coordinate.
-
-    Su et al. 2021, "RoFormer", arXiv 2104.09864. Over a grid each axis rotates its own share of the features
-    (Heo et al. 2024, arXiv 2403.13298).
-    """
-
-    incremental = True
-    theta: Annotated[float, Field(gt=0)] = 10000.0
-    share: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="part of each head that is rotated")
-    layout: Literal["halves", "pairs"] = Field("halves", description="which features are rotated together")
-    scaling: RopeScaling | None = None
-    length: Width | None = Field(None, description="places, where the stream has no largest length")
-
-    def output(self, x: Stream) -> Stream:
-        """Accepts a stream of queries or keys, whose width is that of a head."""
-        if not x.axes:
-            raise Refused("", f"rotary positions need tokens on one grid, not {x}")
-        axes = len(x.axes)
-        if int(x.width * self.share) % (2 * axes):
-            raise Refused("", f"a head of width {x.width} cannot be rotated along {axes} axes",
-                          f"a head width that {2 * axes} divides")  # fmt: skip
-        if x.most is None and self.length is None:
-            raise Refused("length", f"{x} has no largest length", "length: 1024")
-        return x
-
-
-class Alibi(Kind, kind="alibi", role="position"):
+class Alibi(Kind, kind="alibi", role=("position", "score_bias")):
     """Adds to each score a penalty that grows linearly with the distance, at a fixed slope for each head.
 
     Press, Smith and Lewis 2021, "Train Short, Test Long", arXiv 2108.12409.
@@ -121,7 +76,7 @@ class Alibi(Kind, kind="alibi", role="position"):
         return x
 
 
-class RelativeBiasTable(Kind, kind="relative_bias_table", role="position"):
+class RelativeBiasTable(Kind, kind="relative_bias_table", role=("position", "score_bias")):
     """Adds to each score a learned number that depends on head and relative place, one for each offset on the grid.
 
     Liu et al. 2021, "Swin Transformer", arXiv 2103.14030.

@@ -13,7 +13,7 @@ from archspec.kinds import attention as kinds
 from archspec.streams import Stream
 from compiler.build import Make, main, project, weight
 from compiler.modules.activations import ACTIVATIONS
-from compiler.modules.position import Rope
+from compiler.modules.rope import Rope
 from compiler.registry import Keeper, builds
 from compiler.tokens import Tokens
 
@@ -92,8 +92,9 @@ class Attention(nn.Module):
             k = self.normed(self.key_norm, k, memory, self.kv_heads)
         bias = None
         if isinstance(self.position, Rope):
-            turned = self.position(q, k, asked.coordinates, memory.coordinates)
+            turned = self.position(q, k, asked.coordinates, memory.coordinates, v if self.position.values else None)
             q, k = turned[0], turned[1]  # by index: unpacking makes a trace look into the bytecode
+            v = turned[2] if self.position.values else v
         elif self.position is not None:
             bias = self.position(q, k, asked.coordinates, memory.coordinates)
         if self.query_norm is not None and self.key_norm is not None and spec.qk_norm_place == "after":

@@ -89,68 +89,6 @@ class Waves(Keeper):
         return x + rows.to(x.dtype)
 
 
-@builds(kinds.Rope)
-class Rope(Keeper):
-    """Rotates queries and keys ``[batch, tokens, heads, width]``.
-
-    Tables ``[places, rotated / 2]``; over a grid, each axis has its share of the columns.
-    """
-
-    def __init__(self, spec: kinds.Rope, make: Make) -> None:
-        super().__init__()
-        self.spec_, self.stream = spec, make.stream
-        self.rotated = int(make.stream.width * spec.share)
-        length = make.stream.most or spec.length or 0
-        table(self, "cos", length, self.rotated // 2)
-        table(self, "sin", length, self.rotated // 2)
-
-    def fill(self) -> None:
-        spec, axes = self.spec_, self.stream.axes
-        share = self.rotated // len(axes)
-        rates = spec.theta ** (-torch.arange(0, share, 2, dtype=torch.float64) / share)
-        rates = scaled(rates, spec.scaling)
-        sizes = [axis.most or spec.length or 0 for axis in axes]
-        places = torch.tensor(list(product(*(range(size) for size in sizes))), dtype=torch.float64)
-        angles = torch.cat([places[:, axis : axis + 1] * rates for axis in range(len(axes))], dim=1)
-        self.cos.copy_(angles.cos())
-        self.sin.copy_(angles.sin())
-
-    def forward(self, q: Tensor, k: Tensor, q_place: Tensor | None, k_place: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.decoding is not None and self.stream.causal:
-            q_place = k_place = self.decoding.places(q.shape[1], q.device)
-        return self.rotate(q, q_place), self.rotate(k, k_place)
-
-    def rotate(self, x: Tensor, place: Tensor | None) -> Tensor:
-        """``[batch, tokens, heads, width]`` turned by its places."""
-        if place is None:
-            cos, sin = self.cos[: x.shape[1], None], self.sin[: x.shape[1], None]
-        else:
-            cos, sin = self.cos[place][:, :, None], self.sin[place][:, :, None]
-        cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-        turned, rest = (
-            (x, None) if self.rotated == x.shape[-1] else x.split((self.rotated, x.shape[-1] - self.rotated), -1)
-        )
-        if self.spec_.layout == "halves":
-            a, b = turned.chunk(2, dim=-1)
-            turned = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
-        else:
-            a, b = turned.unflatten(-1, (-1, 2)).unbind(-1)
-            turned = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
-        return turned if rest is None else torch.cat((turned, rest), dim=-1)
-
-
-def scaled(rates: Tensor, scaling: kinds.RopeScaling | None) -> Tensor:
-    """Rotary frequencies for a longer context (sources in archspec.kinds.position.RopeScaling)."""
-    if scaling is None:
-        return rates
-    if scaling.kind == "linear":
-        return rates / scaling.factor
-    wave = 2 * math.pi / rates
-    smooth = (scaling.length / wave - scaling.low) / (scaling.high - scaling.low)
-    smooth = smooth.clamp(0, 1)
-    return (1 - smooth) * rates / scaling.factor + smooth * rates
-
-
 @builds(kinds.Alibi)
 class Alibi(Keeper):
     """Biases ``[1 or batch, heads, queries, memory]``: minus a slope times the distance."""

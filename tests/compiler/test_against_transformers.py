@@ -39,21 +39,6 @@ LLAMA = {
     "norm.weight": ["model.norm.weight"],
     "head.weight": ["lm_head.weight"],
 }
-BERT = {
-    "words.weight": ["bert.embeddings.word_embeddings.weight"],
-    "sentences.weight": ["bert.embeddings.token_type_embeddings.weight"],
-    "places.weight": ["bert.embeddings.position_embeddings.weight"],
-    "norm": ["bert.embeddings.LayerNorm"],
-    "layers.*.mixer.body.qkv": [f"bert.encoder.layer.*.attention.self.{x}" for x in ("query", "key", "value")],
-    "layers.*.mixer.body.out": ["bert.encoder.layer.*.attention.output.dense"],
-    "layers.*.mixer.norm_after": ["bert.encoder.layer.*.attention.output.LayerNorm"],
-    "layers.*.channel.body.up": ["bert.encoder.layer.*.intermediate.dense"],
-    "layers.*.channel.body.down": ["bert.encoder.layer.*.output.dense"],
-    "layers.*.channel.norm_after": ["bert.encoder.layer.*.output.LayerNorm"],
-    "transform.linear": ["cls.predictions.transform.dense"],
-    "transform_norm": ["cls.predictions.transform.LayerNorm"],
-    "head.bias": ["cls.predictions.bias"],
-}
 VIT = {
     "patches.linear": ["vit.embeddings.patch_embeddings.projection"],
     "class_token.weight": ["vit.embeddings.cls_token"],
@@ -130,36 +115,21 @@ def test_llama(scaling: str | None) -> None:
     sizes = {"vocab_size": 99, "hidden_size": WIDTH, "intermediate_size": 80, "num_hidden_layers": LAYERS,
              "num_attention_heads": HEADS, "num_key_value_heads": 2, "max_position_embeddings": 128}  # fmt: skip
     rope: dict[str, Any] = {"rope_theta": 1e4, "rope_type": scaling or "default"}
-    changes: dict[str, Any] = {"theta": 1e4}
-    if scaling is None:
-        changes["scaling"] = None
-    else:
-        rope["factor"] = changes["scaling.factor"] = 4.0
-        changes["scaling.kind"] = scaling
+    ours_scaling: dict[str, Any] | None = None
+    if scaling is not None:
+        rope["factor"] = 4.0
+        ours_scaling = {"kind": scaling, "factor": 4.0}
     if scaling == "llama3":
         rope |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
-        changes["scaling.length"] = 32
+        ours_scaling = {"kind": "llama3", "factor": 4.0, "length": 32}
     config = transformers.LlamaConfig(**sizes, rms_norm_eps=1e-5, rope_parameters=rope)
     theirs = random(transformers.LlamaForCausalLM(config))
-    changes = {f"blocks.rotation.{field}": value for field, value in changes.items()}
+    changes: dict[str, Any] = {"blocks.rotation.theta": 1e4, "blocks.rotation.scaling": ours_scaling}
     changes |= {"interface.vocab": 99, "interface.length": 128, "dims.kv_heads": 2, "dims.hidden": 80}
     ours = small("llama_3_1_8b", **changes)
     copy(ours, theirs, LLAMA)
     tokens = torch.randint(0, 99, (2, 100))
     assert_same(ours(tokens), theirs(tokens).logits)
-
-
-@torch.no_grad()
-def test_bert() -> None:
-    sizes = {"vocab_size": 99, "max_position_embeddings": 32, "hidden_size": WIDTH, "num_hidden_layers": LAYERS,
-             "num_attention_heads": HEADS, "intermediate_size": 4 * WIDTH}  # fmt: skip
-    theirs = random(transformers.BertForMaskedLM(transformers.BertConfig(**sizes)))
-    ours = small("bert_base", **{"interface.vocab": 99, "interface.length": 32})
-    copy(ours, theirs, BERT)
-    tokens, sentence = torch.randint(0, 99, (3, 17)), torch.randint(0, 2, (3, 17))
-    valid = torch.arange(17) < torch.tensor([[17], [9], [1]])
-    expected = theirs(tokens, attention_mask=valid.long(), token_type_ids=sentence).logits
-    assert_same(ours(tokens, sentence, valid)[valid], expected[valid])
 
 
 @torch.no_grad()
@@ -176,7 +146,6 @@ def test_vit() -> None:
 def published(name: str) -> nn.Module:
     config = {
         "gpt2": lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config()),
-        "bert_base": lambda: transformers.BertForMaskedLM(transformers.BertConfig()),
         "vit_base": lambda: transformers.ViTForImageClassification(transformers.ViTConfig(num_labels=1000)),
         "llama_3_1_8b": lambda: transformers.LlamaForCausalLM(
             transformers.LlamaConfig(
@@ -190,7 +159,7 @@ def published(name: str) -> nn.Module:
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("gpt2", 124_439_808), ("llama_3_1_8b", 8_030_261_248), ("bert_base", 109_514_298), ("vit_base", 86_567_656)],
+    [("gpt2", 124_439_808), ("llama_3_1_8b", 8_030_261_248), ("vit_base", 86_567_656)],
 )
 def test_parameters_at_full_size(name: str, count: int) -> None:
     ours = compile(load(ZOO / f"{name}.yaml"), device="meta")

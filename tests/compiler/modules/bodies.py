@@ -10,16 +10,19 @@ from compiler.model import compile
 from tests.models import perturbed
 
 
-def body(node: str, axes: str = "token: 12", width: int = 16, *, interface: str = "", causal: str = "") -> Any:
+def body(
+    node: str, axes: str = "token: 12", width: int = 16, *, interface: str = "", causal: str = "", limit: int = 64
+) -> Any:
     """A model of the nodes over an input ``x`` with these axes, its weights perturbed.
 
     Args:
         node: YAML of a node, or of several in a list.
         interface: more fields of the interface, such as ``labels: {speaker: 3}``.
         causal: the causal axis.
+        limit: places along an axis.
     """
     graph = node if node.startswith("[") else f"[{node}]"
-    stream = f"{{axes: {{{axes}}}, width: {width}, limit: 64{f', causal: {causal}' if causal else ''}}}"
+    stream = f"{{axes: {{{axes}}}, width: {width}, limit: {limit}{f', causal: {causal}' if causal else ''}}}"
     text = f"""
 archspec: 1
 name: body

@@ -1,0 +1,97 @@
+"""``archc generate``: what a compiled language model goes on with."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from archc.files import echo_json
+from archc.options import Json, Plugins
+from archspec.errors import Problem, SpecError
+
+if TYPE_CHECKING:
+    from compiler.text import Text
+
+
+def generate(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A compiled model: spec.yaml and weights.")],
+    prompts: Annotated[list[str], typer.Argument(metavar="TEXT", help="What it goes on from; several are a batch.")],
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="How many are added at most.")] = 100,
+    temperature: Annotated[float, typer.Option("--temperature", min=0, help="0 takes the likeliest token.")] = 0.0,
+    top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Draw from so many likeliest tokens.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option("--top-p", min=0, max=1, help="Draw from the likeliest tokens of this share.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 0,
+    int8: Annotated[bool, typer.Option("--int8", help="Keep weight matrices in 8 bits: fewer bytes a token.")] = False,
+    plugin: Plugins = None,
+    json: Json = False,
+) -> None:
+    """Generate text, token by token as it comes.
+
+    \b
+        archc generate compiled "def main" --tokens 50 --temperature 0.8
+    """
+    import compiler
+    from compiler.text import Text
+
+    model = compiler.load(folder)
+    if int8:
+        compiler.quantize(model)
+    text = Text.of(model)
+    spec: Any = model.spec
+    interface = spec.interface
+    rows = [text.encode(prompt) for prompt in prompts]
+    for prompt, row in zip(prompts, rows, strict=True):
+        if not row:
+            raise SpecError(Problem(f"the prompt {prompt!r} has no tokens", "give it some text"))
+    most = getattr(interface, "length", None)
+    longest = max(map(len, rows))
+    if most is not None and longest + tokens > most:
+        cause = f"{longest} tokens and {tokens} more; this model reads at most {most}"
+        raise SpecError(Problem(cause, f"--tokens {most - longest}" if most > longest else "a shorter prompt"))
+    found = _stream(model, rows, text, prompts, quiet=json, tokens=tokens, temperature=temperature, top_k=top_k,
+                    top_p=top_p, seed=seed)  # fmt: skip
+    if json:
+        echo_json(
+            [{"prompt": p, "text": text.decode(ids), "tokens": ids} for p, ids in zip(prompts, found, strict=True)]
+        )
+
+
+def _stream(
+    model: Any, rows: list[list[int]], text: Text, prompts: list[str], *, quiet: bool, **how: Any
+) -> list[list[int]]:  # fmt: skip
+    """Runs the generation; one sequence is printed as it comes, several when they are whole."""
+    from compiler.generate import stream
+
+    found: list[list[int]] = [[] for _ in rows]
+    ended = [False] * len(rows)
+    alone = len(rows) == 1 and not quiet
+    shown = ""
+    if alone:
+        sys.stdout.write(prompts[0])
+    try:
+        for step in stream(model, rows, stop=text.stop, **how):
+            for number, token in enumerate(step):
+                ended[number] = ended[number] or token in text.stop
+                if not ended[number]:
+                    found[number].append(token)
+            if alone:
+                whole = text.decode(found[0])
+                if not whole.endswith("\ufffd"):  # half a character waits for the other half
+                    sys.stdout.write(whole[len(shown) :])
+                    sys.stdout.flush()
+                    shown = whole
+    except KeyboardInterrupt:
+        if alone:
+            typer.echo()
+        raise
+    if alone:
+        typer.echo(text.decode(found[0])[len(shown) :])
+    elif not quiet:
+        for prompt, ids in zip(prompts, found, strict=True):
+            typer.echo(f"{prompt}{text.decode(ids)}\n")
+    return found

@@ -1,0 +1,73 @@
+"""Disentangled attention: what a token says and how far away it is are two vectors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from archspec.errors import Refused, divisors
+from archspec.graph import Node
+from archspec.kind import Free, Matrix, Rate, Slot, Weighted, Width
+from archspec.kinds.distances import reach_of
+from archspec.place import Place
+from archspec.streams import Stream
+
+
+class DisentangledAttention(Weighted, kind="disentangled_attention", role=("mixer", "body")):
+    """Multi-head attention, ``softmax((q_i k_j + q_i r_d(i,j) + k_j s_d(i,j)) / sqrt(terms head_width)) v``.
+
+    He et al. 2020, "DeBERTa: Decoding-enhanced BERT with Disentangled Attention", arXiv 2006.03654; buckets and shared
+    matrices: He, Gao and Chen 2021, "DeBERTaV3", arXiv 2111.09543. Each distance has a vector in the stream
+    ``positions``, which matrices make a key ``r`` (content to position) and a query ``s`` (position to content). The
+    content's own matrices do so where ``shared``. Distances beyond the stream's reach count as its last one; with
+    ``longest``, those beyond half of the reach share its rows logarithmically, up to that distance.
+    """
+
+    heads: Width
+    head_width: Width | None = Field(None, description="features of a head; width / heads by default")
+    bias: bool = True
+    positions: Annotated[Any, Slot(("mask",), stream=True)] = Field(description="a stream of distances, by name")
+    terms: list[Literal["content_to_position", "position_to_content"]] = Field(
+        default=["content_to_position", "position_to_content"], min_length=1
+    )
+    shared: bool = Field(False, description="positions go through the matrices query and key of the content")
+    longest: Width | None = Field(None, description="the distance that the last row stands for")
+    dropout: Annotated[Rate, Free()] = Field(0.0, description="on the attention weights")
+
+    def inner(self, x: Stream) -> int:
+        """Features of all heads."""
+        if self.head_width is None and x.width % self.heads:
+            raise Refused("heads", f"width {x.width} does not divide into {self.heads} heads", divisors(x.width))
+        return self.heads * (self.head_width or x.width // self.heads)
+
+    def matrices(self, x: Stream, positions: Stream | None = None) -> dict[str, Matrix]:
+        inner, source = self.inner(x), (positions or x).width
+        found = {role: Matrix(x.width, inner, self.bias) for role in ("query", "key", "value")}
+        if not self.shared and "content_to_position" in self.terms:
+            found["position_key"] = Matrix(source, inner, self.bias)
+        if not self.shared and "position_to_content" in self.terms:
+            found["position_query"] = Matrix(source, inner, self.bias)
+        return found | {"out": Matrix(inner, x.width, self.bias, "out")}
+
+    def settle(self, node: Node) -> dict[str, Any]:
+        return {"head_width": self.inner(node.types[0]) // self.heads}
+
+    def infer(self, at: Place) -> Stream:
+        x = at.one()
+        if x.content != "features" or len(x.axes) != 1:
+            raise Refused("", f"reads features along one axis, not {x}")
+        if x.causal:
+            raise Refused("", f"every token reads all others; {x} is causal along {', '.join(x.causal_axes)}")
+        named = at.stream("positions")
+        reach = reach_of(named) if named is not None else None
+        if named is None or reach is None:
+            raise Refused("positions", f"{at.raw('positions')!r} is no stream of distances",
+                          "name a node of the kind learned_distances")  # fmt: skip
+        if self.shared and named.width != x.width:
+            raise Refused("shared", f"the distances are {named}; the tokens {x}", f"distances of width {x.width}")
+        if self.longest is not None and (reach < 4 or self.longest <= reach // 2 + 1):
+            raise Refused("longest", f"a reach of {reach} does not bend up to {self.longest}",
+                          f"more than {reach // 2 + 1}" if reach >= 4 else "a reach of 4 or more")  # fmt: skip
+        at.own(self.matrices(x, named))
+        return x
