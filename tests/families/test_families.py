@@ -194,7 +194,7 @@ def test_tensors_that_are_missing_extra_or_misshapen_are_named(name: str, case: 
 @every
 def test_what_a_configuration_leaves_out_is_filled_in_as_transformers_does(name: str, case: str) -> None:
     said = {**FILES[name]["small"], **(FILES[name]["cases"][case] or {})}
-    assert family(name).expand(plain(said)).text == imported(name, case).text
+    assert family(name).expand(plain(said)).spec.full == imported(name, case).spec.full
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -204,6 +204,18 @@ def test_tensors_of_a_model_without_its_head_are_known(name: str) -> None:
     mapping = Correspondence(imported(name, case), ours(name, case))
     for key in theirs(name, case).state_dict():
         assert mapping.find(key.removeprefix(prefix)) == mapping.find(key)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if family(name).aliases])
+def test_fields_are_known_by_all_their_names(name: str) -> None:
+    config = config_of(name, next(iter(FILES[name]["cases"])))
+    known = family(name)
+    assert dict(type(config).attribute_map).items() <= known.aliases.items()
+    said = plain(config.to_dict())
+    for alias, field in known.aliases.items():
+        assert known.expand({alias if key == field else key: value for key, value in said.items()}).config == (
+            known.expand(said).config
+        )
 
 
 @pytest.mark.parametrize("name", FILES)
