@@ -31,6 +31,7 @@ EXPERT = {"kind": "glu", "hidden": 8}
 FIELDS: dict[str, dict[str, Any]] = {
     "attention": {"heads": 4, "kv_heads": 2},
     "block_diagonal": {"groups": 4},
+    "block_sparse_attention": {"heads": 2, "block": 2, "random": 1},
     "by_label": {"label": "speaker", "body": "rms_norm"},
     "chunks": {"size": 4},
     "disentangled_attention": {"heads": 2},
@@ -46,7 +47,10 @@ FIELDS: dict[str, dict[str, Any]] = {
     "layer_scale": {"init": 0.5},
     "linear_attention": {"heads": 2},
     "low_rank": {"rank": 4},
+    "mamba": {"state": 4},
+    "mamba2": {"heads": 4, "state": 8},
     "mixture": {"experts": {"count": 4, "body": EXPERT}},
+    "mixture_of_attention": {"experts": 4, "heads": 2, "router": {"kind": "top_k", "balance": "none"}},
     "mlp": {"ratio": 2, "bias": True},
     "nystrom_attention": {"heads": 2, "landmarks": 4},
     "parallel": {"branches": [{"kind": "mlp", "ratio": 2}, {"kind": "mlp", "ratio": 1}]},

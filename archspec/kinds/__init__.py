@@ -3,6 +3,7 @@
 from archspec.kinds import (  # noqa: F401
     attention,
     block_diagonal,
+    block_sparse_attention,
     channel,
     combinator,
     convolution,
@@ -18,6 +19,7 @@ from archspec.kinds import (  # noqa: F401
     linear,
     linear_attention,
     mixture,
+    mixture_of_attention,
     norm,
     nystrom_attention,
     partition,
@@ -28,6 +30,7 @@ from archspec.kinds import (  # noqa: F401
     rope,
     rounds,
     route,
+    router,
     rwkv,
     sliding_window_attention,
     tokens,

@@ -3,6 +3,7 @@
 from compiler.modules import (  # noqa: F401
     attention,
     block_diagonal,
+    block_sparse_attention,
     channel,
     combinator,
     convolution,
@@ -17,6 +18,7 @@ from compiler.modules import (  # noqa: F401
     linear,
     linear_attention,
     mixture,
+    mixture_of_attention,
     norm,
     nystrom_attention,
     partition,
@@ -27,6 +29,7 @@ from compiler.modules import (  # noqa: F401
     rope,
     rounds,
     route,
+    router,
     rwkv,
     sliding_window_attention,
     tokens,
