@@ -230,6 +230,16 @@ def test_every_field_of_the_configuration_is_accounted_for(name: str) -> None:
         assert known.config[field] == defaults[field], field
 
 
+@pytest.mark.parametrize(
+    ("name", "field"), [(name, field) for name in FILES for field in FILES[name].get("refused", {})]
+)
+def test_what_cannot_be_said_is_refused_by_name(name: str, field: str) -> None:
+    file = FILES[name]
+    with pytest.raises(SpecError) as error:
+        family(name).expand(plain({**file["small"], field: file["refused"][field]}))
+    assert [problem.path for problem in error.value.problems] == [field]
+
+
 @pytest.mark.parametrize("name", families())
 def test_every_family_has_cases(name: str) -> None:
     assert name in FILES
