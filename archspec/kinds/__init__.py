@@ -23,6 +23,8 @@ from archspec.kinds import (  # noqa: F401
     position,
     regularise,
     relative,
+    relative_attention,
+    resample,
     rope,
     rounds,
     route,

@@ -22,6 +22,8 @@ from compiler.modules import (  # noqa: F401
     position,
     regularise,
     relative,
+    relative_attention,
+    resample,
     rope,
     rounds,
     route,
