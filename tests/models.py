@@ -18,6 +18,7 @@ from compiler.initialise import materialise
 from compiler.model import _entry, _tie
 from compiler.modules.block_sparse_attention import BlockSparseAttend
 from compiler.modules.regularise import SampleDrop
+from compiler.modules.router import Draw, Jitter
 from compiler.registry import Leaf
 from compiler.trace import Signature
 
@@ -74,11 +75,20 @@ def perturbed(model: nn.Module, seed: int = 0) -> nn.Module:
     return model
 
 
+RATES = (
+    (nn.Dropout, "p"),
+    (BlockSparseAttend, "training_only"),
+    (SampleDrop, "rate"),
+    (Leaf, "dropout"),
+    (Jitter, "rate"),
+    (Draw, "noise"),
+)
+
+
 def rates(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
     """Where a model keeps the rates of what is random in training."""
     for module in model.modules():
-        for kind, name in ((nn.Dropout, "p"), (SampleDrop, "rate"), (Leaf, "dropout"),
-                           (BlockSparseAttend, "training_only")):  # fmt: skip
+        for kind, name in RATES:
             if isinstance(module, kind) and getattr(module, name, 0.0):
                 yield module, name
 

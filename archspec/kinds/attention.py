@@ -12,9 +12,6 @@ from archspec.kind import Activation, Free, Kept, Matrix, Rate, Slot, Weighted, 
 from archspec.place import Place
 from archspec.streams import Axis, Span, Stream
 
-RARE = ("qk_norm_over", "qk_norm_place")
-"""Fields that a canonical form leaves out where they are as usual."""
-
 
 class Attention(Weighted, kind="attention", role=("mixer", "body")):
     """Multi-head attention, ``softmax(q k' / sqrt(head_width) + bias) v``.
@@ -28,6 +25,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
 
     arity = (1, 1)
     incremental = True
+    rare = ("qk_norm_over", "qk_norm_place")
     example = "{kind: attention, heads: 4, kv_heads: 2, position: rope}"
     heads: Width | None = Field(None, description="query heads; the output width divided by head_width by default")
     kv_heads: Width | None = Field(None, description="key/value heads; as many as heads by default")
@@ -108,8 +106,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         heads, kv_heads, head_width, value_width = self.shape(node.types[0])
         shape = {"heads": heads, "kv_heads": kv_heads, "head_width": head_width, "value_width": value_width}
         bias = self.bias if self.qkv_bias is None else self.qkv_bias
-        rare = {name: None for name in RARE if getattr(self, name) == type(self).model_fields[name].default}
-        return {**shape, "width_out": node.output.width, "qkv_bias": bias, **rare}
+        return {**shape, "width_out": node.output.width, "qkv_bias": bias}
 
     def matrices(self, x: Stream, memory: Stream | None = None) -> dict[str, Matrix]:
         heads, kv_heads, head_width, value_width = self.shape(x)
