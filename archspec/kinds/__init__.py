@@ -32,8 +32,8 @@ from archspec.kinds import (  # noqa: F401
     rope,
     rounds,
     route,
-    rwkv,
     router,
+    rwkv,
     sliding_window_attention,
     tokens,
 )

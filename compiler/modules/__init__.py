@@ -31,8 +31,8 @@ from compiler.modules import (  # noqa: F401
     rope,
     rounds,
     route,
-    rwkv,
     router,
+    rwkv,
     sliding_window_attention,
     tokens,
 )

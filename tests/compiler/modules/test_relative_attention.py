@@ -22,8 +22,8 @@ FUNNEL = """[
   {{name: low, from: x, kind: downsample, how: {how}, lone_first: {lone}, truncate: {truncate}, real: all}},
   {{name: first, from: low, kind: residual, norm: layer_norm, place: post, body: {{kind: relative_attention, {fields},
     {first} }} }},
-  {{name: second, from: first, kind: residual, norm: layer_norm, place: post, body: {{kind: relative_attention, {fields},
-    stride: 2}} }},
+  {{name: second, from: first, kind: residual, norm: layer_norm, place: post, body: {{kind: relative_attention,
+    {fields}, stride: 2}} }},
   {{name: high, from: [second, x], kind: upsample, lone_first: {lone}}}]"""
 
 
