@@ -11,7 +11,7 @@ from torch import Tensor
 
 from archspec.kinds import disentangled_attention as kinds
 from compiler.build import Make, project
-from compiler.modules.attention import joined
+from compiler.modules.attend import joined
 from compiler.modules.heads import Heads, fitting, pairs, repeated
 from compiler.registry import Leaf, builds
 from compiler.tokens import Tokens
