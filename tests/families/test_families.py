@@ -76,9 +76,11 @@ def ours(name: str, case: str) -> Any:
     return model.eval()
 
 
-def ragged(name: str) -> Tensor:
+def ragged(name: str, case: str) -> Tensor:
     """Which tokens are real, for samples of three lengths."""
     length = FILES[name].get("length", LENGTH)
+    if case in FILES[name].get("whole", ()):
+        return torch.ones(BATCH, length, dtype=torch.bool)
     real = torch.arange(length) < torch.tensor([[length], [length // 2], [max(1, length - 3)]])
     if FILES[name].get("left", False):
         real[-1] = real[-1].flip(0)
@@ -90,7 +92,7 @@ def given(name: str, case: str) -> dict[str, Tensor]:
     """Our inputs by name: ids, which of them are real, labels; shorter samples are padded, on the right or the left."""
     spec = imported(name, case).spec
     generator = torch.Generator().manual_seed(1)
-    length, real = FILES[name].get("length", LENGTH), ragged(name)
+    length, real = FILES[name].get("length", LENGTH), ragged(name, case)
     tensors = {}
     for word, stream in spec.graph.inputs.items():
         tensors[word] = torch.randint(5, stream.width, (BATCH, length), generator=generator)
@@ -128,7 +130,7 @@ def valid(name: str, case: str) -> Tensor:
         return known
     if not FILES[name].get("mask", True) or "target" in tensors:
         return torch.ones(BATCH, FILES[name].get("length", LENGTH), dtype=torch.bool)
-    return ragged(name)
+    return ragged(name, case)
 
 
 @every
