@@ -23,7 +23,9 @@ Width = Annotated[int, Field(gt=0, le=LARGEST)]
 Count = Annotated[int, Field(ge=0, le=2**31)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Real = Annotated[float, Field(allow_inf_nan=False)]
-Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "relu_squared", "softplus", "identity"]
+Activation = Literal[
+    "relu", "gelu", "gelu_tanh", "quick_gelu", "silu", "sigmoid", "tanh", "relu_squared", "softplus", "identity"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
