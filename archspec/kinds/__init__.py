@@ -27,6 +27,8 @@ from archspec.kinds import (  # noqa: F401
     recurrence,
     regularise,
     relative,
+    relative_attention,
+    resample,
     rope,
     rounds,
     route,

@@ -26,6 +26,8 @@ from compiler.modules import (  # noqa: F401
     recurrence,
     regularise,
     relative,
+    relative_attention,
+    resample,
     rope,
     rounds,
     route,
