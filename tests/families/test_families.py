@@ -55,8 +55,9 @@ def theirs(name: str, case: str) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator) * FILES[name].get("noise", 0.05)
-            parameter.add_(noise)
+            if parameter.requires_grad:  # others are tables that the configuration decides
+                noise = torch.randn(parameter.shape, generator=generator) * FILES[name].get("noise", 0.05)
+                parameter.add_(noise)
     return model.eval()  # type: ignore[no-any-return]
 
 
@@ -75,13 +76,21 @@ def ours(name: str, case: str) -> Any:
     return model.eval()
 
 
-@cache
-def given(name: str, case: str) -> dict[str, Tensor]:
-    """Our inputs by name: ids, which of them are real, labels; the shorter samples are padded on the right."""
-    spec = imported(name, case).spec
-    generator = torch.Generator().manual_seed(1)
+def ragged(name: str) -> Tensor:
+    """Which tokens are real, for samples of three lengths."""
     length = FILES[name].get("length", LENGTH)
     real = torch.arange(length) < torch.tensor([[length], [length // 2], [max(1, length - 3)]])
+    if FILES[name].get("left", False):
+        real[-1] = real[-1].flip(0)
+    return real
+
+
+@cache
+def given(name: str, case: str) -> dict[str, Tensor]:
+    """Our inputs by name: ids, which of them are real, labels; shorter samples are padded, on the right or the left."""
+    spec = imported(name, case).spec
+    generator = torch.Generator().manual_seed(1)
+    length, real = FILES[name].get("length", LENGTH), ragged(name)
     tensors = {}
     for word, stream in spec.graph.inputs.items():
         tensors[word] = torch.randint(5, stream.width, (BATCH, length), generator=generator)
@@ -117,10 +126,9 @@ def valid(name: str, case: str) -> Tensor:
     known = next((tensors[word] for word in ("target_valid", "valid") if word in tensors), None)
     if known is not None:
         return known
-    length = FILES[name].get("length", LENGTH)
     if not FILES[name].get("mask", True) or "target" in tensors:
-        return torch.ones(BATCH, length, dtype=torch.bool)
-    return torch.arange(length) < torch.tensor([[length], [length // 2], [max(1, length - 3)]])
+        return torch.ones(BATCH, FILES[name].get("length", LENGTH), dtype=torch.bool)
+    return ragged(name)
 
 
 @every
