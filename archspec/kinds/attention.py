@@ -37,7 +37,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
 
     arity = (1, 1)
     incremental = True
-    rare = ("sinks", "qk_norm_over", "qk_norm_place")
+    rare = ("sinks", "gate_per", "qk_norm_over", "qk_norm_place")
     example = "{kind: attention, heads: 4, kv_heads: 2, position: rope}"
     heads: Width | None = Field(None, description="query heads; the output width divided by head_width by default")
     kv_heads: Width | None = Field(None, description="key/value heads; as many as heads by default")
@@ -71,6 +71,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
     gate: Activation | None = Field(
         None, description="function of a linear map of the query token that multiplies what it reads, before out"
     )
+    gate_per: Literal["feature", "head"] = Field("feature", description="what has a number of its own in the gate")
     softcap: Annotated[float, Field(gt=0)] | None = Field(None, description="scores s become cap * tanh(s / cap)")
     scale: Annotated[float, Field(gt=0)] | None = Field(
         None, description="factor on scores; 1 / sqrt(head_width) by default"
@@ -131,7 +132,9 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         heads, kv_heads, head_width, value_width = self.shape(x)
         source = (memory or x).width
         bias = self.bias if self.qkv_bias is None else self.qkv_bias
-        gate = {} if self.gate is None else {"gate": Matrix(x.width, heads * value_width, bias)}
+        gate = {}
+        if self.gate is not None:
+            gate["gate"] = Matrix(x.width, heads * (value_width if self.gate_per == "feature" else 1), bias)
         return {
             "query": Matrix(x.width, heads * head_width, bias),
             "key": Matrix(source, kv_heads * head_width, bias),
