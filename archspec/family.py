@@ -245,7 +245,7 @@ def _over(base: Any, tree: Any, path: tuple[str, ...] = ()) -> Any:
     if isinstance(base, dict) and isinstance(tree, dict) and not {"if", "kind"} & (base.keys() | tree.keys()):
         result = dict(base)
         for key, value in tree.items():
-            if value is None and path[:1] != ("config",):
+            if value is None and path[:1] not in (("config",), ("only",)):
                 result.pop(key, None)
             else:
                 result[key] = _over(base[key], value, (*path, key)) if key in base else value
