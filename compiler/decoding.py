@@ -61,7 +61,8 @@ class Decoding:
             once, self._step = split(model, self._names)
             with torch.no_grad():
                 self._known = once(*((source or {})[name] for name in others))
-        self.leaves = [module for module in self._step.modules() if isinstance(module, Keeper)]
+        leaves = [module for module in self._step.modules() if isinstance(module, Keeper)]
+        self.leaves = [leaf for leaf in leaves if leaf.goes_on]
         self._kept: dict[int, list[dict[str, Any]]] = {id(leaf): [] for leaf in self.leaves}
         self._calls: dict[int, int] = {}
         self._shared: dict[Hashable, Any] = {}
