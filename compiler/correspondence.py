@@ -41,7 +41,7 @@ class Rule:
     sizes: Mapping[str, int] | None = None
     each: str | None = None
     groups: int = 1
-    parts: int = 1
+    parts: int | None = None
 
     def ours(self, tensor: Tensor) -> Tensor:
         """Their tensor as we lay it out."""
@@ -79,10 +79,10 @@ class Correspondence:
         self.skipped = [re.compile(text) for text in imported.family.skipped]
         self.renamed = [(re.compile(old), new) for old, new in imported.family.renamed.items()]
         self.places = dict(enumerate(imported.places))
-        self.first: dict[tuple[int, ...], str] = {}
         for rule in self.rules:
-            if rule.parts > 1:
+            if rule.parts:
                 self._part(rule)
+        self.first: dict[tuple[int, ...], str] = {}
         self.under: dict[str, list[str]] = {"": list(self.views)}
         for place in self.places.values():
             self.under[place] = []
@@ -224,7 +224,7 @@ def _rules(tensors: Mapping[str, Any]) -> Iterator[Rule]:
         raw = raw if isinstance(raw, Mapping) else {"to": raw}
         to = raw["to"] if isinstance(raw["to"], list) else [raw["to"]]
         yield Rule(name, tuple(to), raw.get("rearrange"), raw.get("sizes"), raw.get("each"),
-                   raw.get("groups", 1), raw.get("parts", 1))  # fmt: skip
+                   raw.get("groups", 1), raw.get("parts"))  # fmt: skip
 
 
 def _put(text: str, words: Mapping[str, str]) -> str:
