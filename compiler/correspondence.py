@@ -31,10 +31,12 @@ class Rule:
         to: our names.
         layout: einops pattern from theirs to ours, and sizes of its axes.
         each: the wildcard in ``to`` that counts along their first axis.
+        write: whether it is exported; other names that checkpoints have are only read.
     """
 
     name: str
     to: tuple[str, ...]
+    write: bool
     layout: str | None = None
     sizes: Mapping[str, int] | None = None
     each: str | None = None
@@ -151,7 +153,7 @@ class Correspondence:
 
     def exported(self) -> Iterator[tuple[str, Callable[[], Tensor]]]:
         """Their names, and what makes the tensor of each from our weights."""
-        for rule in self.rules:
+        for rule in (rule for rule in self.rules if rule.write):
             found: dict[tuple[tuple[str, str], ...], set[int]] = {}
             for number, place in self.places.items() if "{layer}" in rule.to[0] else [(-1, "")]:
                 form = pattern(_put(rule.to[0], {"layer": place} if number >= 0 else {}))
@@ -197,7 +199,7 @@ def _rules(tensors: Mapping[str, Any]) -> Iterator[Rule]:
     for name, raw in tensors.items():
         raw = raw if isinstance(raw, Mapping) else {"to": raw}
         to = raw["to"] if isinstance(raw["to"], list) else [raw["to"]]
-        yield Rule(name, tuple(to), raw.get("rearrange"), raw.get("sizes"), raw.get("each"))
+        yield Rule(name, tuple(to), raw.get("write", True), raw.get("rearrange"), raw.get("sizes"), raw.get("each"))
 
 
 def _put(text: str, words: Mapping[str, str]) -> str:

@@ -66,7 +66,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
     qk_norm_place: Literal["before", "after"] = Field("before", description="before or after positions turn them")
     value_norm: Annotated[Any, Slot(("norm",))] = Field(None, description="a norm on each head's values")
     clip: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="queries, keys and values are cut off at this magnitude"
+        None, description="queries, keys and values are cut off at this magnitude, after norms"
     )
     gate: Activation | None = Field(
         None, description="function of a linear map of the query token that multiplies what it reads, before out"
