@@ -33,6 +33,7 @@ class Rule:
         each: the wildcard in ``to`` that counts along their first axis.
         groups: equal parts of their first axis, each of which has a share of every weight in ``to``.
         parts: equal parts of our first axis, each of which is a tensor of theirs; counted by the end of ``to``.
+        write: whether it is exported; other names that checkpoints have are only read.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Rule:
     each: str | None = None
     groups: int = 1
     parts: int | None = None
+    write: bool = True
 
     def ours(self, tensor: Tensor) -> Tensor:
         """Their tensor as we lay it out."""
@@ -177,7 +179,7 @@ class Correspondence:
 
     def exported(self) -> Iterator[tuple[str, Callable[[], Tensor]]]:
         """Their names, and what makes the tensor of each from our weights."""
-        for rule in self.rules:
+        for rule in (rule for rule in self.rules if rule.write):
             found: dict[tuple[tuple[str, str], ...], set[int]] = {}
             for number, place in self.places.items() if "{layer}" in rule.to[0] else [(-1, "")]:
                 form = pattern(_put(rule.to[0], {"layer": place} if number >= 0 else {}))
@@ -224,7 +226,7 @@ def _rules(tensors: Mapping[str, Any]) -> Iterator[Rule]:
         raw = raw if isinstance(raw, Mapping) else {"to": raw}
         to = raw["to"] if isinstance(raw["to"], list) else [raw["to"]]
         yield Rule(name, tuple(to), raw.get("rearrange"), raw.get("sizes"), raw.get("each"),
-                   raw.get("groups", 1), raw.get("parts"))  # fmt: skip
+                   raw.get("groups", 1), raw.get("parts"), raw.get("write", True))  # fmt: skip
 
 
 def _put(text: str, words: Mapping[str, str]) -> str:
