@@ -108,7 +108,7 @@ def given(name: str, case: str) -> dict[str, Tensor]:
 
 THEIR_NAMES = {"tokens": "input_ids", "source": "input_ids", "target": "decoder_input_ids", "valid": "attention_mask",
                "source_valid": "attention_mask", "target_valid": "decoder_attention_mask",
-               "segment": "token_type_ids", "global": "global_attention_mask"}  # fmt: skip
+               "segment": "token_type_ids", "global_attention": "global_attention_mask"}  # fmt: skip
 
 
 @torch.no_grad()
