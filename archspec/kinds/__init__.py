@@ -34,7 +34,7 @@ from archspec.kinds import (  # noqa: F401
     route,
     router,
     rwkv,
-    ssm,
     sliding_window_attention,
+    ssm,
     tokens,
 )

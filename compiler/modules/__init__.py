@@ -33,7 +33,7 @@ from compiler.modules import (  # noqa: F401
     route,
     router,
     rwkv,
-    ssm,
     sliding_window_attention,
+    ssm,
     tokens,
 )

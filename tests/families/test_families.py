@@ -120,7 +120,14 @@ def expected(name: str, case: str) -> Tensor:
     if "tokens" in tensors and FILES[name].get("mask", True):
         named.setdefault("attention_mask", valid(name, case).long())
     cached = {"use_cache": False} if FILES[name].get("causal", True) else {}
-    return theirs(name, case)(**named, **cached).logits  # type: ignore[no-any-return]
+    if not FILES[name].get("alone", False):
+        return theirs(name, case)(**named, **cached).logits  # type: ignore[no-any-return]
+    samples = []
+    for sample, seen in enumerate(valid(name, case)):
+        one = {key: value[sample : sample + 1, seen] for key, value in named.items()}
+        logits = theirs(name, case)(**one, **cached).logits[0]
+        samples.append(logits.new_zeros(len(seen), logits.shape[-1]).masked_scatter(seen[:, None], logits))
+    return torch.stack(samples)
 
 
 def valid(name: str, case: str) -> Tensor:
