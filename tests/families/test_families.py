@@ -109,7 +109,7 @@ def given(name: str, case: str) -> dict[str, Tensor]:
 
 THEIR_NAMES = {"tokens": "input_ids", "source": "input_ids", "target": "decoder_input_ids", "valid": "attention_mask",
                "source_valid": "attention_mask", "target_valid": "decoder_attention_mask",
-               "segment": "token_type_ids", "global": "global_attention_mask"}  # fmt: skip
+               "segment": "token_type_ids", "global_attention": "global_attention_mask"}  # fmt: skip
 
 
 @torch.no_grad()
@@ -120,7 +120,14 @@ def expected(name: str, case: str) -> Tensor:
     if "tokens" in tensors and FILES[name].get("mask", True):
         named.setdefault("attention_mask", valid(name, case).long())
     cached = {"use_cache": False} if FILES[name].get("causal", True) else {}
-    return theirs(name, case)(**named, **cached).logits  # type: ignore[no-any-return]
+    if not FILES[name].get("alone", False):
+        return theirs(name, case)(**named, **cached).logits  # type: ignore[no-any-return]
+    samples = []
+    for sample, seen in enumerate(valid(name, case)):
+        one = {key: value[sample : sample + 1, seen] for key, value in named.items()}
+        logits = theirs(name, case)(**one, **cached).logits[0]
+        samples.append(logits.new_zeros(len(seen), logits.shape[-1]).masked_scatter(seen[:, None], logits))
+    return torch.stack(samples)
 
 
 def valid(name: str, case: str) -> Tensor:
