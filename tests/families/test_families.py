@@ -7,6 +7,7 @@ share, ``cases`` what each changes.
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from archspec.errors import SpecError
 from archspec.family import Imported, families, family
 from archspec.source import read
+from compiler.checkpoint import export_checkpoint, import_checkpoint
 from compiler.correspondence import Correspondence, fill
 from compiler.decoding import Decoding
 from compiler.initialise import allocate
@@ -218,6 +220,20 @@ def test_tensors_that_are_missing_extra_or_misshapen_are_named(name: str, case: 
 def test_what_a_configuration_leaves_out_is_filled_in_as_transformers_does(name: str, case: str) -> None:
     said = {**FILES[name]["small"], **(FILES[name]["cases"][case] or {})}
     assert family(name).expand(plain(said)).spec.full == imported(name, case).spec.full
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_transformers_writes_is_read_and_what_we_write_transformers_loads(name: str, tmp_path: Path) -> None:
+    wanted: Any = theirs(name, next(iter(FILES[name]["cases"])))
+    wanted.save_pretrained(tmp_path / "theirs")
+    export_checkpoint(import_checkpoint(tmp_path / "theirs"), tmp_path / "ours")
+    back, report = type(wanted).from_pretrained(tmp_path / "ours", output_loading_info=True)
+    computed = {key for key in wanted.state_dict() if any(re.fullmatch(form, key) for form in family(name).skipped)}
+    assert report.pop("missing_keys") <= computed
+    assert not any(report.values())
+    assert back.state_dict().keys() == wanted.state_dict().keys()
+    for key in wanted.state_dict().keys() - computed:
+        assert torch.equal(back.state_dict()[key], wanted.state_dict()[key]), key
 
 
 @pytest.mark.parametrize("name", FILES)
