@@ -64,10 +64,9 @@ class Correspondence:
         self.rules = list(_rules(imported.tensors))
         self.patterns = [pattern(rule.name) for rule in self.rules]
         self.skipped = [re.compile(text) for text in imported.family.skipped]
-        self.places = dict(enumerate(imported.places))
-        self.under: dict[str, list[str]] = {"": list(self.views)}
-        for place in self.places.values():
-            self.under[place] = []
+        self.places = imported.places
+        self.written: dict[int, str] = {}  # their name of what each weight was given
+        self.under: dict[str, list[str]] = {"": list(self.views), **{place: [] for place in self.places["layer"]}}
         for name in self.views:
             parts = name.split(".")
             for length in range(1, len(parts)):
@@ -87,14 +86,18 @@ class Correspondence:
             found = form.fullmatch(name)
             if found:
                 words = found.groupdict()
-                if "layer" in words and self.places:
-                    place = self.places.get(int(words["layer"])) if words["layer"].isdigit() else None
-                    if place is None:
-                        return None
-                    words["layer"] = place
-                if self.targets(rule, words):
-                    return rule, words
+                if self.targets(rule, self.placed(words)):
+                    return rule, self.placed(words)
         return None
+
+    def placed(self, words: Mapping[str, str]) -> dict[str, str]:
+        """Wildcards of a name of theirs, with numbers of layers as the paths of ours."""
+
+        def place(word: str, number: str) -> str:
+            places = self.places.get(word, ())
+            return places[int(number)] if number.isdigit() and int(number) < len(places) else number
+
+        return {word: place(word, number) for word, number in words.items()}
 
     def ignores(self, name: str) -> bool:
         return any(form.fullmatch(name) for form in self.skipped)
@@ -131,7 +134,11 @@ class Correspondence:
                 raise ValueError(f"is {_shape(tensor)}; expected {self.shape(rule, wanted, len(tensor))}")
             starts = accumulate([0, *(view.shape[0] for view in wanted)]) if wanted[0].ndim else [0]
             for view, start in zip(wanted, starts, strict=False):
-                view.copy_(value.narrow(0, start, view.shape[0]) if view.ndim else value)
+                piece = value.narrow(0, start, view.shape[0]) if view.ndim else value
+                tied = self.written.setdefault(view.data_ptr(), name)
+                if tied != name and not torch.equal(view, piece.to(view)):
+                    raise ValueError(f"is not {tied}, to which it is tied")
+                view.copy_(piece)
             written += names
         return written
 
@@ -149,16 +156,17 @@ class Correspondence:
         """Their names, and what makes the tensor of each from our weights."""
         for rule in self.rules:
             found: dict[tuple[tuple[str, str], ...], set[int]] = {}
-            for number, place in self.places.items() if "{layer}" in rule.to[0] else [(-1, "")]:
-                form = pattern(_put(rule.to[0], {"layer": place} if number >= 0 else {}))
+            stack = next((word for word in self.places if f"{{{word}}}" in rule.to[0]), "")
+            for number, place in enumerate(self.places.get(stack, [""])):
+                layer = {stack: str(number)} if stack else {}
+                form = pattern(_put(rule.to[0], {stack: place}))
                 for name in self.under.get(place, ()):
                     match = form.fullmatch(name)
                     if match:
-                        layer = {"layer": str(number)} if number >= 0 else {}
                         self._found(rule, {**match.groupdict(), **layer}, found)
             for key, numbers in found.items():
                 words = dict(key)
-                ours = {**words, "layer": self.places.get(int(words["layer"]), "")} if "layer" in words else words
+                ours = self.placed(words)
                 if self.targets(rule, ours):
                     yield _put(rule.name, words), lambda r=rule, w=ours, n=numbers: self.read(r, w, len(n))  # type: ignore[misc]
 
