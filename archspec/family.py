@@ -21,7 +21,7 @@ from archspec.template import Template, TemplateError, reads
 
 FOLDER = Path(__file__).parent / "families"
 KEYS = ("archfamily", "extends", "use", "model_type", "class", "prefix", "config", "only", "ignored", "define", "let",
-        "spec", "tensors", "skipped")  # fmt: skip
+        "spec", "tensors", "renamed", "skipped")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Family:
         self.only: dict[str, Any] = tree.get("only", {})
         self.ignored: frozenset[str] = frozenset(tree.get("ignored", ()))
         self.skipped: list[str] = list(tree.get("skipped", ()))
+        self.renamed: dict[str, str] = tree.get("renamed", {})
         self._define, self._let, self._spec = tree.get("define", {}), tree.get("let", {}), tree["spec"]
         self._tensors: dict[str, Any] = tree.get("tensors", {})
 

@@ -204,6 +204,9 @@ def settled(node: Node) -> dict[str, Any]:
     """
     kind = node.kind
     values = fields(kind) | kind.settle(node)
+    for name in kind.rare:
+        if values.get(name) == type(kind).model_fields[name].default:
+            values.pop(name, None)
     return {name: value for name, value in values.items() if value is not None and value != [] and value != {}}
 
 

@@ -23,7 +23,9 @@ Width = Annotated[int, Field(gt=0, le=LARGEST)]
 Count = Annotated[int, Field(ge=0, le=2**31)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Real = Annotated[float, Field(allow_inf_nan=False)]
-Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "relu_squared", "softplus", "identity"]
+Activation = Literal[
+    "relu", "gelu", "gelu_tanh", "quick_gelu", "silu", "sigmoid", "tanh", "relu_squared", "softplus", "identity"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class Kind(BaseModel):
     pointwise: ClassVar[bool] = False  # a token's output depends on that token's features alone
     incremental: ClassVar[bool] = False  # along a causal axis it gives the same token by token, from what it keeps
     carries: ClassVar[bool] = False  # the types of its outputs already tell what they know, as those of its bodies do
+    rare: ClassVar[tuple[str, ...]] = ()  # fields that canonical forms and hashes leave out where they are as usual
     wraps: ClassVar[bool] = False  # as a default, wraps what stands in the slot instead of filling an empty one
 
     def __init_subclass__(cls, kind: str | None = None, role: str | tuple[str, ...] | None = None, **options: Any):

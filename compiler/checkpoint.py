@@ -66,7 +66,10 @@ def export_checkpoint(model: fx.GraphModule, folder: str | Path) -> None:
     imported = source_of(model)
     tensors: list[dict[str, Callable[[], Tensor]]] = [{}]
     size, taken = 0, 0
-    for name, make in Correspondence(imported, model).exported():
+    mapping = Correspondence(imported, model)
+    for name, make in mapping.exported():
+        if mapping.repeats(name):  # tied: a file holds it once
+            continue
         value = make()
         taken = value.numel() * value.element_size()
         if size and size + taken > SHARD:

@@ -64,8 +64,10 @@ class Correspondence:
         self.rules = list(_rules(imported.tensors))
         self.patterns = [pattern(rule.name) for rule in self.rules]
         self.skipped = [re.compile(text) for text in imported.family.skipped]
+        self.renamed = [(re.compile(old), new) for old, new in imported.family.renamed.items()]
         self.places = imported.places
         self.written: dict[int, str] = {}  # their name of what each weight was given
+        self.first: dict[tuple[int, ...], str] = {}
         self.under: dict[str, list[str]] = {"": list(self.views), **{place: [] for place in self.places["layer"]}}
         for name in self.views:
             parts = name.split(".")
@@ -74,6 +76,8 @@ class Correspondence:
 
     def find(self, name: str) -> tuple[Rule, dict[str, str]] | None:
         """The rule for one of their tensors, and what its wildcards mean; None if it has no weight to go to."""
+        for old, new in self.renamed:
+            name = old.sub(new, name)
         prefix = self.imported.family.prefix
         if prefix and not name.startswith(prefix):  # saved without the head
             bare = self._find(prefix + name)
@@ -169,6 +173,17 @@ class Correspondence:
                 ours = self.placed(words)
                 if self.targets(rule, ours):
                     yield _put(rule.name, words), lambda r=rule, w=ours, n=numbers: self.read(r, w, len(n))  # type: ignore[misc]
+
+    def repeats(self, name: str) -> bool:
+        """Whether a name before it stands for the same weights."""
+        if not self.first:
+            for one, _ in self.exported():
+                self.first.setdefault(self._weights(one), one)
+        return self.first.get(self._weights(name)) != name
+
+    def _weights(self, name: str) -> tuple[int, ...]:
+        found = self.find(name)
+        return tuple(self.views[one].data_ptr() for one in self.targets(*found)) if found else ()
 
     def _found(
         self, rule: Rule, words: dict[str, str], found: dict[tuple[tuple[str, str], ...], set[int]]

@@ -115,9 +115,9 @@ def _scheme(value: Tensor, module: nn.Module, init: dict[str, Any], layers: int,
         std = init["std"] / (math.sqrt(2 * max(1, layers)) if init["depth_scaled"] and writes else 1)
         value.normal_(0, std, generator=generator) if kind == "normal" else _truncated(value, std, generator)
     elif kind == "xavier":  # Glorot and Bengio 2010; parts of a fused matrix count as matrices of their own
-        for part in value.split(getattr(module, "parts", [value.shape[0]]), dim=0):
-            fan = inputs + (outputs if stacked else part.shape[0])
-            bound = init["gain"] * math.sqrt(6 / fan)
+        dim = 2 if stacked else 0
+        for part in value.split(getattr(module, "parts", [outputs]), dim=dim):
+            bound = init["gain"] * math.sqrt(6 / (inputs + part.shape[dim]))
             part.uniform_(-bound, bound, generator=generator)
     elif kind == "kaiming":  # He et al. 2015, arXiv 1502.01852
         bound = init["gain"] * math.sqrt(3 / inputs)

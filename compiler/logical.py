@@ -52,7 +52,7 @@ def _views(module: nn.Module, last: str, tensor: Tensor) -> Iterator[tuple[str, 
     sizes = sizes if sum(sizes) else [tensor.shape[-1]]
     for expert in range(tensor.shape[0]):
         for role, start, size in zip(roles, accumulate([0, *sizes]), sizes, strict=False):
-            yield f"{expert}.{role}.{last}", tensor[expert].narrow(-1, start, size).T
+            yield f"{expert}.{role}.{last}", tensor[expert].narrow(-1, start, size).t()
 
 
 def _renamed(

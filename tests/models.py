@@ -16,7 +16,9 @@ from archspec.streams import Size, Stream
 from compiler.build import Blocks, Body, collecting
 from compiler.initialise import materialise
 from compiler.model import _entry, _tie
+from compiler.modules.block_sparse_attention import BlockSparseAttend
 from compiler.modules.regularise import SampleDrop
+from compiler.modules.router import Draw, Jitter
 from compiler.registry import Leaf
 from compiler.trace import Signature
 
@@ -73,10 +75,20 @@ def perturbed(model: nn.Module, seed: int = 0) -> nn.Module:
     return model
 
 
+RATES = (
+    (nn.Dropout, "p"),
+    (BlockSparseAttend, "training_only"),
+    (SampleDrop, "rate"),
+    (Leaf, "dropout"),
+    (Jitter, "rate"),
+    (Draw, "noise"),
+)
+
+
 def rates(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
     """Where a model keeps the rates of what is random in training."""
     for module in model.modules():
-        for kind, name in ((nn.Dropout, "p"), (SampleDrop, "rate"), (Leaf, "dropout")):
+        for kind, name in RATES:
             if isinstance(module, kind) and getattr(module, name, 0.0):
                 yield module, name
 

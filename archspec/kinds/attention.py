@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from archspec.errors import Refused, divisors
 from archspec.graph import Node
@@ -12,8 +12,14 @@ from archspec.kind import Activation, Free, Kept, Matrix, Rate, Slot, Weighted, 
 from archspec.place import Place
 from archspec.streams import Axis, Span, Stream
 
-RARE = ("qk_norm_over", "qk_norm_place")
-"""Fields that a canonical form leaves out where they are as usual."""
+
+class Temperature(BaseModel):
+    """How the scores of far queries are sharpened. Nakanishi 2025, "Scalable-Softmax", arXiv 2501.19399."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    factor: Annotated[float, Field(ge=0)] = 0.1
+    length: Width = 8192
+    offset: Annotated[int, Field(ge=0)] = 0
 
 
 class Attention(Weighted, kind="attention", role=("mixer", "body")):
@@ -24,10 +30,14 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
     the causality of its stream. Queries come from the input (or its span ``query``), keys and values from ``memory``:
     the input itself, another stream by name, or a body applied to the input, such as a pool. The port ``scores`` gives
     what goes into the softmax, a stream of pairs of tokens with a feature for each head.
+
+    ``sinks``: OpenAI 2025, "gpt-oss", arXiv 2508.10925; Xiao et al. 2023, arXiv 2309.17453. ``chunk`` and
+    ``temperature``: Meta 2025, Llama 4. ``gate``: Qiu et al. 2025, "Gated Attention", arXiv 2505.06708.
     """
 
     arity = (1, 1)
     incremental = True
+    rare = ("sinks", "qk_norm_over", "qk_norm_place")
     example = "{kind: attention, heads: 4, kv_heads: 2, position: rope}"
     heads: Width | None = Field(None, description="query heads; the output width divided by head_width by default")
     kv_heads: Width | None = Field(None, description="key/value heads; as many as heads by default")
@@ -39,6 +49,13 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
     position: Annotated[Any, Slot(("position",))] = "none"
     window: Width | None = Field(
         None, description="a token reads this many tokens, itself among them, back along its axis"
+    )
+    chunk: Width | None = Field(None, description="a token reads only tokens of its own run of this many places")
+    sinks: bool = Field(
+        False, description="a learned number for each head takes part in the softmax and gives nothing to read"
+    )
+    temperature: Temperature | None = Field(
+        None, description="queries are multiplied by 1 + factor log(1 + floor((place + offset) / length))"
     )
     qk_norm: Annotated[Any, Slot(("norm",))] = Field(None, description="a norm on queries and keys")
     qk_norm_over: Literal["head", "heads"] = Field(
@@ -108,8 +125,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         heads, kv_heads, head_width, value_width = self.shape(node.types[0])
         shape = {"heads": heads, "kv_heads": kv_heads, "head_width": head_width, "value_width": value_width}
         bias = self.bias if self.qkv_bias is None else self.qkv_bias
-        rare = {name: None for name in RARE if getattr(self, name) == type(self).model_fields[name].default}
-        return {**shape, "width_out": node.output.width, "qkv_bias": bias, **rare}
+        return {**shape, "width_out": node.output.width, "qkv_bias": bias}
 
     def matrices(self, x: Stream, memory: Stream | None = None) -> dict[str, Matrix]:
         heads, kv_heads, head_width, value_width = self.shape(x)
@@ -132,6 +148,11 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         heads, kv_heads, head_width, value_width = self.shape(x)
         at.own(self.matrices(x, memory))
         asked = self.asked(x)
+        if self.window is not None and self.chunk is not None:
+            raise Refused("chunk", "a window and chunks", "one of the two")
+        if self.chunk is not None and (len(memory.axes) != 1 or memory.spans != asked.spans):
+            raise Refused("chunk", f"chunks need tokens along one axis, not {memory}",
+                          "put the attention into a partition with chunks")  # fmt: skip
         if self.window is not None and (len(memory.axes) != 1 or len(asked.axes) != 1):
             raise Refused("window", f"a window needs tokens along one axis, not {memory}",
                           "put the attention into a partition with windows")  # fmt: skip
@@ -196,4 +217,4 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
 
     def keeps(self, x: Stream) -> tuple[Kept, ...]:
         _, kv_heads, head_width, value_width = self.shape(x)
-        return (Kept(kv_heads * (head_width + value_width), window=self.window),)
+        return (Kept(kv_heads * (head_width + value_width), window=self.window or self.chunk),)

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from archspec.errors import Refused
 from archspec.graph import Node
-from archspec.kind import LARGEST, Activation, Free, Kind, Matrix, Rate, Weighted, Width
+from archspec.kind import LARGEST, Activation, Free, Kind, Matrix, Rate, Real, Weighted, Width
 from archspec.place import Place
 from archspec.streams import Stream
 
@@ -73,14 +73,18 @@ class Mlp(Inner, kind="mlp", role=("channel", "body")):
 
 
 class Glu(Inner, kind="glu", role=("channel", "body")):
-    """Gated linear unit, ``down(activation(gate(x)) * up(x))``.
+    """Gated linear unit, ``down(f(gate(x)) * (up(x) + up_offset))`` with ``f(z) = activation(alpha z) / alpha``.
 
-    Shazeer 2020, "GLU Variants Improve Transformer", arXiv 2002.05202.
+    Shazeer 2020, "GLU Variants Improve Transformer", arXiv 2002.05202. With ``limit``, the gate is cut off above it,
+    and up on both sides: OpenAI 2025, "gpt-oss-120b & gpt-oss-20b", arXiv 2508.10925.
     """
 
     pointwise = True
     example = "{kind: glu, hidden: 8 * width_in / 3, multiple_of: 64}"
     activation: Activation = "silu"
+    alpha: Annotated[Real, Field(gt=0)] = Field(1.0, description="steepness of the activation; silu becomes swish")
+    limit: Annotated[Real, Field(gt=0)] | None = Field(None, description="largest gate and size of up")
+    up_offset: Real = Field(0.0, description="added to up")
 
     def matrices(self, x: Stream) -> dict[str, Matrix]:
         inner = self.inner(x)

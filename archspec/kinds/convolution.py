@@ -1,11 +1,12 @@
 """Convolutions over the tokens' grid."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from archspec.errors import Refused
-from archspec.kind import Kept, Kind, Width
+from archspec.graph import Node
+from archspec.kind import Kept, Kind, Matrix, Weighted, Width
 from archspec.streams import Stream
 
 
@@ -51,6 +52,37 @@ class DepthwiseConvolution(Kind, kind="depthwise_convolution", role=("mixer", "b
 
     def keeps(self, x: Stream) -> tuple[Kept, ...]:
         return (Kept(self.dilation * (self.size - 1) * x.width, per="sequence"),)
+
+
+class ShortConvolution(Weighted, kind="short_convolution", role=("mixer", "body")):
+    """A convolution of few taps for each feature between two gates, ``out(c * convolve(b * v))``.
+
+    Liquid AI 2025, "LFM2 Technical Report", arXiv 2511.23404. ``b``, ``c`` and ``v`` are linear in the input; nothing
+    is activated. Along a causal axis it reads only the past.
+    """
+
+    incremental = True
+    size: Width = Field(3, description="taps along every axis")
+    hidden: Width | None = Field(None, description="inner width; the input's by default")
+    bias: bool = Field(False, description="biases on all matrices and the convolution")
+
+    def inner(self, x: Stream) -> int:
+        """The inner width."""
+        return self.hidden or x.width
+
+    def matrices(self, x: Stream) -> dict[str, Matrix]:
+        gates = {role: Matrix(x.width, self.inner(x), self.bias) for role in ("input_gate", "output_gate", "value")}
+        return gates | {"out": Matrix(self.inner(x), x.width, self.bias, "out")}
+
+    def output(self, x: Stream) -> Stream:
+        convolvable(x, self.size)
+        return x
+
+    def settle(self, node: Node) -> dict[str, Any]:
+        return {"hidden": self.inner(node.types[0])}
+
+    def keeps(self, x: Stream) -> tuple[Kept, ...]:
+        return (Kept((self.size - 1) * self.inner(x), per="sequence"),)
 
 
 def convolvable(x: Stream, size: int) -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from archspec.errors import Refused, divisors
-from archspec.graph import Node
-from archspec.kind import Free, Matrix, Rate, Slot, Weighted, Width
+from archspec.errors import Refused
+from archspec.kind import Free, Matrix, Rate, Slot, Width
 from archspec.kinds.distances import reach_of
+from archspec.kinds.heads import Heads
 from archspec.place import Place
 from archspec.streams import Stream
 
 
-class DisentangledAttention(Weighted, kind="disentangled_attention", role=("mixer", "body")):
+class DisentangledAttention(Heads, kind="disentangled_attention", role=("mixer", "body")):
     """Multi-head attention, ``softmax((q_i k_j + q_i r_d(i,j) + k_j s_d(i,j)) / sqrt(terms head_width)) v``.
 
     He et al. 2020, "DeBERTa: Decoding-enhanced BERT with Disentangled Attention", arXiv 2006.03654; buckets and shared
@@ -24,9 +24,7 @@ class DisentangledAttention(Weighted, kind="disentangled_attention", role=("mixe
     ``longest``, those beyond half of the reach share its rows logarithmically, up to that distance.
     """
 
-    heads: Width
-    head_width: Width | None = Field(None, description="features of a head; width / heads by default")
-    bias: bool = True
+    keeps_segments: ClassVar[bool] = True
     positions: Annotated[Any, Slot(("mask",), stream=True)] = Field(description="a stream of distances, by name")
     terms: list[Literal["content_to_position", "position_to_content"]] = Field(
         default=["content_to_position", "position_to_content"], min_length=1
@@ -35,30 +33,14 @@ class DisentangledAttention(Weighted, kind="disentangled_attention", role=("mixe
     longest: Width | None = Field(None, description="the distance that the last row stands for")
     dropout: Annotated[Rate, Free()] = Field(0.0, description="on the attention weights")
 
-    def inner(self, x: Stream) -> int:
-        """Features of all heads."""
-        if self.head_width is None and x.width % self.heads:
-            raise Refused("heads", f"width {x.width} does not divide into {self.heads} heads", divisors(x.width))
-        return self.heads * (self.head_width or x.width // self.heads)
-
-    def matrices(self, x: Stream, positions: Stream | None = None) -> dict[str, Matrix]:
-        inner, source = self.inner(x), (positions or x).width
-        found = {role: Matrix(x.width, inner, self.bias) for role in ("query", "key", "value")}
-        if not self.shared and "content_to_position" in self.terms:
-            found["position_key"] = Matrix(source, inner, self.bias)
-        if not self.shared and "position_to_content" in self.terms:
-            found["position_query"] = Matrix(source, inner, self.bias)
-        return found | {"out": Matrix(inner, x.width, self.bias, "out")}
-
-    def settle(self, node: Node) -> dict[str, Any]:
-        return {"head_width": self.inner(node.types[0]) // self.heads}
+    def position_matrices(self, x: Stream, positions: Stream) -> dict[str, Matrix]:
+        """Matrices of the distances, where they have their own."""
+        terms = {} if self.shared else {"content_to_position": "position_key", "position_to_content": "position_query"}
+        matrix = Matrix(positions.width, self.inner(x), self.bias)
+        return {role: matrix for term, role in terms.items() if term in self.terms}
 
     def infer(self, at: Place) -> Stream:
-        x = at.one()
-        if x.content != "features" or len(x.axes) != 1:
-            raise Refused("", f"reads features along one axis, not {x}")
-        if x.causal:
-            raise Refused("", f"every token reads all others; {x} is causal along {', '.join(x.causal_axes)}")
+        x = self.output(at.one())
         named = at.stream("positions")
         reach = reach_of(named) if named is not None else None
         if named is None or reach is None:
@@ -69,5 +51,5 @@ class DisentangledAttention(Weighted, kind="disentangled_attention", role=("mixe
         if self.longest is not None and (reach < 4 or self.longest <= reach // 2 + 1):
             raise Refused("longest", f"a reach of {reach} does not bend up to {self.longest}",
                           f"more than {reach // 2 + 1}" if reach >= 4 else "a reach of 4 or more")  # fmt: skip
-        at.own(self.matrices(x, named))
+        at.own(self.matrices(x) | self.position_matrices(x, named))
         return x

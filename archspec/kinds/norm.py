@@ -1,11 +1,10 @@
 """Norms: what keeps the scale of a token's features."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
 from archspec.errors import Refused, divisors
-from archspec.graph import Node
 from archspec.kind import Kind, Real, Width
 from archspec.streams import Stream
 
@@ -31,13 +30,11 @@ class LayerNorm(Grouped, kind="layer_norm", role=("norm", "body")):
     Ba, Kiros and Hinton 2016, "Layer Normalization", arXiv 1607.06450.
     """
 
+    rare = ("offset",)
     eps: Annotated[float, Field(gt=0)] = 1e-5
     affine: bool = Field(True, description="a learned scale and shift")
     bias: bool = Field(True, description="the learned shift, where affine")
     offset: Real = Field(0.0, description="added to the learned scale (1 where weights are stored around zero)")
-
-    def settle(self, node: Node) -> dict[str, Any]:
-        return {"offset": self.offset or None}
 
 
 class RmsNorm(Grouped, kind="rms_norm", role=("norm", "body")):

@@ -1,12 +1,14 @@
 """Where tokens are: tables added to tokens, and positions inside attention."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from archspec.errors import Refused
 from archspec.kind import Free, Kind, Real, Width
 from archspec.streams import Stream
+
+COUNTED = "a token's place is the number of real tokens before it; padding has none"
 
 
 class LearnedPosition(Kind, kind="learned_position"):
@@ -17,13 +19,15 @@ class LearnedPosition(Kind, kind="learned_position"):
     """
 
     incremental = True
+    rare = ("counted",)
     over: list[str] | None = Field(None, description="axes that have places; all by default")
     length: Width | None = Field(None, description="places, where the stream has no largest length")
     offset: Annotated[int, Field(ge=0)] = Field(0, description="the table's rows before the first place, unused")
+    counted: bool = Field(False, description=COUNTED)
     std: Annotated[Real, Free()] = 0.02
 
     def places(self, x: Stream) -> int:
-        """Rows of the table."""
+        """Rows of the table without the unused ones."""
         if self.over is None:
             most = x.most if x.most is not None else self.length
             if most is None:
@@ -41,24 +45,37 @@ class LearnedPosition(Kind, kind="learned_position"):
 
     def output(self, x: Stream) -> Stream:
         self.places(x)
+        if self.counted and (self.over is not None or len(x.spans) != 1 or len(x.axes) != 1):
+            raise Refused("counted", f"tokens are counted along one axis, not in {x}")
         return x
 
 
 class SinusoidalPosition(Kind, kind="sinusoidal_position"):
     """Adds sines and cosines of the token's index at geometric frequencies.
 
-    Vaswani et al. 2017, "Attention Is All You Need", arXiv 1706.03762.
+    Vaswani et al. 2017, "Attention Is All You Need", arXiv 1706.03762. Frequency i of n is ``base^(-i / n)``; with
+    ``closed`` it is ``base^(-i / (n - 1))``, so that the last is ``1 / base`` (Vaswani et al. 2018, "Tensor2Tensor",
+    arXiv 1803.07416).
     """
 
     incremental = True
+    rare = ("layout", "closed", "offset", "counted")
     base: Annotated[float, Field(gt=1)] = 10000.0
+    layout: Literal["interleaved", "halves"] = Field(
+        "interleaved", description="a sine, its cosine, the next sine; or all sines, then all cosines"
+    )
+    closed: bool = Field(False, description="the last frequency is 1 / base")
+    offset: Annotated[int, Field(ge=0)] = Field(0, description="the place of the first token")
+    counted: bool = Field(False, description=COUNTED)
     length: Width | None = Field(None, description="places, where the stream has no largest length")
 
     def output(self, x: Stream) -> Stream:
         if x.most is None and self.length is None:
             raise Refused("length", f"{x} has no largest length", "length: 1024")
-        if x.width % 2:
+        if x.width % 2 or x.width < 4 and self.closed:
             raise Refused("", f"sines and cosines need an even width, not {x.width}")
+        if self.counted and (len(x.spans) != 1 or len(x.axes) != 1):
+            raise Refused("counted", f"tokens are counted along one axis, not in {x}")
         return x
 
 

@@ -129,11 +129,12 @@ class Rope(Kind, kind="rope", role="position"):
     """
 
     incremental = True
+    rare = ("values",)
     theta: Annotated[float, Field(gt=0)] = 10000.0
     share: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="part of each head that is rotated")
     layout: Literal["halves", "pairs"] = Field("halves", description="which features are rotated together")
     scaling: RopeScaling | None = Field(None, description="what changes for long contexts")
-    values: Literal[True] | None = Field(None, description="values are rotated too")
+    values: bool = Field(False, description="values are rotated too")
     length: Width | None = Field(None, description="places, where the stream has no largest length")
 
     def output(self, x: Stream) -> Stream:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 
 from archspec.kinds import channel as kinds
@@ -32,6 +35,37 @@ class Mlp(nn.Module):
         return project(self.down, dropped(self.dropout, self.activation(inner)), x)
 
 
+def gating(spec: kinds.Glu) -> Callable[[Tensor, Tensor], Tensor]:
+    """``f(gate) * (up + up_offset)``, as the schema says."""
+    function, alpha, limit = ACTIVATIONS[spec.activation], spec.alpha, spec.limit
+
+    def gated(gate: Tensor, up: Tensor) -> Tensor:
+        if limit is not None:
+            gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+        if alpha == 1:
+            gate = function(gate)
+        elif spec.activation == "silu":
+            gate = gate * torch.sigmoid(alpha * gate)
+        else:
+            gate = function(alpha * gate) / alpha
+        return gate * (up + spec.up_offset if spec.up_offset else up)
+
+    return gated
+
+
+def activation(spec: kinds.Inner) -> Callable[[Tensor], Tensor]:
+    """What a channel mixer does between its matrices, to what those before give side by side."""
+    if not isinstance(spec, kinds.Glu):
+        return ACTIVATIONS[spec.activation]
+    gated = gating(spec)
+
+    def halves(x: Tensor) -> Tensor:
+        parts = x.chunk(2, dim=-1)
+        return gated(parts[0], parts[1])
+
+    return halves
+
+
 @builds(kinds.Glu)
 class Glu(nn.Module):
     def __init__(self, spec: kinds.Glu, make: Make) -> None:
@@ -40,7 +74,7 @@ class Glu(nn.Module):
         if self.gate_up is None:
             self.gate, self.up = make.linear("gate"), make.linear("up")
         self.down = make.linear("down")
-        self.activation = ACTIVATIONS[spec.activation]
+        self.gated = gating(spec)
         self.dropout = dropout(spec.dropout)
 
     def forward(self, x: Tokens) -> Tensor:
@@ -49,7 +83,7 @@ class Glu(nn.Module):
             gate, up = parts[0], parts[1]
         else:
             gate, up = project(self.gate, x.features, x), project(self.up, x.features, x)
-        return project(self.down, dropped(self.dropout, self.activation(gate) * up), x)
+        return project(self.down, dropped(self.dropout, self.gated(gate, up)), x)
 
 
 @builds(kinds.Project)

@@ -7,71 +7,62 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from archspec.kinds import disentangled_attention as kinds
 from compiler.build import Make, project
-from compiler.modules.attention import joined
+from compiler.modules.attend import joined
+from compiler.modules.heads import Heads, fitting, pairs
 from compiler.registry import Leaf, builds
 from compiler.tokens import Tokens
 
 
 @builds(kinds.DisentangledAttention)
-class DisentangledAttention(nn.Module):
+class DisentangledAttention(Heads):
     """Queries, keys and values of the tokens; keys and queries of the distances, made once for a batch."""
 
     def __init__(self, spec: kinds.DisentangledAttention, make: Make) -> None:
-        super().__init__()
-        self.heads, self.shared = spec.heads, spec.shared
+        super().__init__(spec, make)
         self.positions = make.node.streams["positions"]
         self.c2p, self.p2c = (f"{way}" in spec.terms for way in ("content_to_position", "position_to_content"))
-        self.inner = spec.inner(make.stream)
-        self.qkv = self.query_key = None
-        if not spec.shared and make.plain("query", "key", "value"):
-            self.qkv = make.fused("query", "key", "value")
-        else:
-            if make.plain("query", "key"):
-                self.query_key = make.fused("query", "key")
-            else:
-                self.query, self.key = make.linear("query"), make.linear("key")
-            self.value = make.linear("value")
+        self.shared = spec.shared
+        self.through = Through(self.inner) if spec.shared and self.qkv is not None else None
         if not spec.shared:
             self.position_key = make.linear("position_key") if self.c2p else None
             self.position_query = make.linear("position_query") if self.p2c else None
         reach = make.node.outer_types[self.positions].count
-        self.attend = DisentangledAttend(spec, int(reach) // 2, self.inner // spec.heads)
-        self.out = make.linear("out")
+        self.attend = DisentangledAttend(spec, int(reach) // 2, self.head_width)
 
     def forward(self, x: Tokens, outer: Mapping[str, Tokens]) -> Tensor:
         rows = outer[self.positions]
-        if self.qkv is not None:
-            parts = self.qkv(x.features).split((self.inner, self.inner, self.inner), dim=-1)
-            q, k, v = parts[0], parts[1], parts[2]
-        else:
-            pair = self.pair(x)
-            q, k, v = pair[0], pair[1], project(self.value, x.features, x)
+        q, k, v = self.queries_keys_values(x)
+        query, key = self.of_positions(rows)
+        query = None if query is None or not self.p2c else self.split(query)
+        key = None if key is None or not self.c2p else self.split(key)
+        return project(self.out, self.attend(q, k, v, key, query, x.coordinates, x.valid, x.segment), x)
+
+    def of_positions(self, rows: Tokens) -> tuple[Tensor | None, Tensor | None]:
+        """Queries and keys of the distances."""
+        if self.through is not None and self.qkv is not None:
+            found = self.through(rows.features, self.qkv.weight, self.qkv.bias)
+            return found[0], found[1]
         if self.shared:
-            pair = self.pair(rows)
-            row_query, row_key = pair[0], pair[1]
-        else:
-            row_key = project(self.position_key, rows.features, rows) if self.position_key is not None else None
-            row_query = project(self.position_query, rows.features, rows) if self.position_query is not None else None
-        y = self.attend(
-            self.split(q), self.split(k), self.split(v), self.split(row_key) if self.c2p else None,
-            self.split(row_query) if self.p2c else None, x.coordinates, x.valid, x.segment,
-        )  # fmt: skip
-        return project(self.out, y, x)
+            return project(self.query, rows.features, rows), project(self.key, rows.features, rows)
+        matrices = (self.position_query, self.position_key)
+        query, key = (None if matrix is None else project(matrix, rows.features, rows) for matrix in matrices)
+        return query, key
 
-    def pair(self, x: Tokens) -> tuple[Tensor, Tensor]:
-        """Queries and keys by the matrices of the content."""
-        if self.query_key is None:
-            return project(self.query, x.features, x), project(self.key, x.features, x)
-        parts = self.query_key(x.features).split((self.inner, self.inner), dim=-1)
-        return parts[0], parts[1]
 
-    def split(self, x: Tensor) -> Tensor:
-        """``[batch, heads, tokens, width]``."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+class Through(Leaf):
+    """Queries and keys of rows by the first parts of a fused matrix."""
+
+    def __init__(self, inner: int) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        both = F.linear(rows, weight[: 2 * self.inner], None if bias is None else bias[: 2 * self.inner])
+        return both[..., : self.inner], both[..., self.inner :]
 
 
 class DisentangledAttend(Leaf):
@@ -95,17 +86,16 @@ class DisentangledAttend(Leaf):
         rows = rows[:, None].expand(q.shape[0], q.shape[1], -1, -1)
         bias = None
         if row_key is not None:
-            bias = (q @ fitting(row_key, q).mT).gather(-1, rows)
+            bias = (q @ repeated(row_key, q).mT).gather(-1, rows)
         if row_query is not None:
-            other = (k @ fitting(row_query, k).mT).gather(-1, rows.mT).mT
+            other = (k @ repeated(row_query, k).mT).gather(-1, rows.mT).mT
             bias = other if bias is None else bias + other
         assert bias is not None
-        mask = None if valid is None else valid[:, None, None]
+        mask = pairs(valid, q.shape[0])
         if segment is not None:
+            segment = fitting(segment, q.shape[0])
             same = (segment[:, :, None] == segment[:, None, :])[:, None]
             mask = same if mask is None else mask & same
-        if mask is not None and mask.shape[0] not in (1, q.shape[0]):
-            mask = mask.repeat(q.shape[0] // mask.shape[0], 1, 1, 1)
         y = F.scaled_dot_product_attention(
             q, k, v, attn_mask=joined(mask, bias * self.scale, q), scale=self.scale,
             dropout_p=self.dropout if self.training else 0.0,
@@ -134,6 +124,6 @@ class DisentangledAttend(Leaf):
         return (distance + self.reach).clamp(0, 2 * self.reach - 1)
 
 
-def fitting(rows: Tensor, x: Tensor) -> Tensor:
+def repeated(rows: Tensor, x: Tensor) -> Tensor:
     """Rows for the samples of x, which may be groups of samples."""
     return rows if rows.shape[0] in (1, x.shape[0]) else rows.repeat(x.shape[0] // rows.shape[0], 1, 1, 1)

@@ -12,46 +12,75 @@ from torch import Tensor
 
 from archspec.kind import Matrix
 from compiler.build import weight
-from compiler.registry import Leaf
+from compiler.registry import Keeper, Leaf
 
 
 class Sorting(Leaf):
-    """Sorts rows ``[rows, width]`` by their group ``[rows]``; gives rows, their old places and the groups' ends."""
+    """Sorts rows ``[rows, width]`` by their groups, ``[rows]`` or ``[rows, k]`` of each, which repeats a row k times.
+
+    Gives the sorted rows, the place of each among all, and the groups' ends.
+    """
 
     def __init__(self, groups: int) -> None:
         super().__init__()
         self.groups = groups
 
     def forward(self, x: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        order = group.argsort(stable=True)
+        each = group.shape[1] if group.ndim == 2 else 1
+        group, order = group.flatten().sort(stable=True)
         values = torch.arange(self.groups, device=group.device)
-        counts = (group[:, None] == values).sum(0)
-        return x[order], order, counts.cumsum(0).to(torch.int32)
+        ends = torch.searchsorted(group, values, right=True, out_int32=True)
+        return x.index_select(0, order if each == 1 else order // each), order, ends
 
 
-class GroupedLinear(Leaf):
-    """``rows @ weight[group]`` for rows sorted by group, ``[rows, inputs]`` to ``[rows, outputs]``."""
+class GroupedLinear(Keeper):
+    """``rows @ weight[group]`` for rows sorted by group, ``[rows, inputs]`` to ``[rows, outputs]``.
 
-    def __init__(self, groups: int, matrix: Matrix) -> None:
+    Args:
+        groups: how many there are of each matrix.
+        matrices: matrices of the same inputs; one product gives them all, side by side.
+        roles: what each matrix is called.
+    """
+
+    def __init__(self, groups: int, *matrices: Matrix, roles: tuple[str, ...] | None = None) -> None:
         super().__init__()
-        self.weight = weight(groups, matrix.inputs, matrix.outputs)
-        self.bias = weight(groups, matrix.outputs) if matrix.bias else None
-        self.writes = matrix.init == "out"
+        first, self.parts = matrices[0], [matrix.outputs for matrix in matrices]
+        if roles is not None:
+            self.roles = roles
+        self.weight = weight(groups, first.inputs, sum(self.parts))
+        self.bias = weight(groups, sum(self.parts)) if first.bias else None
+        self.writes = first.init == "out"
         self.initial = {"weight": ("scheme",), "bias": 0.0}
 
     def forward(self, rows: Tensor, ends: Tensor) -> Tensor:
+        few = self.decoding is not None and rows.shape[0] <= self.weight.shape[0]
         if rows.is_meta:
             out = even(rows, self.weight)
-        elif rows.dtype == torch.float64:  # has no grouped product
-            starts = [0, *ends.tolist()]
-            parts = zip(starts, starts[1:], self.weight, strict=False)
-            out = torch.cat([rows[start:stop] @ matrix for start, stop, matrix in parts])
+        elif few or rows.dtype == torch.float64:  # which has no grouped product
+            out = each(rows, self.weight, ends.tolist())
         else:
             out = F.grouped_mm(rows, self.weight, offs=ends)
         if self.bias is None:
             return out
-        places = torch.arange(rows.shape[0], device=rows.device)
-        return out + self.bias[(places[:, None] >= ends).sum(1)]
+        places = torch.arange(rows.shape[0], dtype=ends.dtype, device=rows.device)
+        return out + self.bias.index_select(0, torch.searchsorted(ends, places, right=True, out_int32=True))
+
+
+def unsorted(rows: Tensor, order: Tensor) -> Tensor:
+    """Sorted rows back at their places."""
+    return torch.empty_like(rows).index_copy(0, order, rows)
+
+
+def summed(rows: Tensor, weights: Tensor) -> Tensor:
+    """``[rows, width]`` from k of each with weights ``[rows, k]``; one product, so that no product of all is stored."""
+    return torch.bmm(weights[:, None], rows.unflatten(0, (-1, weights.shape[1]))).squeeze(1)
+
+
+def each(rows: Tensor, weights: Tensor, ends: list[int]) -> Tensor:
+    """One product for each group that has rows; the others' weights are not looked at."""
+    spans = zip([0, *ends], ends, strict=False)
+    parts = [rows[start:stop] @ weights[group] for group, (start, stop) in enumerate(spans) if stop > start]
+    return torch.cat(parts) if parts else rows.new_zeros(0, weights.shape[2])
 
 
 def even(rows: Tensor, weights: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from archspec.kind import Matrix
 from archspec.kinds import linear as kinds
 from archspec.streams import Stream
 from compiler.build import Make, main, plain_linear
-from compiler.modules.grouped import GroupedLinear, Sorting
+from compiler.modules.grouped import GroupedLinear, Sorting, unsorted
 from compiler.registry import Leaf, builds
 from compiler.tokens import Tokens
 
@@ -49,8 +49,7 @@ class LabelLinear(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         rows, order, ends = self.sorting(x.flatten(0, 1), labels.expand(x.shape[:2]).flatten())
-        out = self.linear(rows, ends)
-        return torch.empty_like(out).index_copy(0, order, out).unflatten(0, x.shape[:2])
+        return unsorted(self.linear(rows, ends), order).unflatten(0, x.shape[:2])
 
 
 @builds(kinds.ByLabel)

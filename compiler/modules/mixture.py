@@ -1,19 +1,23 @@
-"""Mixtures of experts (schemas in archspec.kinds.mixture)."""
+"""Mixtures of experts (schema in archspec.kinds.mixture)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.graph import Graph
+from archspec.kind import Matrix
 from archspec.kinds import channel
 from archspec.kinds import mixture as kinds
-from compiler.build import LOSSES, Make, main, weight
-from compiler.modules.activations import ACTIVATIONS
-from compiler.modules.grouped import GroupedLinear, Sorting
+from archspec.kinds.router import Scored
+from compiler.build import LOSSES, Make, main, plain_linear, weight
+from compiler.modules.channel import activation
+from compiler.modules.grouped import GroupedLinear, Sorting, summed, unsorted
+from compiler.modules.regularise import dropout, dropped
+from compiler.modules.router import Jitter
 from compiler.registry import Leaf, builds
 from compiler.tokens import Tokens, pack
 
@@ -29,20 +33,27 @@ class Mixture(nn.Module):
         self.router = make.body("router") if make.has("router") else None
         self.gates_name = node.streams.get("router")
         router = node.bodies["router"].nodes[0].kind if make.has("router") else None
-        self.k = router.k if isinstance(router, kinds.TopK) else 1 if router is not None else count
+        self.k = router.k if isinstance(router, Scored) else 1 if router is not None else count
+        self.jitter = Jitter(spec.jitter) if spec.jitter else None
         self.gates = node.outputs["gates"] if "gates" in node.reads else None
         alike = node.bodies.get("expert")
         if alike is not None and stackable(alike):
-            self.experts: nn.Module = StackedExperts(alike, count, self.k)
+            self.experts: nn.Module = StackedExperts(alike, count, self.k, weigh=spec.weigh)
         else:
             slots = ["expert"] * count if alike is not None else make.slots("experts")
             bodies = [node.bodies[slot] for slot in slots]
             pointwise = all(body.pointwise and not body.differs_in_training for body in bodies)
-            self.experts = UnlikeExperts([make.block(slot) for slot in slots], self.k, pointwise=pointwise)
+            blocks = [make.block(slot) for slot in slots]
+            self.experts = UnlikeExperts(blocks, self.k, pointwise=pointwise, weigh=spec.weigh)
         self.shared = make.body("shared") if make.has("shared") else None
+        self.shared_gate = plain_linear(Matrix(make.stream.width, 1)) if spec.shared_gate else None
+        self.bias = weight(make.stream.width) if spec.bias else None
+        self.initial = {"bias": 0.0}
 
     def forward(self, x: Tokens, outer: Outer) -> dict[str, Tokens] | Tensor:
         loss = None
+        if self.jitter is not None:
+            x = replace(x, features=self.jitter(x.features))
         if self.router is not None:
             weights, chosen, loss = self.router(x)
         else:
@@ -52,7 +63,10 @@ class Mixture(nn.Module):
         rows = x.features.flatten(0, 1)
         out = self.experts(rows, weights, chosen, x, outer).unflatten(0, x.features.shape[:2])
         if self.shared is not None:
-            out = out + main(self.shared, x, outer=outer).features
+            shared = main(self.shared, x, outer=outer).features
+            out = out + (shared if self.shared_gate is None else self.shared_gate(x.features).sigmoid() * shared)
+        if self.bias is not None:
+            out = out + self.bias
         losses = LOSSES.get()
         if loss is not None and losses is not None:
             losses.append(loss)
@@ -63,100 +77,6 @@ class Mixture(nn.Module):
         return {"": x.give(out, x.stream), "gates": gates}
 
 
-@builds(kinds.TopK)
-class TopK(nn.Module):
-    """Scores ``[tokens, experts]`` in float32; gives weights and experts ``[tokens, k]`` and the router's losses."""
-
-    def __init__(self, spec: kinds.TopK, make: Make) -> None:
-        super().__init__()
-        experts = make.node.output.width
-        self.weight = weight(experts, make.stream.width)
-        self.initial = {"weight": ("scheme",)}
-        self.choose = Choose(spec, experts)
-
-    def forward(self, x: Tokens) -> tuple[Tensor, Tensor, Tensor | None]:
-        rows = x.features.flatten(0, 1)
-        logits = F.linear(rows.float(), self.weight.float())
-        valid = None if x.valid is None else x.valid.expand(x.features.shape[:2]).flatten()
-        parts = self.choose(logits, valid)
-        weights, chosen, loss = parts[0], parts[1], parts[2]
-        return weights.to(rows.dtype), chosen, loss if self.choose.has_loss else None
-
-
-class Choose(Leaf):
-    """The choice of experts from router logits ``[tokens, experts]`` (source at the schema)."""
-
-    def __init__(self, spec: kinds.TopK, experts: int) -> None:
-        super().__init__()
-        self.spec_, self.experts = spec, experts
-        self.has_loss = spec.balance == "loss" or bool(spec.z_loss)
-        if spec.balance == "bias":
-            self.register_buffer("balance_bias", torch.empty(experts, device="meta"))
-
-    def fill(self) -> None:
-        self.balance_bias.zero_()
-
-    def forward(self, logits: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        spec = self.spec_
-        scores = logits.softmax(-1) if spec.score == "softmax" else logits.sigmoid()
-        ranking = scores
-        if spec.balance == "bias":
-            ranking = ranking + self.balance_bias
-        if spec.groups > 1:
-            grouped = ranking.unflatten(-1, (spec.groups, -1))
-            best = grouped.topk(min(2, grouped.shape[-1]), dim=-1).values.sum(-1)
-            kept = torch.zeros_like(best).scatter(-1, best.topk(spec.top_groups, dim=-1).indices, 1.0)
-            ranking = grouped.masked_fill(kept[..., None] == 0, float("-inf")).flatten(-2)
-        chosen = ranking.topk(spec.k, dim=-1, sorted=spec.capacity is not None).indices  # first choices first
-        weights = scores.gather(-1, chosen)
-        if spec.normalize and spec.k > 1:
-            weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
-        if spec.scale != 1:
-            weights = weights * spec.scale
-        picked = F.one_hot(chosen, self.experts)
-        if valid is not None:  # padding goes nowhere, takes no room and counts in no loss
-            picked = picked * valid[:, None, None]
-            weights = weights * valid[:, None]
-        load = picked.sum(1)
-        if spec.capacity is not None:
-            weights = weights * self.within(picked, spec.capacity)
-        if spec.balance == "bias" and self.training and not logits.is_meta:
-            with torch.no_grad():
-                total = load.sum(0).to(self.balance_bias.dtype)
-                self.balance_bias += spec.balance_rate * (total.mean() - total).sign()
-        counted = logits.new_ones(logits.shape[0]) if valid is None else valid.to(logits.dtype)
-        return weights, chosen, self.losses(logits, scores, load, counted / counted.sum())
-
-    def within(self, picked: Tensor, capacity: float) -> Tensor:
-        """``[tokens, k]`` from choices ``[tokens, k, experts]``: 1 where a token is among the first of its expert."""
-        room = max(1, int(capacity * picked.shape[0] * picked.shape[1] / self.experts))
-        flat = picked.transpose(0, 1).flatten(0, 1)  # first choices of all tokens come first
-        place = (flat.cumsum(0) * flat).sum(-1)
-        return (place <= room).unflatten(0, (picked.shape[1], -1)).T
-
-    def losses(self, logits: Tensor, scores: Tensor, load: Tensor, share_of: Tensor) -> Tensor:
-        """The sum of the router's losses; ``share_of`` ``[tokens]`` is what each token counts, together one."""
-        spec = self.spec_
-        total = logits.new_zeros(())
-        if spec.balance == "loss":
-            tokens = (load * share_of[:, None]).sum(0) / spec.k
-            total = total + spec.balance_weight * self.experts * (tokens * (scores * share_of[:, None]).sum(0)).sum()
-        if spec.z_loss:
-            total = total + spec.z_loss * (logits.logsumexp(-1).square() * share_of).sum()
-        return total
-
-
-@builds(kinds.ByLabelRouter)
-class LabelRouter(nn.Module):
-    def __init__(self, spec: kinds.ByLabelRouter, make: Make) -> None:
-        super().__init__()
-        self.label = spec.label
-
-    def forward(self, x: Tokens) -> tuple[Tensor, Tensor, None]:
-        chosen = x.labels[self.label].expand(x.features.shape[:2]).flatten()[:, None]
-        return torch.ones_like(chosen, dtype=x.features.dtype), chosen, None
-
-
 def stackable(graph: Graph) -> bool:
     """Whether an expert is one plain perceptron, so that its matrices can be stacked over experts."""
     node = graph.single
@@ -164,7 +84,6 @@ def stackable(graph: Graph) -> bool:
         node is not None
         and isinstance(node.kind, (channel.Glu, channel.Mlp))
         and all(plan is None for _, plan in node.matrices.values())
-        and not node.kind.dropout
         and not getattr(node.kind, "depthwise", None)
     )
 
@@ -172,40 +91,38 @@ def stackable(graph: Graph) -> bool:
 class StackedExperts(nn.Module):
     """Experts of one shape, their matrices stacked: rows are sorted by expert and multiplied group by group."""
 
-    def __init__(self, graph: Graph, count: int, k: int) -> None:
+    def __init__(self, graph: Graph, count: int, k: int, *, weigh: str = "output") -> None:
         super().__init__()
         node = graph.nodes[0]
         kind = node.kind
         assert isinstance(kind, channel.Inner)
-        self.gated = isinstance(kind, channel.Glu)
-        self.k, self.active_share = k, k / count
-        up, down = node.matrices["up"][0], node.matrices["down"][0]
+        self.k, self.active_share, self.weigh = k, k / count, weigh
         self.sorting = Sorting(count)
-        self.up = GroupedLinear(count, up._replace(outputs=up.outputs * (2 if self.gated else 1)))
-        self.down = GroupedLinear(count, down)
-        self.activation = ACTIVATIONS[kind.activation]
+        roles = ("gate", "up") if isinstance(kind, channel.Glu) else ("up",)
+        self.up = GroupedLinear(count, *(node.matrices[role][0] for role in roles), roles=roles)
+        self.down = GroupedLinear(count, node.matrices["down"][0], roles=("down",))
+        self.activation = activation(kind)
+        self.dropout = dropout(kind.dropout)
 
     def forward(self, rows: Tensor, weights: Tensor, chosen: Tensor, x: Tokens, outer: Outer) -> Tensor:
-        repeated = rows.repeat_interleave(self.k, dim=0) if self.k > 1 else rows
-        sorted_rows, order, ends = self.sorting(repeated, chosen.flatten())
-        inner = self.up(sorted_rows, ends)
-        if self.gated:
-            gate, up = inner.chunk(2, dim=-1)
-            inner = self.activation(gate) * up
-        else:
-            inner = self.activation(inner)
-        out = self.down(inner, ends)
-        back = torch.empty_like(out).index_copy(0, order, out).unflatten(0, (-1, self.k))
-        return (back * weights[..., None]).sum(1)
+        parts = self.sorting(rows, chosen)
+        inner, order, ends = parts[0], parts[1], parts[2]
+        if self.weigh == "input":
+            inner = inner * weights.flatten()[order][:, None]
+        inner = dropped(self.dropout, self.activation(self.up(inner, ends)))
+        out = unsorted(self.down(inner, ends), order)
+        if self.weigh == "input":
+            weights = (weights != 0).to(out.dtype)  # what an expert says of nothing does not count
+        return summed(out, weights)
 
 
 class UnlikeExperts(nn.Module):
     """Experts of any bodies: where they see single tokens, each runs on its own tokens, else on the whole sequence."""
 
-    def __init__(self, bodies: list[nn.Module], k: int, *, pointwise: bool) -> None:
+    def __init__(self, bodies: list[nn.Module], k: int, *, pointwise: bool, weigh: str = "output") -> None:
         super().__init__()
-        self.k, self.active_share = k, k / len(bodies)
-        self.bodies: nn.Module = Dispatch(bodies) if pointwise else nn.ModuleList(bodies)
+        self.k, self.active_share, self.weigh = k, k / len(bodies), weigh
+        self.bodies: nn.Module = Dispatch(bodies, weigh) if pointwise else nn.ModuleList(bodies)
 
     def forward(self, rows: Tensor, weights: Tensor, chosen: Tensor, x: Tokens, outer: Outer) -> Tensor:
         if isinstance(self.bodies, Dispatch):
@@ -215,7 +132,11 @@ class UnlikeExperts(nn.Module):
         assert isinstance(self.bodies, nn.ModuleList)
         for number, body in enumerate(self.bodies):
             share = (weights * (chosen == number)).sum(-1, keepdim=True)
-            total = total + share * main(body, x, outer=outer).features.flatten(0, 1)
+            seen = x
+            if self.weigh == "input":
+                seen = replace(x, features=x.features * share.unflatten(0, x.features.shape[:2]))
+                share = (share != 0).to(share.dtype)
+            total = total + share * main(body, seen, outer=outer).features.flatten(0, 1)
         return total
 
 
@@ -225,9 +146,9 @@ class Dispatch(Leaf):
     On the meta device, where nobody chooses, experts count as equally busy.
     """
 
-    def __init__(self, bodies: list[nn.Module]) -> None:
+    def __init__(self, bodies: list[nn.Module], weigh: str) -> None:
         super().__init__()
-        self.static = False
+        self.static, self.weigh = False, weigh
         for number, body in enumerate(bodies):
             self.add_module(str(number), body)
 
@@ -241,12 +162,17 @@ class Dispatch(Leaf):
             hit = chosen == number
             share = (weights * hit).sum(-1, keepdim=True)
             if self.static:
-                total = total + share * run(body, tensors)
+                total = total + self.weighed(body, share, tensors)
                 continue
             places = self.places(hit, number, len(bodies))
-            out = run(body, [tensor[places] for tensor in tensors])
-            total = total.index_add(0, places, share[places] * out)
+            total = total.index_add(0, places, self.weighed(body, share[places], [value[places] for value in tensors]))
         return total
+
+    def weighed(self, body: nn.Module, share: Tensor, tensors: list[Tensor]) -> Tensor:
+        """What an expert says of rows that weigh ``[rows, 1]``."""
+        if self.weigh == "input":
+            return (share != 0) * run(body, [tensors[0] * share, *tensors[1:]])
+        return share * run(body, tensors)
 
     def places(self, hit: Tensor, number: int, experts: int) -> Tensor:
         """The tokens of one expert."""

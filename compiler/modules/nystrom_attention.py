@@ -6,37 +6,25 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from archspec.kinds import nystrom_attention as kinds
 from compiler.build import Make, project, weight
+from compiler.modules.heads import Heads, fitting, masked, pairs
 from compiler.registry import Leaf, builds
 from compiler.tokens import Tokens
 
 
 @builds(kinds.NystromAttention)
-class NystromAttention(nn.Module):
+class NystromAttention(Heads):
     def __init__(self, spec: kinds.NystromAttention, make: Make) -> None:
-        super().__init__()
-        self.heads, self.inner = spec.heads, spec.inner(make.stream)
-        self.qkv = None
-        if make.plain("query", "key", "value"):
-            self.qkv = make.fused("query", "key", "value")
-        else:
-            self.query, self.key, self.value = (make.linear(role) for role in ("query", "key", "value"))
+        super().__init__(spec, make)
         self.filter = None if spec.convolution is None else weight(spec.heads, 1, spec.convolution, 1)
         self.initial = {"filter": ("fan_in",)}
-        self.attend = NystromAttend(spec, self.inner // spec.heads)
-        self.out = make.linear("out")
+        self.attend = NystromAttend(spec, self.head_width)
 
     def forward(self, x: Tokens) -> Tensor:
-        if self.qkv is not None:
-            parts = self.qkv(x.features).split((self.inner, self.inner, self.inner), dim=-1)
-            q, k, v = parts[0], parts[1], parts[2]
-        else:
-            q, k, v = (project(matrix, x.features, x) for matrix in (self.query, self.key, self.value))
-        heads = [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v)]
-        return project(self.out, self.attend(*heads, self.filter, x.valid), x)
+        return project(self.out, self.attend(*self.queries_keys_values(x), self.filter, x.valid), x)
 
 
 class NystromAttend(Leaf):
@@ -49,8 +37,8 @@ class NystromAttend(Leaf):
         self.scale = 1 / math.sqrt(head_width)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, taps: Tensor | None, valid: Tensor | None) -> Tensor:
-        mask = None if valid is None else valid[:, None, None]
-        counted = None if self.everywhere else valid
+        mask = pairs(valid, q.shape[0])
+        counted = None if self.everywhere or valid is None else fitting(valid, q.shape[0])
         if isinstance(self.landmarks, str):
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
         else:
@@ -78,9 +66,7 @@ class NystromAttend(Leaf):
 
     def weights(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
         scores = q @ k.mT * self.scale
-        if mask is not None:
-            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-        return scores.softmax(dim=-1)
+        return (scores if mask is None else masked(scores, mask)).softmax(dim=-1)
 
     def inverse(self, k: Tensor) -> Tensor:
         """The pseudo-inverse of matrices whose rows are weights, ``[batch, heads, landmarks, landmarks]``."""

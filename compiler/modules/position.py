@@ -30,7 +30,7 @@ class LearnedPosition(nn.Module):
         self.lookup = Lookup(stream, spec)
 
     def forward(self, x: Tokens) -> Tensor:
-        return x.features + self.lookup(self.weight, x.features, x.coordinates)
+        return x.features + self.lookup(self.weight, x.features, x.coordinates, x.valid)
 
 
 class Lookup(Keeper):
@@ -38,15 +38,17 @@ class Lookup(Keeper):
 
     def __init__(self, stream: Stream, spec: kinds.LearnedPosition) -> None:
         super().__init__()
-        self.offset = spec.offset
+        self.offset, self.counted = spec.offset, spec.counted
         self.whole = spec.over is None
         self.sizes = [int(axis.size) for axis in stream.axes] if not self.whole else []
         self.kept = [axis.name in (spec.over or []) for axis in stream.axes]
         self.causal = stream.causal
 
-    def forward(self, rows: Tensor, x: Tensor, coordinates: Tensor | None) -> Tensor:
+    def forward(self, rows: Tensor, x: Tensor, coordinates: Tensor | None, valid: Tensor | None = None) -> Tensor:
         if self.decoding is not None and self.causal:
             coordinates = self.decoding.places(x.shape[1], x.device)
+        elif self.counted and valid is not None and coordinates is None:
+            coordinates = counted(valid).clamp(min=-self.offset)
         if coordinates is not None:
             return rows[coordinates + self.offset]
         if self.whole:
@@ -61,32 +63,43 @@ class SinusoidalPosition(nn.Module):
     def __init__(self, spec: kinds.SinusoidalPosition, make: Make) -> None:
         super().__init__()
         stream = make.stream
-        self.waves = Waves(stream.most or spec.length or 0, stream.width, spec.base, causal=stream.causal)
+        self.waves = Waves(spec, stream.most or spec.length or 0, stream)
 
     def forward(self, x: Tokens) -> Tensor:
-        out: Tensor = self.waves(x.features, x.coordinates)
+        out: Tensor = self.waves(x.features, x.coordinates, x.valid)
         return out
 
 
 class Waves(Keeper):
-    """Adds sines (even features) and cosines (odd features) of the token's place."""
+    """Adds sines and cosines of the token's place."""
 
-    def __init__(self, length: int, width: int, base: float, *, causal: bool) -> None:
+    def __init__(self, spec: kinds.SinusoidalPosition, length: int, stream: Stream) -> None:
         super().__init__()
-        self.base, self.causal = base, causal
-        table(self, "values", length, width)
+        self.spec_, self.causal = spec, stream.causal
+        table(self, "values", length, stream.width)
 
     def fill(self) -> None:
         length, width = self.values.shape
-        rates = self.base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
-        angles = torch.arange(length, dtype=torch.float64)[:, None] * rates
-        self.values.copy_(torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1))
+        spec, number = self.spec_, torch.float32 if self.spec_.closed else torch.float64  # as models were trained
+        steps = width // 2 - 1 if spec.closed else width // 2
+        rates = (-math.log(spec.base) / steps * torch.arange(width // 2, dtype=number)).exp()
+        angles = (torch.arange(length, dtype=number) + spec.offset)[:, None] * rates
+        parts = (angles.sin(), angles.cos())
+        joined = torch.cat(parts, dim=-1) if spec.layout == "halves" else torch.stack(parts, dim=-1).flatten(1)
+        self.values.copy_(joined)
 
-    def forward(self, x: Tensor, coordinates: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, coordinates: Tensor | None, valid: Tensor | None = None) -> Tensor:
         if self.decoding is not None and self.causal:
             coordinates = self.decoding.places(x.shape[1], x.device)
+        elif self.spec_.counted and valid is not None and coordinates is None:
+            coordinates = counted(valid).clamp(min=0)
         rows = self.values[: x.shape[1]] if coordinates is None else self.values[coordinates]
         return x + rows.to(x.dtype)
+
+
+def counted(valid: Tensor) -> Tensor:
+    """Places ``[batch, tokens]`` that count real tokens; -1 for padding."""
+    return valid.cumsum(1) * valid - 1
 
 
 @builds(kinds.Alibi)

@@ -27,7 +27,7 @@ class Rope(Keeper):
 
     def __init__(self, spec: kinds.Rope, make: Make) -> None:
         super().__init__()
-        self.spec_, self.stream, self.values = spec, make.stream, bool(spec.values)
+        self.spec_, self.stream, self.values = spec, make.stream, spec.values
         self.rotated = int(make.stream.width * spec.share)
         self.most = make.stream.most or spec.length or 0
         for name in ("cos", "sin", *(("long_cos", "long_sin") if isinstance(spec.scaling, kinds.LongRope) else ())):

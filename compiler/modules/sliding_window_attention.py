@@ -6,47 +6,36 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from archspec.kinds import sliding_window_attention as kinds
 from compiler.build import Make, project
+from compiler.modules.heads import Heads, fitting, masked, pairs
 from compiler.modules.route import gather
 from compiler.registry import Leaf, builds
 from compiler.tokens import Tokens
 
 
 @builds(kinds.SlidingWindowAttention)
-class SlidingWindowAttention(nn.Module):
+class SlidingWindowAttention(Heads):
     """Queries, keys and values of all tokens; those of the global attention, its queries of global tokens alone."""
 
     def __init__(self, spec: kinds.SlidingWindowAttention, make: Make) -> None:
-        super().__init__()
-        self.heads, self.inner, self.label = spec.heads, spec.inner(make.stream), spec.label
-        self.qkv = self.global_kv = None
-        if make.plain("query", "key", "value"):
-            self.qkv = make.fused("query", "key", "value")
-        else:
-            self.query, self.key, self.value = (make.linear(role) for role in ("query", "key", "value"))
-        self.separate = spec.separate and spec.label is not None
+        super().__init__(spec, make)
+        self.label, self.separate = spec.label, spec.separate and spec.label is not None
+        self.global_kv = None
         if self.separate:
             self.global_query = make.linear("global_query")
             if make.plain("global_key", "global_value"):
                 self.global_kv = make.fused("global_key", "global_value")
             else:
                 self.global_key, self.global_value = make.linear("global_key"), make.linear("global_value")
-        head_width = self.inner // spec.heads
         self.choose = Globals(spec.limit) if spec.label is not None else None
-        self.attend = WindowAttend(spec, head_width)
-        self.read = GlobalAttend(spec, head_width) if spec.label is not None else None
-        self.out = make.linear("out")
+        self.attend = WindowAttend(spec, self.head_width)
+        self.read = GlobalAttend(spec, self.head_width) if spec.label is not None else None
 
     def forward(self, x: Tokens) -> Tensor:
-        if self.qkv is not None:
-            parts = self.qkv(x.features).split((self.inner, self.inner, self.inner), dim=-1)
-            q, k, v = parts[0], parts[1], parts[2]
-        else:
-            q, k, v = (project(matrix, x.features, x) for matrix in (self.query, self.key, self.value))
-        q, k, v = self.split(q), self.split(k), self.split(v)
+        q, k, v = self.queries_keys_values(x)
         if self.choose is None or self.read is None or self.label is None:
             return project(self.out, self.attend(q, k, v, x.valid, None, None), x)
         chosen = self.choose(x.features, x.labels[self.label], x.valid)
@@ -62,12 +51,8 @@ class SlidingWindowAttention(nn.Module):
                 k = self.split(project(self.global_key, x.features, x))
                 v = self.split(project(self.global_value, x.features, x))
         else:
-            q = q.gather(2, places[:, None, :, None].expand(-1, self.heads, -1, self.inner // self.heads))
+            q = q.gather(2, places[:, None, :, None].expand(-1, self.heads, -1, self.head_width))
         return project(self.out, self.read(y, q, k, v, x.valid, places, real), x)
-
-    def split(self, x: Tensor) -> Tensor:
-        """``[batch, heads, tokens, width]``."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class Globals(Leaf):
@@ -90,11 +75,6 @@ class Globals(Leaf):
         count = most if self.limit is None else min(self.limit, x.shape[1])
         places = chosen.int().argsort(dim=1, descending=True, stable=True)[:, :count]
         return places, chosen.gather(1, places)
-
-
-def fitting(mask: Tensor, batch: int) -> Tensor:
-    """``[batch, tokens]`` of a mask for one sample, or for the samples of which a batch holds groups."""
-    return mask if mask.shape[0] == batch else mask.repeat(batch // mask.shape[0], 1)
 
 
 class WindowAttend(Leaf):
@@ -123,13 +103,12 @@ class WindowAttend(Leaf):
         seen = F.pad(near, (size, size + fill)).unfold(1, 3 * size, size)[:, None, :, None]
         here, there = torch.arange(size, device=q.device), torch.arange(-size, 2 * size, device=q.device)
         seen = seen & ((here[:, None] - there).abs() <= self.window)
-        lowest = torch.finfo(q.dtype).min
-        scores = (blocks @ keys * self.scale).masked_fill(~seen, lowest)
+        scores = masked(blocks @ keys * self.scale, seen)
         if places is None or real is None:
             y = self.drop(scores.softmax(dim=-1)) @ values.mT
         else:
             rows = places[:, None, :, None].expand(-1, heads, -1, width)
-            few = (blocks.flatten(2, 3) @ k.gather(2, rows).mT * self.scale).masked_fill(~real[:, None, None], lowest)
+            few = masked(blocks.flatten(2, 3) @ k.gather(2, rows).mT * self.scale, real[:, None, None])
             both = torch.cat((scores, few.unflatten(2, (-1, size))), dim=-1)
             weights = self.drop(both.softmax(dim=-1)).split((3 * size, places.shape[1]), dim=-1)
             y = weights[0] @ values.mT + (weights[1].flatten(2, 3) @ v.gather(2, rows)).unflatten(2, (-1, size))
@@ -150,7 +129,7 @@ class GlobalAttend(Leaf):
     def forward(
         self, y: Tensor, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None, places: Tensor, real: Tensor
     ) -> Tensor:  # fmt: skip
-        mask = None if valid is None else fitting(valid, q.shape[0])[:, None, None]
+        mask = pairs(valid, q.shape[0])
         rate = self.dropout if self.training else 0.0
         read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale, dropout_p=rate)
         rows = places[..., None].expand(-1, -1, y.shape[-1])

@@ -80,6 +80,11 @@ def _real_fft_out(x: Shape, dims: Sequence[int], *rest: Any, out_shape: Shape, *
     return _fft(out_shape, dims) // 2
 
 
+def _solve_triangular(a: Shape, b: Shape, *_: Any, **__: Any) -> int:
+    """FLOPs of the solution of triangular systems [.., N, N] for [.., N, K]: half of the product of these shapes."""
+    return int(prod(b) * a[-1])
+
+
 FORMULAS: dict[Any, Formula] = {
     aten.mv: _mv,
     aten.dot: _mv,
@@ -95,6 +100,7 @@ FORMULAS: dict[Any, Formula] = {
     aten._fft_c2c: _fft,
     aten._fft_r2c: _real_fft,
     aten._fft_c2r: _real_fft_out,
+    aten.linalg_solve_triangular: _solve_triangular,
 }
 """Formulas of shapes that the registry lacks or has wrong, as `FlopCounterMode(custom_mapping=…)` takes them."""
 
@@ -108,10 +114,10 @@ _TRAFFIC = frozenset(
     _upsample_bilinear2d_aa adaptive_max_pool2d adaptive_max_pool2d_backward all any arange as_strided_scatter
     avg_pool1d avg_pool2d avg_pool2d_backward avg_pool3d avg_pool3d_backward bernoulli bernoulli_
     binary_cross_entropy binary_cross_entropy_backward bincount bucketize cat channel_shuffle col2im
-    constant_pad_nd copy_ cummax cummin cumprod cumsum diagonal_backward diagonal_scatter embedding
-    embedding_dense_backward exponential_ eye fill_ flip full full_like gather glu glu_backward grid_sampler_2d
-    grid_sampler_2d_backward histc huber_loss huber_loss_backward im2col index index_add index_add_ index_copy
-    index_copy_ index_fill index_fill_ index_put index_put_ index_select kthvalue linspace logcumsumexp
+    constant_pad_nd copy_ cummax cummin cumprod cumsum diag_embed diagonal_backward diagonal_scatter
+    elu_backward embedding embedding_dense_backward exponential_ eye fill_ flip full full_like gather glu glu_backward
+    grid_sampler_2d grid_sampler_2d_backward histc huber_loss huber_loss_backward im2col index index_add index_add_
+    index_copy index_copy_ index_fill index_fill_ index_put index_put_ index_select kthvalue linspace logcumsumexp
     masked_fill masked_fill_ masked_scatter masked_select max_pool2d_with_indices
     max_pool2d_with_indices_backward max_pool3d_with_indices max_pool3d_with_indices_backward mse_loss
     mse_loss_backward multinomial native_batch_norm native_batch_norm_backward native_dropout native_group_norm
@@ -120,8 +126,9 @@ _TRAFFIC = frozenset(
     pixel_shuffle pixel_unshuffle rand rand_like randint randn randn_like randperm reflection_pad1d
     reflection_pad2d repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d roll
     scalar_tensor scatter scatter_ scatter_add scatter_add_ scatter_reduce scatter_reduce_ searchsorted
-    select_backward select_scatter slice_backward slice_scatter smooth_l1_loss smooth_l1_loss_backward sort
-    split_with_sizes_copy stack sum topk trace tril tril_ triu triu_ unfold_backward uniform_ unique_consecutive
+    select_backward select_scatter slice_backward slice_scatter smooth_l1_loss smooth_l1_loss_backward
+    softplus_backward sort split_with_sizes_copy stack sum topk trace tril tril_ triu triu_ unfold_backward
+    uniform_ unique_consecutive
     upsample_bicubic2d upsample_bicubic2d_backward upsample_bilinear2d upsample_bilinear2d_backward
     upsample_nearest1d upsample_nearest2d upsample_nearest2d_backward where zero_ zeros zeros_like""".split()
 )

@@ -66,6 +66,7 @@ def theirs(name: str, case: str) -> nn.Module:
     buffers = [(key, value) for key, value in model.named_buffers() if key in stored and value.is_floating_point()]
     kept = [value for key, value in buffers if not any(re.fullmatch(text, key) for text in family(name).skipped)]
     with torch.no_grad():
+        # parameters without a gradient are tables that the configuration decides
         for tensor in [*(parameter for parameter in model.parameters() if parameter.requires_grad), *kept]:
             tensor.add_(torch.randn(tensor.shape, generator=generator) * FILES[name].get("noise", 0.05))
     return model.eval()  # type: ignore[no-any-return]
@@ -86,15 +87,24 @@ def ours(name: str, case: str) -> Any:
     return model.eval()
 
 
+def ragged(name: str, more: int = 0) -> Tensor:
+    """Which tokens are real, for samples of three lengths; ``more`` tokens than the file says."""
+    length = FILES[name].get("length", LENGTH) + more
+    real = torch.arange(length) < torch.tensor([[length], [length // 2], [max(1, length - 3)]])
+    if FILES[name].get("left", False):
+        real[-1] = real[-1].flip(0)
+    return real
+
+
 @cache
 def given(name: str, case: str) -> dict[str, Tensor]:
-    """Our inputs by name, as the model takes them: ids, labels, which are real; the shorter samples end in padding."""
+    """Our inputs by name, as the model takes them: ids, labels, which are real; shorter samples are padded."""
     spec = imported(name, case).spec
     generator = torch.Generator().manual_seed(1)
     tensors, carried = {}, {}
     for word, stream in spec.graph.inputs.items():
-        length = FILES[name].get("length", LENGTH) + 3 * (word == "source")
-        real = torch.arange(length) < torch.tensor([[length], [length // 2], [max(1, length - 3)]])
+        real = ragged(name, 3 * (word == "source"))
+        length = real.shape[1]
         tensors[word] = torch.randint(5, stream.width, (BATCH, length), generator=generator)
         for label, other in spec.interface.carried().get(word, {}).items():
             values = spec.interface.labels.get(label, 2)
@@ -128,10 +138,9 @@ def valid(name: str, case: str) -> Tensor:
     known = next((tensors[word] for word in ("target_valid", "valid") if word in tensors), None)
     if known is not None:
         return known
-    length = FILES[name].get("length", LENGTH)
     if not FILES[name].get("mask", True) or "target" in tensors:
-        return torch.ones(BATCH, length, dtype=torch.bool)
-    return torch.arange(length) < torch.tensor([[length], [length // 2], [max(1, length - 3)]])
+        return torch.ones(BATCH, FILES[name].get("length", LENGTH), dtype=torch.bool)
+    return ragged(name)
 
 
 @every

@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from compiler import static_routing
+from compiler.decoding import Decoding
+from compiler.modules.router import Jitter
 from tests.compiler.modules.bodies import assert_close, body, under
 from tests.zoo.published import macs
 
@@ -264,13 +267,13 @@ def test_label_router_sends_a_token_to_the_expert_of_its_label() -> None:
 
 
 @pytest.mark.parametrize(("count", "k"), [(4, 1), (4, 2), (64, 2), (64, 8)])
-def test_a_token_costs_k_experts_and_the_router(count: int, k: int) -> None:
+def test_a_token_costs_k_experts_their_sum_and_the_router(count: int, k: int) -> None:
     model = mixture(f", k: {k}", count=count).to("meta")
-    assert macs(model, torch.empty(2, 32, 16)) == 64 * (count * 16 + k * 3 * 16 * 24)
+    assert macs(model, torch.empty(2, 32, 16)) == 64 * (count * 16 + k * 3 * 16 * 24 + k * 16)
 
 
 @pytest.mark.parametrize(
-    "experts", [f"[{MLP}, {MLP}, {MLP}, {MLP}]", "{count: 4, body: {kind: mlp, hidden: 24, dropout: 0.1}}"]
+    "experts", [f"[{MLP}, {MLP}, {MLP}, {MLP}]", "{count: 4, body: [{kind: mlp, hidden: 24}, identity]}"]
 )
 def test_a_token_costs_one_of_experts_of_any_kind(experts: str) -> None:
     model = body(f"{{kind: mixture, experts: {experts}, router: {{kind: top_k, k: 1}}}}").to("meta")
@@ -289,3 +292,98 @@ def test_padding_takes_no_capacity_and_makes_no_loss(router: str) -> None:
         torch.testing.assert_close(one["loss"], two["loss"])
     else:
         torch.testing.assert_close(one[valid], two[valid])
+
+
+ANY_ROUTER = [
+    "{kind: top_k}",
+    "{kind: top_k, k: 1, score: sigmoid, bias: true}",
+    "{kind: top_k, k: 3, order: 2.0}",
+    "{kind: top_k, k: 2, groups: 4, top_groups: 2, group_score: best, normalize: false, scale: 2.5}",
+    "{kind: top_k, k: 3, score: sigmoid, balance: bias}",
+    "{kind: top_k, k: 2, capacity: 0.75}",
+    "{kind: top_k, k: 2, room: 3}",
+    "{kind: sparse_mixer, k: 3, tolerance: 0.5}",
+]
+
+
+@pytest.mark.parametrize("weigh", ["output", "input"])
+@pytest.mark.parametrize("router", ANY_ROUTER)
+@torch.no_grad()
+def test_stacked_dispatched_and_static_experts_are_one_mixture(router: str, weigh: str) -> None:
+    """Grouped products, experts on their own tokens, and all experts on all tokens."""
+    more = f"router: {router}, weigh: {weigh}"
+    stacked = body(f"{{kind: mixture, experts: {{count: 8, body: {MLP}}}, {more}}}")
+    listed = body(f"{{kind: mixture, experts: [{', '.join([MLP] * 8)}], {more}}}")
+    state = under(stacked, "mixture")
+    for name, value in under(listed, "mixture").items():
+        if ".bodies." in name:
+            _, _, number, _, role, part = name.split(".")
+            value.copy_(state[f"experts.{role}.{part}"][int(number)].t())
+        else:
+            value.copy_(state[name])
+    expected = stacked(X)
+    assert_close(listed(X), expected)
+    static_routing(listed)
+    assert_close(listed(X), expected)
+
+
+@torch.no_grad()
+def test_room_is_for_the_first_tokens_of_each_sequence() -> None:
+    model = mixture(", k: 2, room: 3")
+    state = under(model, "mixture")
+    expected = torch.zeros_like(X)
+    dropped = 0
+    for sample, tokens in enumerate(X):
+        taken = dict.fromkeys(range(8), 0)
+        for place, token in enumerate(tokens):
+            scores = (state["router.weight"] @ token).softmax(0)
+            found = chosen(scores, 0.0, 2, 1, 1)
+            for e in found:
+                taken[e] += 1
+                dropped += taken[e] > 3
+                if taken[e] <= 3:
+                    expected[sample, place] += scores[e] / scores[found].sum() * expert(state, e, token)
+    assert dropped > 5
+    assert_close(model(X), expected)
+
+
+@pytest.mark.parametrize("start", [None, torch.tensor([0, 5])])
+@torch.no_grad()
+def test_room_is_counted_from_where_decoding_was(start: Tensor | None) -> None:
+    model = body(
+        f"{{kind: mixture, experts: {{count: 4, body: {GLU}}}, router: {{kind: top_k, k: 1, room: 2}}}}", causal="token"
+    )
+    whole = model(X) if start is None else torch.cat([model(x[None, pad:]) for x, pad in zip(X, start, strict=True)], 1)
+    decoding, found = Decoding(model, start=start), []
+    for size in (3, 1, 1, 5, 2):
+        found.append(decoding(X[:, decoding.position : decoding.position + size]))
+    y = torch.cat(found, dim=1)
+    y = y if start is None else torch.cat([one[None, pad:] for one, pad in zip(y, start, strict=True)], 1)
+    assert_close(y, whole)
+
+
+@torch.no_grad()
+def test_one_decoded_token_reads_the_weights_of_its_experts_alone() -> None:
+    model = body(
+        f"{{kind: mixture, experts: {{count: 8, body: {GLU}}}, router: {{kind: top_k, k: 2}}}}", causal="token"
+    )
+    decoding, whole = Decoding(model), model(X[:1])
+    state = under(model, "mixture")
+    assert_close(decoding(X[:1, :5]), whole[:, :5])
+    found = chosen((state["router.weight"] @ X[0, 5]).softmax(0), 0.0, 2, 1, 1)
+    for e in set(range(8)) - set(found):
+        for matrix in ("up", "down"):
+            model.get_parameter(f"mixture.experts.{matrix}.weight")[e] = float("nan")
+    assert_close(decoding(X[:1, 5:6]), whole[:, 5:6])
+
+
+@torch.no_grad()
+def test_jitter_is_noise_around_one_in_training() -> None:
+    for field, router in ((", jitter: 0.1", ""), ("", ", jitter: 0.1")):
+        model = mixture(", balance: none" + router, more=field)
+        assert torch.equal(model(X), model(X))
+        model.train()
+        assert not torch.equal(model(X), model(X))
+        jitter = next(module for module in model.modules() if isinstance(module, Jitter))
+        ratio = jitter(torch.ones(1000))
+        assert 0.9 <= ratio.min() < 0.91 and 1.09 < ratio.max() <= 1.1

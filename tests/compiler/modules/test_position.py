@@ -144,6 +144,50 @@ def test_sinusoidal_positions_are_those_of_the_paper() -> None:
 
 
 @torch.no_grad()
+def test_sines_before_cosines_are_those_of_pegasus() -> None:
+    pegasus = pytest.importorskip("transformers.models.pegasus.modeling_pegasus")
+    table = pegasus.PegasusSinusoidalPositionalEmbedding(60, 16).create_weight()
+    found = body("{kind: sinusoidal_position, layout: halves}", "token: 60")(torch.zeros(1, 60, 16))[0]
+    torch.testing.assert_close(found, table, atol=1e-6, rtol=0)
+
+
+def padded(position: str) -> Any:
+    """A model that adds a position to padded tokens of zeros."""
+    return body(f"{{name: places, {position}}}", "token: n", interface="padding: true")
+
+
+VALID = torch.tensor([[True] * 7, [True] * 4 + [False] * 3, [False] * 2 + [True] * 5, [False, True, True] * 2 + [True]])
+ZEROS = torch.zeros(4, 7, 16)
+
+
+@torch.no_grad()
+def test_closed_sines_that_count_real_tokens_are_those_of_m2m_100() -> None:
+    m2m = pytest.importorskip("transformers.models.m2m_100.modeling_m2m_100")
+    theirs = m2m.M2M100SinusoidalPositionalEmbedding(60, 16, padding_idx=1)
+    ids = torch.where(VALID, 5, 1)
+    model = padded("kind: sinusoidal_position, layout: halves, closed: true, offset: 2, counted: true")
+    torch.testing.assert_close(model(ZEROS, VALID)[VALID], theirs(ids)[VALID], atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_learned_places_that_count_real_tokens_are_those_of_opt() -> None:
+    opt = pytest.importorskip("transformers.models.opt.modeling_opt")
+    model = padded("kind: learned_position, offset: 2, counted: true")
+    theirs = opt.OPTLearnedPositionalEmbedding(64, 16)
+    theirs.weight.copy_(model.get_parameter("places.weight"))
+    assert torch.equal(model(ZEROS, VALID), theirs(VALID.long()))
+
+
+@torch.no_grad()
+def test_learned_places_that_count_real_tokens_are_those_of_roberta() -> None:
+    roberta = pytest.importorskip("transformers.models.roberta.modeling_roberta")
+    model = padded("kind: learned_position, offset: 2, counted: true")
+    ids = torch.where(VALID, 5, 1)
+    places = roberta.RobertaEmbeddings.create_position_ids_from_input_ids(ids, 1)
+    assert torch.equal(model(ZEROS, VALID), model.get_parameter("places.weight")[places])
+
+
+@torch.no_grad()
 def test_learned_positions_over_some_axes_are_shared_along_the_others() -> None:
     model = body("{kind: learned_position, over: [column]}", "row: 3, column: 4")
     x = torch.randn(2, 3, 4, 16)

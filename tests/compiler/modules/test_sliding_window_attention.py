@@ -74,7 +74,7 @@ def test_more_global_tokens_than_the_limit_are_refused() -> None:
 
 
 def test_refusals() -> None:
-    for fields, causal, cause in (("label: speaker", "", "carry no label"), ("window: 2", "token", "two sides")):
+    for fields, causal, cause in (("label: speaker", "", "carry no label"), ("window: 2", "token", "later ones")):
         fields = fields if "window" in fields else f"{fields}, window: 2"
         with pytest.raises(SpecError, match=cause):
             body(f"{{kind: sliding_window_attention, heads: 2, {fields}}}", causal=causal)

@@ -1,0 +1,69 @@
+"""Linear attention: a kernel in place of the softmax, so that what was read is one matrix."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from archspec.errors import Refused, divisors
+from archspec.graph import Node
+from archspec.kind import Kept, Matrix, Weighted, Width
+from archspec.streams import Stream
+
+
+class LinearAttention(Weighted, kind="linear_attention", role=("mixer", "body")):
+    """Attention with weights ``f(q)' f(k)``: ``f(q)' (sum f(k) v') / (f(q)' sum f(k))``, of linear cost.
+
+    Katharopoulos et al. 2020, "Transformers are RNNs", arXiv 2006.16236. It follows the causality of its stream. The
+    feature map ``elu`` is theirs, ``elu(x) + 1``; ``softmax`` over a head's features is that of Shen et al. 2018,
+    "Efficient Attention", arXiv 1812.01243; ``identity`` without normalisation that of Schlag et al. 2021, "Linear
+    Transformers Are Secretly Fast Weight Programmers", arXiv 2102.11174.
+    """
+
+    incremental = True
+    example = "{kind: linear_attention, heads: 4}"
+    heads: Width = Field(description="heads")
+    head_width: Width | None = Field(
+        None, description="features of a head's queries and keys; width / heads by default"
+    )
+    value_width: Width | None = Field(None, description="features of a head's values; head_width by default")
+    feature_map: Literal["elu", "relu", "softmax", "identity"] = Field("elu", description="of queries and keys")
+    normalize: bool = Field(True, description="the weights of what a token reads are divided by their sum")
+    eps: Annotated[float, Field(ge=0)] = Field(1e-6, description="added to that sum")
+    bias: bool = Field(False, description="biases on query, key, value and out")
+
+    def shape(self, x: Stream) -> tuple[int, int, int]:
+        """Heads, width of a head, width of its values."""
+        if self.head_width is None and x.width % self.heads:
+            raise Refused("heads", f"width {x.width} does not divide into {self.heads} heads", divisors(x.width))
+        head_width = self.head_width or x.width // self.heads
+        return self.heads, head_width, self.value_width or head_width
+
+    def settle(self, node: Node) -> dict[str, Any]:
+        _, head_width, value_width = self.shape(node.types[0])
+        return {"head_width": head_width, "value_width": value_width}
+
+    def matrices(self, x: Stream) -> dict[str, Matrix]:
+        heads, head_width, value_width = self.shape(x)
+        return {
+            "query": Matrix(x.width, heads * head_width, self.bias),
+            "key": Matrix(x.width, heads * head_width, self.bias),
+            "value": Matrix(x.width, heads * value_width, self.bias),
+            "out": Matrix(heads * value_width, x.width, self.bias, "out"),
+        }
+
+    def output(self, x: Stream) -> Stream:
+        if x.content != "features" or not x.spans:
+            raise Refused("", f"attention reads features of tokens, not {x}", "embed the tokens first")
+        if self.normalize and self.feature_map == "identity":
+            raise Refused("normalize", "weights of both signs may sum to zero", "normalize: false")
+        if x.causal and len(x.axes) != 1:
+            raise Refused("", f"cannot be causal on {x}", "one axis")
+        if x.segmented:
+            raise Refused("", f"reads beyond the segments of {x}", "shift: 0")
+        return x
+
+    def keeps(self, x: Stream) -> tuple[Kept, ...]:
+        heads, head_width, value_width = self.shape(x)
+        return (Kept(heads * head_width * (value_width + self.normalize), per="sequence"),)

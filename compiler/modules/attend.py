@@ -1,0 +1,274 @@
+"""What attention does with queries, keys and values: scores, masks, the softmax, and what is kept while decoding."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from archspec.kinds import attention as kinds
+from archspec.streams import Stream
+from compiler.build import weight
+from compiler.registry import Keeper
+
+
+class Attend(Keeper):
+    """``softmax(q k' * scale + bias) v`` for ``[batch, tokens, heads, width]``; gives ``[batch, tokens, heads *
+    width]``.
+
+    Masks follow from places (causality, windows, chunks), validity and segments; without any of them no mask is made.
+    """
+
+    def __init__(
+        self, spec: kinds.Attention, heads: int, head_width: int, memory: Stream, *, gives_scores: bool = False
+    ) -> None:
+        super().__init__()
+        self.gives_scores = gives_scores
+        self.causal, self.window, self.chunk, self.softcap = memory.causal, spec.window, spec.chunk, spec.softcap
+        names = [axis.name for axis in memory.axes]
+        place = next((names.index(name) for name in memory.causal_axes if name in names), 0)
+        grid = memory.axes if memory.causal else ()
+        self.rows = math.prod(int(axis.size) for axis in grid[:place])
+        self.stride = math.prod(int(axis.size) for axis in grid[place + 1 :])  # a grid's last axis runs fastest
+        self.scale = spec.scale or 1 / math.sqrt(head_width)
+        self.dropout = spec.dropout
+        self.talking = spec.talking_heads
+        self.initial: dict[str, object] = {}
+        if self.talking:
+            self.before, self.before_bias = weight(heads, heads), weight(heads)
+            self.after, self.after_bias = weight(heads, heads), weight(heads)
+            self.initial |= {"before": ("scheme",), "after": ("scheme",), "before_bias": 0.0, "after_bias": 0.0}
+        self.sinks = weight(heads) if spec.sinks else None
+        if spec.sinks:
+            self.initial["sinks"] = 0.0
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, q_place: Tensor | None = None,
+        k_place: Tensor | None = None, valid: Tensor | None = None, q_segment: Tensor | None = None,
+        k_segment: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if self.decoding is not None and self.causal:
+            return self.decode(q, k, v, bias)
+        flat = self.stride == self.rows == 1 and q_place is None
+        plain = flat and valid is None and q_segment is None and bias is None
+        by_hand = self.talking or self.softcap is not None or self.gives_scores
+        rate = self.dropout if self.training else 0.0
+        near = self.reaches(q, k)
+        if plain and self.chunk is not None and self.causal and not near and not by_hand:
+            return self.chunks(q, k, v, rate).transpose(1, 2).flatten(2)
+        plain = plain and near
+        mask = None
+        if not plain or by_hand:
+            mask = self.mask(q, k, q_place, k_place, valid, q_segment, k_segment)
+            if mask is not None and mask.shape[0] not in (1, q.shape[0]):
+                mask = mask.repeat(q.shape[0] // mask.shape[0], 1, 1, 1)
+        if by_hand:
+            y, scores = self.by_hand(q, k, v, bias, mask, rate)
+            if self.gives_scores:
+                return y.transpose(1, 2).flatten(2), scores.permute(0, 2, 3, 1).flatten(1, 2)
+        else:
+            y = self.fused(q, k, v, joined(mask, bias, q), causal=self.causal and plain, rate=rate)
+        return y.transpose(1, 2).flatten(2)
+
+    def reaches(self, q: Tensor, k: Tensor) -> bool:
+        """Whether there are so few tokens that no window or chunk keeps them apart."""
+        most = self.window or self.chunk
+        if most is None:
+            return True
+        counts = q.shape[2], k.shape[2]
+        return all(isinstance(count, int) for count in counts) and max(counts) <= most
+
+    def fused(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: bool = False, rate: float = 0.0
+    ) -> Tensor:  # fmt: skip
+        """The attention in one kernel.
+
+        A sink is a key before all others whose value is zero. Its score is a product too: of one more feature, which
+        is the sink's logit in queries, one in that key and zero in the others. So no bias is needed, and under
+        causality no mask: a query of zeros is put before the others.
+        """
+        if self.sinks is not None:
+            logit = (self.sinks / self.scale).to(q.dtype)[:, None, None].expand(*q.shape[:3], 1)
+            q = F.pad(torch.cat((q, logit), dim=-1), (0, 0, int(causal), 0))
+            k, v = F.pad(k, (0, 1, 1, 0)), F.pad(v, (0, 0, 1, 0))
+            k = torch.cat((torch.cat((k[:, :, :1, :-1], torch.ones_like(k[:, :, :1, :1])), dim=-1), k[:, :, 1:]), dim=2)
+            mask = mask if mask is None else F.pad(mask, (1, 0), value=True if mask.dtype == torch.bool else 0.0)
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=rate, is_causal=causal, scale=self.scale,
+            enable_gqa=k.shape[1] != q.shape[1],
+        )  # fmt: skip
+        return y[:, :, 1:] if self.sinks is not None and causal else y
+
+    def chunks(self, q: Tensor, k: Tensor, v: Tensor, rate: float) -> Tensor:
+        """Causal attention inside each chunk; the last one is filled up with tokens that nobody reads."""
+        assert self.chunk is not None
+        count = q.shape[2]
+        cut = [
+            F.pad(x, (0, 0, 0, -count % self.chunk)).unflatten(2, (-1, self.chunk)).transpose(1, 2).flatten(0, 1)
+            for x in (q, k, v)
+        ]
+        y = self.fused(cut[0], cut[1], cut[2], None, causal=True, rate=rate)
+        return y.unflatten(0, (q.shape[0], -1)).transpose(1, 2).flatten(2, 3)[:, :, :count]
+
+    def decode(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        """The attention of the next tokens, given their keys and values; those of earlier ones were kept.
+
+        All of ``[batch, heads, tokens, width]``; ``bias`` is for all tokens up to these.
+        """
+        decoding = self.decoding
+        assert decoding is not None
+        kept, count, start = decoding.kept(self), q.shape[2], decoding.position
+        reach = self.window or self.chunk
+        if reach is None or decoding.length and decoding.length <= reach:
+            k, v = decoding.append(kept, "keys", k, 2), decoding.append(kept, "values", v, 2)
+            places = None
+        else:
+            k, v, places = self.within(kept, k, v, start, reach)
+            bias = bias if bias is None else bias[..., places]
+        mask = None
+        if count > 1 or decoding.start is not None:
+            mask = self.known(q, k, places, start)
+        if self.talking or self.softcap is not None or (self.sinks is not None and count == 1):
+            y, _ = self.by_hand(q, k, v, bias, mask, 0.0)
+        elif mask is None and bias is None and k.shape[1] != q.shape[1]:  # one token: heads that share keys are queries
+            y = F.scaled_dot_product_attention(q.unflatten(1, (k.shape[1], -1)).squeeze(3), k, v, scale=self.scale)
+            y = y.flatten(1, 2)[:, :, None]
+        else:
+            whole = count > 1 and start == 0 and reach is None and decoding.start is None and bias is None
+            y = self.fused(q, k, v, None if whole else joined(mask, bias, q), causal=whole)
+        return y.transpose(1, 2).flatten(2)
+
+    def known(self, q: Tensor, k: Tensor, places: Tensor | None, start: int) -> Tensor:
+        """``[batch or 1, 1, queries, memory]``: which kept tokens, and which of themselves, the next ones may read."""
+        assert self.decoding is not None
+        here = torch.arange(start, start + q.shape[2], device=q.device)[:, None]
+        there = torch.arange(k.shape[2], device=q.device) if places is None else places
+        mask = (there <= here)[None]
+        if self.window is not None:
+            mask = mask & (here - there < self.window)
+        first = self.decoding.start
+        if self.chunk is not None:
+            begin = 0 if first is None else first[:, None, None]
+            mask = mask & ((here - begin) // self.chunk == (there - begin) // self.chunk)
+        if first is not None:  # padding reads itself, so that it reads something
+            mask = mask & (there >= first[:, None, None]) | (there == here)
+        return mask[:, None]
+
+    def within(
+        self, kept: dict[str, Tensor], k: Tensor, v: Tensor, start: int, size: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys, values and places of the tokens that a window or chunk reaches; the last ones are kept in a ring."""
+        assert self.decoding is not None
+        count = k.shape[2]
+        if not kept:
+            kept["keys"] = k.new_empty(*k.shape[:2], size, k.shape[3])
+            kept["values"] = v.new_empty(*v.shape[:2], size, v.shape[3])
+            kept["places"] = torch.full((size,), -1, device=k.device)
+        ring = [kept["keys"], kept["values"], kept["places"]]
+        before = min(start, size)
+        old = [ring[0][:, :, :before], ring[1][:, :, :before], ring[2][:before]]
+        new = [k, v, torch.arange(start, start + count, device=k.device)]
+        last = min(count, size)
+        slots = torch.arange(start + count - last, start + count, device=k.device) % size
+        if count > 1:  # the ring is written last: what it loses may still be read
+            found = [torch.cat((a, b), dim=-1 if a.ndim == 1 else 2) for a, b in zip(old, new, strict=True)]
+        ring[0][:, :, slots], ring[1][:, :, slots] = k[:, :, -last:], v[:, :, -last:]
+        ring[2][slots] = new[2][-last:]
+        if count == 1:
+            before = min(start + 1, size)
+            if self.chunk is not None and self.decoding.start is None:
+                before = start % size + 1  # the ring turns with the chunks: those of this one stand first
+            found = [ring[0][:, :, :before], ring[1][:, :, :before], ring[2][:before]]
+        return found[0], found[1], found[2]
+
+    def mask(
+        self, q: Tensor, k: Tensor, q_place: Tensor | None, k_place: Tensor | None, valid: Tensor | None,
+        q_segment: Tensor | None, k_segment: Tensor | None,
+    ) -> Tensor | None:  # fmt: skip
+        """``[batch or 1, 1, queries, memory]``, true where a query may read; None if everywhere."""
+        allowed = None
+        if self.causal or self.window is not None or self.chunk is not None:
+            a = self.places(q) if q_place is None else q_place
+            b = self.places(k) if k_place is None else k_place
+            distance = a[:, :, None] - b[:, None, :]
+            if self.causal:
+                allowed = distance >= 0
+                if self.window is not None:
+                    allowed = allowed & (distance < self.window)
+            elif self.window is not None:
+                allowed = distance.abs() < self.window
+            if self.chunk is not None:
+                if k_place is None and q_place is None and valid is not None and a.shape == b.shape:
+                    a = b = valid.cumsum(1) - 1  # chunks begin with the sequence, not with what fills up before it
+                same = (a // self.chunk)[:, :, None] == (b // self.chunk)[:, None, :]
+                allowed = same if allowed is None else allowed & same
+        if valid is not None:
+            seen = valid[:, None, :]
+            allowed = seen if allowed is None else allowed & seen
+        if q_segment is not None:
+            assert k_segment is not None
+            same = q_segment[:, :, None] == k_segment[:, None, :]
+            if allowed is not None and allowed.shape[0] not in (1, same.shape[0]):
+                same = same.repeat(allowed.shape[0] // same.shape[0], 1, 1)
+            allowed = same if allowed is None else allowed & same
+        return None if allowed is None else allowed[:, None]
+
+    def places(self, x: Tensor) -> Tensor:
+        """``[1, tokens]``: where each token of ``[batch, heads, tokens, width]`` is along the causal axis."""
+        index = torch.arange(x.shape[2], device=x.device)[None] // self.stride
+        return index if self.rows == 1 else index % (x.shape[2] // (self.rows * self.stride))
+
+    def by_hand(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None, rate: float
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Attention whose scores ``[batch, heads, queries, memory]`` are changed on the way, and these."""
+        groups, shared = q.shape[1] // k.shape[1], k.shape[1]  # heads that share keys are queries of one head
+        rows = (q * self.scale).unflatten(1, (shared, groups)).flatten(2, 3)
+        scores = (rows @ k.transpose(-2, -1)).unflatten(2, (groups, -1)).flatten(1, 2)
+        if self.softcap is not None:
+            scores = self.softcap * torch.tanh(scores / self.softcap)
+        if bias is not None:
+            scores = scores + bias
+        given = scores
+        if self.talking:
+            scores = torch.einsum("bhqk,gh->bgqk", scores, self.before) + self.before_bias[:, None, None]
+        if mask is not None:
+            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # finite where a token may read none
+        if self.sinks is not None:
+            scores = torch.cat((scores, self.sinks[:, None, None].expand(*scores.shape[:3], 1)), dim=-1)
+        weights = scores.softmax(dim=-1)
+        if self.sinks is not None:
+            weights = weights[..., :-1]
+        if self.talking:
+            weights = torch.einsum("bhqk,gh->bgqk", weights, self.after) + self.after_bias[:, None, None]
+        weights = F.dropout(weights, rate) if rate else weights
+        y = weights.unflatten(1, (shared, groups)).flatten(2, 3) @ v
+        return y.unflatten(2, (groups, -1)).flatten(1, 2), given
+
+
+def joined(mask: Tensor | None, bias: Tensor | None, q: Tensor) -> Tensor | None:
+    """Mask and bias as one addend of the scores."""
+    if bias is None:
+        return mask
+    bias = bias.to(q.dtype)
+    return bias if mask is None else bias.masked_fill(~mask, float("-inf"))
+
+
+class Temperature(Keeper):
+    """Multiplies queries ``[batch, tokens, heads, width]`` by a factor that grows with their place."""
+
+    def __init__(self, spec: kinds.Temperature, stream: Stream) -> None:
+        super().__init__()
+        self.spec_, self.causal = spec, stream.causal
+
+    def forward(self, q: Tensor, place: Tensor | None) -> Tensor:
+        spec = self.spec_
+        if self.decoding is not None and self.causal:
+            place = self.decoding.places(q.shape[1], q.device)
+        elif place is None:
+            place = torch.arange(q.shape[1], device=q.device)[None]
+        steps = torch.floor((place.float() + spec.offset) / spec.length)
+        return q * (1 + spec.factor * steps.log1p())[..., None, None].to(q.dtype)

@@ -1,0 +1,193 @@
+"""Routers of mixtures (schemas in archspec.kinds.router)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archspec.kinds import router as kinds
+from compiler.build import Make, weight
+from compiler.registry import Keeper, Leaf, builds
+from compiler.tokens import Tokens
+
+
+class Jitter(Leaf):
+    """In training, features are multiplied by uniform noise in 1 - rate to 1 + rate."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        return x * torch.empty_like(x).uniform_(1 - self.rate, 1 + self.rate)
+
+
+class Scored(nn.Module):
+    """Scores ``[batch, tokens, experts]`` in float32; gives weights and experts ``[rows, k]`` and the losses."""
+
+    def __init__(self, spec: kinds.Scored, make: Make, choose: Leaf) -> None:
+        super().__init__()
+        experts = make.node.output.width
+        self.weight = weight(experts, make.stream.width)
+        self.bias = weight(experts) if spec.bias else None
+        self.initial = {"weight": ("scheme",), "bias": 0.0}
+        self.jitter = Jitter(spec.jitter) if spec.jitter else None
+        self.choose, self.loses = choose, spec.loses
+
+    def forward(self, x: Tokens) -> tuple[Tensor, Tensor, Tensor | None]:
+        features = x.features if self.jitter is None else self.jitter(x.features)
+        bias = None if self.bias is None else self.bias.float()
+        logits = F.linear(features.float(), self.weight.float(), bias)
+        parts = self.choose(logits, x.valid)
+        weights, chosen, loss = parts[0], parts[1], parts[2]
+        return weights.to(x.features.dtype), chosen, loss if self.loses else None
+
+
+@builds(kinds.TopK)
+class TopK(Scored):
+    def __init__(self, spec: kinds.TopK, make: Make) -> None:
+        super().__init__(spec, make, Choose(spec, make.node.output.width, causal=make.stream.causal))
+
+
+@builds(kinds.SparseMixer)
+class SparseMixer(Scored):
+    def __init__(self, spec: kinds.SparseMixer, make: Make) -> None:
+        super().__init__(spec, make, Draw(spec, make.node.output.width))
+
+
+class Choose(Keeper):
+    """The choice of experts from router logits ``[batch, tokens, experts]`` (source at the schema)."""
+
+    def __init__(self, spec: kinds.TopK, experts: int, *, causal: bool = False) -> None:
+        super().__init__()
+        self.spec_, self.experts, self.causal = spec, experts, causal
+        if spec.balance == "bias":
+            self.register_buffer("balance_bias", torch.empty(experts, device="meta"))
+
+    def fill(self) -> None:
+        self.balance_bias.zero_()
+
+    def forward(self, logits: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        spec, tokens = self.spec_, logits.shape[1]
+        if self.decoding is not None and self.causal and valid is None:
+            valid = self.decoding.real(tokens)
+        logits, valid = rows(logits, valid)
+        scores = logits.softmax(-1) if spec.score == "softmax" else logits.sigmoid()
+        ranking = scores
+        if spec.balance == "bias":
+            ranking = ranking + self.balance_bias
+        if spec.groups > 1:
+            grouped = ranking.unflatten(-1, (spec.groups, -1))
+            counted = 1 if spec.group_score == "best" else min(2, grouped.shape[-1])
+            best = grouped.topk(counted, dim=-1).values.sum(-1)
+            kept = torch.zeros_like(best).scatter(-1, best.topk(spec.top_groups, dim=-1).indices, 1.0)
+            ranking = grouped.masked_fill(kept[..., None] == 0, float("-inf")).flatten(-2)
+        chosen = ranking.topk(spec.k, dim=-1, sorted=spec.capacity is not None).indices  # first choices first
+        weights = scores.gather(-1, chosen)
+        if spec.normalizes:
+            norm = weights.sum(-1, keepdim=True) if spec.order == 1 else weights.norm(spec.order, -1, keepdim=True)
+            weights = weights / (norm + 1e-20)
+        if spec.scale != 1:
+            weights = weights * spec.scale
+        picked, weights = assigned(chosen, weights, valid, self.experts)
+        load = picked.sum(1)
+        if spec.capacity is not None:
+            weights = weights * self.within(picked, spec.capacity)
+        if spec.room is not None:
+            weights = weights * (self.taken(load.unflatten(0, (-1, tokens))).gather(-1, chosen) <= spec.room)
+        if spec.balance == "bias" and self.training and not logits.is_meta:
+            with torch.no_grad():
+                total = load.sum(0).to(self.balance_bias.dtype)
+                self.balance_bias += spec.balance_rate * (total.mean() - total).sign()
+        return weights, chosen, losses(spec, logits, scores, load, valid)
+
+    def within(self, picked: Tensor, capacity: float) -> Tensor:
+        """``[tokens, k]`` from choices ``[tokens, k, experts]``: 1 where a token is among the first of its expert."""
+        room = max(1, int(capacity * picked.shape[0] * picked.shape[1] / self.experts))
+        flat = picked.transpose(0, 1).flatten(0, 1)  # first choices of all tokens come first
+        place = (flat.cumsum(0) * flat).sum(-1)
+        return (place <= room).unflatten(0, (picked.shape[1], -1)).T
+
+    def taken(self, load: Tensor) -> Tensor:
+        """``[rows, experts]`` from ``[batch, tokens, experts]``: what each expert was given of a sequence so far."""
+        total = load.cumsum(1)
+        if self.decoding is not None and self.causal:
+            kept = self.decoding.kept(self)
+            if "load" in kept:
+                total = total + kept["load"]
+            kept["load"] = total[:, -1:].clone()
+        return total.flatten(0, 1)
+
+
+class Draw(Leaf):
+    """k experts one after the other, drawn from those that come close to the best (source at the schema)."""
+
+    def __init__(self, spec: kinds.SparseMixer, experts: int) -> None:
+        super().__init__()
+        self.spec_, self.experts, self.noise = spec, experts, spec.noise
+
+    def forward(self, logits: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        spec = self.spec_
+        logits, valid = rows(logits, valid)
+        left, chosen, weights = logits, [], []
+        for _ in range(spec.k):
+            best, pick = left.max(-1, keepdim=True)
+            with torch.no_grad():
+                far = (best - logits) / torch.maximum(logits.abs(), best) > 2 * spec.tolerance
+            close = left.masked_fill(far, float("-inf"))
+            share = close.softmax(-1)
+            if self.training and self.noise:
+                first = pick
+                gumbel = -torch.empty_like(close).exponential_().log()
+                pick = (close + self.noise * gumbel).argmax(-1, keepdim=True)
+                whole = (pick == first) | (torch.rand_like(best) > 0.75)
+                weight = share.gather(-1, pick)
+                weight = weight - (weight * ~whole * (2 / 3)).detach()  # its value alone: the gradient is the whole's
+            else:
+                weight = share.gather(-1, pick)
+            chosen.append(pick)
+            weights.append(weight)
+            left = left.scatter(-1, pick, float("-inf"))
+        places = torch.cat(chosen, dim=-1)
+        picked, weighed = assigned(places, torch.cat(weights, dim=-1), valid, self.experts)
+        return weighed, places, losses(spec, logits, logits.softmax(-1), picked.sum(1), valid)
+
+
+def rows(logits: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Tokens of all samples as rows."""
+    return logits.flatten(0, 1), None if valid is None else valid.expand(logits.shape[:2]).flatten()
+
+
+def assigned(chosen: Tensor, weights: Tensor, valid: Tensor | None, experts: int) -> tuple[Tensor, Tensor]:
+    """Choices ``[rows, k]`` as ones in ``[rows, k, experts]``, and weights; padding has neither."""
+    picked = F.one_hot(chosen, experts)
+    if valid is None:
+        return picked, weights
+    return picked * valid[:, None, None], weights * valid[:, None]
+
+
+def losses(spec: kinds.Scored, logits: Tensor, scores: Tensor, load: Tensor, valid: Tensor | None) -> Tensor:
+    """The sum of a router's losses; ``load`` is how often a token ``[rows]`` chose each expert ``[experts]``."""
+    counted = logits.new_ones(logits.shape[0]) if valid is None else valid.to(logits.dtype)
+    share = (counted / counted.sum())[:, None]
+    total = logits.new_zeros(())
+    if getattr(spec, "balance", "none") == "loss":
+        tokens = (load * share).sum(0) / spec.k
+        total = total + spec.balance_weight * scores.shape[1] * (tokens * (scores * share).sum(0)).sum()
+    if spec.z_loss:
+        total = total + spec.z_loss * (logits.logsumexp(-1).square() * share[:, 0]).sum()
+    return total
+
+
+@builds(kinds.ByLabelRouter)
+class LabelRouter(nn.Module):
+    def __init__(self, spec: kinds.ByLabelRouter, make: Make) -> None:
+        super().__init__()
+        self.label = spec.label
+
+    def forward(self, x: Tokens) -> tuple[Tensor, Tensor, None]:
+        chosen = x.labels[self.label].expand(x.features.shape[:2]).flatten()[:, None]
+        return torch.ones_like(chosen, dtype=x.features.dtype), chosen, None

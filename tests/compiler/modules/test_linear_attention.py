@@ -1,0 +1,56 @@
+"""Linear attention against its definition."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from archspec.errors import SpecError
+from compiler.modules.linear_attention import FEATURE_MAPS, chunked, one_by_one
+from tests.compiler.modules.bodies import assert_close, body, under
+
+
+def by_pairs(ours: Any, x: Tensor, allowed: Tensor, feature_map: str, normalize: bool) -> Tensor:
+    """The attention over all pairs of tokens."""
+    state = under(ours, "linear_attention")
+    parts = (x @ state["qkv.weight"].T).chunk(3, dim=-1)
+    q, k, v = (part.unflatten(-1, (2, -1)).transpose(1, 2) for part in parts)
+    weights = (FEATURE_MAPS[feature_map](q) @ FEATURE_MAPS[feature_map](k).transpose(-1, -2)) * allowed
+    if normalize:
+        weights = weights / (weights.sum(-1, keepdim=True) + 1e-6)
+    return (weights @ v).transpose(1, 2).flatten(2) @ state["out.weight"].T
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("feature_map", "normalize"), [("elu", True), ("softmax", True), ("relu", True),
+                                                        ("elu", False), ("identity", False)])  # fmt: skip
+@torch.no_grad()
+def test_linear_attention_is_attention_with_a_kernel(causal: bool, feature_map: str, normalize: bool) -> None:
+    torch.manual_seed(0)
+    node = f"{{kind: linear_attention, heads: 2, feature_map: {feature_map}, normalize: {str(normalize).lower()}}}"
+    ours = body(node, "token: n", interface="padding: true", causal="token" if causal else "")
+    x, place = torch.randn(3, 150, 16), torch.arange(150)
+    valid = torch.stack((place >= 0, place >= 11, place < 90))
+    allowed = valid[:, None, None, :] & ((place[:, None] >= place) | (not causal))
+    expected = by_pairs(ours, x, allowed, feature_map, normalize)
+    assert_close(ours(x, valid)[valid] / expected.std(), expected[valid] / expected.std())
+
+
+@pytest.mark.parametrize("tokens", [1, 64, 150])
+def test_chunked_equals_token_by_token(tokens: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(2, 3, tokens, 4), (2, 3, tokens, 4), (2, 3, tokens, 5), (2, 3, 4, 5)]
+    inputs = [torch.randn(s, generator=generator, dtype=torch.float64, requires_grad=True) for s in shapes]
+    for given in (inputs, inputs[:3]):
+        found = []
+        for form in (chunked, one_by_one):
+            read, state = form(*given)
+            found.append([read, state, *torch.autograd.grad(read.square().sum() + state.square().sum(), given)])
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-9)
+
+
+def test_weights_that_may_sum_to_zero_are_not_normalised() -> None:
+    with pytest.raises(SpecError, match="both signs"):
+        body("{kind: linear_attention, heads: 2, feature_map: identity}")
