@@ -20,8 +20,8 @@ from archspec.spec import Spec, loads
 from archspec.template import Template, TemplateError, reads
 
 FOLDER = Path(__file__).parent / "families"
-KEYS = ("archfamily", "extends", "use", "model_type", "class", "prefix", "config", "only", "ignored", "define", "let",
-        "spec", "tensors", "renamed", "skipped")  # fmt: skip
+KEYS = ("archfamily", "extends", "use", "model_type", "class", "prefix", "aliases", "config", "only", "ignored",
+        "define", "let", "spec", "tensors", "renamed", "skipped")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Family:
         self.model_type: str = tree["model_type"]
         self.architecture: str = tree["class"]
         self.prefix: str = tree.get("prefix", "")
+        self.aliases: dict[str, str] = tree.get("aliases", {})
         self.config: dict[str, Any] = tree.get("config", {})
         self.only: dict[str, Any] = tree.get("only", {})
         self.ignored: frozenset[str] = frozenset(tree.get("ignored", ()))
@@ -88,8 +89,11 @@ class Family:
                 hint = did_you_mean(key, [*self.config, *self.only])
                 problems.append((key, f"the family {self.name} has no field {key!r}", hint))
         if problems:
-            raise SpecError(*(Problem(cause, hint, key, mark_of(where, key)) for key, cause, hint in problems))
+            raise SpecError(*(Problem(cause, hint, key, self._mark(where, key)) for key, cause, hint in problems))
         return {**self.config, **{key: value for key, value in given.items() if key in self.config}}
+
+    def _mark(self, where: str, key: str) -> Mark | None:
+        return mark_of(where, key, *(name for name, field in self.aliases.items() if field == key))
 
     def expand(self, given: Mapping[str, Any], where: str = "", name: str | None = None) -> Imported:
         """The spec that a configuration stands for.
@@ -102,6 +106,7 @@ class Family:
         Errors:
             SpecError: what the configuration says cannot be said, each field by name.
         """
+        given = {self.aliases.get(key, key): value for key, value in given.items()}
         config = self.fields(given, where)
         functions = {word: _Function(word, body, self) for word, body in self._define.items()}
         template = Template({**config, "given": dict(given), "config": config}, functions)
@@ -116,7 +121,7 @@ class Family:
             tree["graph"] = [node for item in tree["graph"] for node in (item if isinstance(item, list) else [item])]
             tensors = template.fill(self._tensors)
         except Refused as refused:
-            problem = Problem(refused.cause, refused.hint, refused.field, mark_of(where, refused.field))
+            problem = Problem(refused.cause, refused.hint, refused.field, self._mark(where, refused.field))
             raise SpecError(problem) from None
         except TemplateError as error:
             raise SpecError(Problem(f"this configuration has no meaning for {self.name}: {error}", None, "",
@@ -205,15 +210,16 @@ def read_config(path: Path) -> dict[str, Any]:
     return found
 
 
-def mark_of(where: str, key: str) -> Mark | None:
-    """Where a field stands in a configuration file, as far as the text tells."""
+def mark_of(where: str, *keys: str) -> Mark | None:
+    """Where a field, by any of its names, stands in a configuration file, as far as the text tells."""
     try:
         lines = Path(where).read_text(encoding="utf-8").splitlines() if where else []
     except (OSError, UnicodeDecodeError):
         return None
     for number, line in enumerate(lines, 1):
-        if f'"{key}"' in line:
-            return Mark(where, number, line.index(f'"{key}"') + 1)
+        for key in keys:
+            if f'"{key}"' in line:
+                return Mark(where, number, line.index(f'"{key}"') + 1)
     return Mark(where, 1, 1) if where else None
 
 

@@ -1,16 +1,16 @@
 """Which stored tensor of a published checkpoint is which weight of a compiled model.
 
 A family's ``tensors`` (docs/families.md) maps stored names to logical names (`compiler.logical`). A tensor may be
-rearranged (einops notation), split over several weights along its first axis, and unstacked (``each``). All of it can
-be undone, and no number is changed, so that what is exported is bit for bit what was imported.
+rearranged (einops notation), split over several weights along its first axis, all at once or group by group
+(``groups``), and unstacked (``each``); several may be the parts of one weight (``parts``). All of it can be undone, and
+no number is changed, so that what is exported is bit for bit what was imported.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -31,6 +31,8 @@ class Rule:
         to: our names.
         layout: einops pattern from theirs to ours, and sizes of its axes.
         each: the wildcard in ``to`` that counts along their first axis.
+        groups: equal parts of their first axis, each of which has a share of every weight in ``to``.
+        parts: equal parts of our first axis, each of which is a tensor of theirs; counted by the end of ``to``.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Rule:
     layout: str | None = None
     sizes: Mapping[str, int] | None = None
     each: str | None = None
+    groups: int = 1
+    parts: int = 1
 
     def ours(self, tensor: Tensor) -> Tensor:
         """Their tensor as we lay it out."""
@@ -49,6 +53,15 @@ class Rule:
             return tensor
         left, _, right = self.layout.partition("->")
         return rearrange(tensor, f"{right} -> {left}", **(self.sizes or {}))
+
+    def split(self, tensor: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+        """What each of our weights gets, by the lengths of their first axes."""
+        grouped = tensor.unflatten(0, (self.groups, -1))
+        return [part.flatten(0, 1) for part in grouped.split([size // self.groups for size in sizes], dim=1)]
+
+    def joined(self, tensors: Sequence[Tensor]) -> Tensor:
+        """`split` undone."""
+        return torch.cat([part.unflatten(0, (self.groups, -1)) for part in tensors], dim=1).flatten(0, 1)
 
 
 class Correspondence:
@@ -68,11 +81,25 @@ class Correspondence:
         self.places = imported.places
         self.written: dict[int, str] = {}  # their name of what each weight was given
         self.first: dict[tuple[int, ...], str] = {}
+        for rule in self.rules:
+            if rule.parts > 1:
+                self._part(rule)
         self.under: dict[str, list[str]] = {"": list(self.views), **{place: [] for place in self.places["layer"]}}
         for name in self.views:
             parts = name.split(".")
             for length in range(1, len(parts)):
                 self.under.get(".".join(parts[:length]), []).append(name)
+
+    def _part(self, rule: Rule) -> None:
+        """Gives the parts of weights, which are tensors of theirs, names of their own."""
+        for text in rule.to:
+            whole = text.rpartition(".")[0]
+            stack, places = self.stack(whole)
+            for _, place in places:
+                form = pattern(_put(whole, {stack: place}))
+                for name in [name for name in self.views if form.fullmatch(name)]:
+                    for number, part in enumerate(self.views.pop(name).unflatten(0, (rule.parts, -1))):
+                        self.views[f"{name}.{number}"] = part
 
     def find(self, name: str) -> tuple[Rule, dict[str, str]] | None:
         """The rule for one of their tensors, and what its wildcards mean; None if it has no weight to go to."""
@@ -102,6 +129,11 @@ class Correspondence:
             return places[int(number)] if number.isdigit() and int(number) < len(places) else number
 
         return {word: place(word, number) for word, number in words.items()}
+
+    def stack(self, text: str) -> tuple[str, list[tuple[int, str]]]:
+        """Which layers a name of ours means: the word that counts them, their numbers and paths."""
+        word = next((word for word in self.places if f"{{{word}}}" in text), "")
+        return word, list(enumerate(self.places.get(word, [""])))
 
     def ignores(self, name: str) -> bool:
         return any(form.fullmatch(name) for form in self.skipped)
@@ -136,13 +168,12 @@ class Correspondence:
             whole = [sum(view.shape[0] for view in wanted), *wanted[0].shape[1:]] if wanted[0].ndim else []
             if list(value.shape) != whole:
                 raise ValueError(f"is {_shape(tensor)}; expected {self.shape(rule, wanted, len(tensor))}")
-            starts = accumulate([0, *(view.shape[0] for view in wanted)]) if wanted[0].ndim else [0]
-            for view, start in zip(wanted, starts, strict=False):
-                piece = value.narrow(0, start, view.shape[0]) if view.ndim else value
+            shares = [value] if len(wanted) == 1 else rule.split(value, [view.shape[0] for view in wanted])
+            for view, share in zip(wanted, shares, strict=True):
                 tied = self.written.setdefault(view.data_ptr(), name)
-                if tied != name and not torch.equal(view, piece.to(view)):
+                if tied != name and not torch.equal(view, share.to(view)):
                     raise ValueError(f"is not {tied}, to which it is tied")
-                view.copy_(piece)
+                view.copy_(share)
             written += names
         return written
 
@@ -160,8 +191,8 @@ class Correspondence:
         """Their names, and what makes the tensor of each from our weights."""
         for rule in self.rules:
             found: dict[tuple[tuple[str, str], ...], set[int]] = {}
-            stack = next((word for word in self.places if f"{{{word}}}" in rule.to[0]), "")
-            for number, place in enumerate(self.places.get(stack, [""])):
+            stack, places = self.stack(rule.to[0])
+            for number, place in places:
                 layer = {stack: str(number)} if stack else {}
                 form = pattern(_put(rule.to[0], {stack: place}))
                 for name in self.under.get(place, ()):
@@ -197,7 +228,7 @@ class Correspondence:
         for number in range(count):
             inner = {**words, **({rule.each: str(number)} if rule.each else {})}
             views = [self.views[_put(text, inner)] for text in rule.to]
-            made.append(rule.theirs(views[0] if len(views) == 1 else torch.cat(views)))
+            made.append(rule.theirs(views[0] if len(views) == 1 else rule.joined(views)))
         return torch.stack(made) if rule.each else made[0].contiguous()
 
 
@@ -205,7 +236,8 @@ def _rules(tensors: Mapping[str, Any]) -> Iterator[Rule]:
     for name, raw in tensors.items():
         raw = raw if isinstance(raw, Mapping) else {"to": raw}
         to = raw["to"] if isinstance(raw["to"], list) else [raw["to"]]
-        yield Rule(name, tuple(to), raw.get("rearrange"), raw.get("sizes"), raw.get("each"))
+        yield Rule(name, tuple(to), raw.get("rearrange"), raw.get("sizes"), raw.get("each"),
+                   raw.get("groups", 1), raw.get("parts", 1))  # fmt: skip
 
 
 def _put(text: str, words: Mapping[str, str]) -> str:

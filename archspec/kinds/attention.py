@@ -12,6 +12,10 @@ from archspec.kind import Activation, Free, Kept, Matrix, Rate, Slot, Weighted, 
 from archspec.place import Place
 from archspec.streams import Axis, Span, Stream
 
+SHARPENED = "queries are multiplied by 1 + factor log(1 + floor((place + offset) / length))"
+GATE = "function of a linear map of the query token that multiplies what it reads, before out"
+GATE_PER = "what has a number of its own in the gate"
+
 
 class Temperature(BaseModel):
     """How the scores of far queries are sharpened. Nakanishi 2025, "Scalable-Softmax", arXiv 2501.19399."""
@@ -37,7 +41,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
 
     arity = (1, 1)
     incremental = True
-    rare = ("sinks", "qk_norm_over", "qk_norm_place")
+    rare = ("sinks", "gate_per", "qk_norm_over", "qk_norm_place")
     example = "{kind: attention, heads: 4, kv_heads: 2, position: rope}"
     heads: Width | None = Field(None, description="query heads; the output width divided by head_width by default")
     kv_heads: Width | None = Field(None, description="key/value heads; as many as heads by default")
@@ -54,9 +58,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
     sinks: bool = Field(
         False, description="a learned number for each head takes part in the softmax and gives nothing to read"
     )
-    temperature: Temperature | None = Field(
-        None, description="queries are multiplied by 1 + factor log(1 + floor((place + offset) / length))"
-    )
+    temperature: Temperature | None = Field(None, description=SHARPENED)
     qk_norm: Annotated[Any, Slot(("norm",))] = Field(None, description="a norm on queries and keys")
     qk_norm_over: Literal["head", "heads"] = Field(
         "head",
@@ -68,9 +70,8 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
     clip: Annotated[float, Field(gt=0)] | None = Field(
         None, description="queries, keys and values are cut off at this magnitude"
     )
-    gate: Activation | None = Field(
-        None, description="function of a linear map of the query token that multiplies what it reads, before out"
-    )
+    gate: Activation | None = Field(None, description=GATE)
+    gate_per: Literal["feature", "head"] = Field("feature", description=GATE_PER)
     softcap: Annotated[float, Field(gt=0)] | None = Field(None, description="scores s become cap * tanh(s / cap)")
     scale: Annotated[float, Field(gt=0)] | None = Field(
         None, description="factor on scores; 1 / sqrt(head_width) by default"
@@ -131,7 +132,9 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         heads, kv_heads, head_width, value_width = self.shape(x)
         source = (memory or x).width
         bias = self.bias if self.qkv_bias is None else self.qkv_bias
-        gate = {} if self.gate is None else {"gate": Matrix(x.width, heads * value_width, bias)}
+        gate = {}
+        if self.gate is not None:
+            gate["gate"] = Matrix(x.width, heads * (value_width if self.gate_per == "feature" else 1), bias)
         return {
             "query": Matrix(x.width, heads * head_width, bias),
             "key": Matrix(source, kv_heads * head_width, bias),

@@ -82,14 +82,23 @@ class SinusoidalPosition(Kind, kind="sinusoidal_position"):
 class Alibi(Kind, kind="alibi", role=("position", "score_bias")):
     """Adds to each score a penalty that grows linearly with the distance, at a fixed slope for each head.
 
-    Press, Smith and Lewis 2021, "Train Short, Test Long", arXiv 2108.12409.
+    Press, Smith and Lewis 2021, "Train Short, Test Long", arXiv 2108.12409. Of n heads, a power of two, head i has the
+    slope ``factor 2^(-steepest i / n)``; other numbers of heads take every other slope of the next power besides.
     """
 
     incremental = True
+    rare = ("steepest", "factor", "rounded")
+    steepest: Annotated[float, Field(gt=0)] = Field(8.0, description="negative power of two of the last head's slope")
+    factor: Annotated[float, Field(gt=0)] = Field(1.0, description="on all slopes")
+    rounded: bool = Field(
+        False, description="adds the slope times the memory's place in bfloat16, as Falcon was trained; causal only"
+    )
 
     def output(self, x: Stream) -> Stream:
         if len(x.spans) != 1 or len(x.axes) != 1:
             raise Refused("", f"a distance needs one axis, not {x}")
+        if self.rounded and not x.causal:
+            raise Refused("rounded", "without causality a place is no distance", "rounded: false")
         return x
 
 

@@ -66,7 +66,7 @@ class Attention(nn.Module):
         widths = (self.heads * self.head_width, self.kv_heads * self.head_width, self.kv_heads * self.value_width)
         if self.qkv is not None:
             if spec.gate is not None:
-                widths = (*widths, self.heads * self.value_width)
+                widths = (*widths, self.heads * (self.value_width if spec.gate_per == "feature" else 1))
             parts = self.qkv(x.features).split(widths, dim=-1)
             q, k, v = parts[0], parts[1], parts[2]
             gate = None if spec.gate is None else parts[3]
@@ -112,7 +112,11 @@ class Attention(nn.Module):
         if self.scores is not None:
             y, scores = y[0], y[1]
         if gate is not None and spec.gate is not None:
-            y = y * ACTIVATIONS[spec.gate](gate)
+            gate = ACTIVATIONS[spec.gate](gate)
+            if spec.gate_per == "head":
+                y = (y.unflatten(-1, (self.heads, self.value_width)) * gate.unsqueeze(-1)).flatten(-2)
+            else:
+                y = y * gate
         out = asked.give(project(self.out, y, asked), asked.stream.wide(spec.width_out or x.stream.width))
         return out if scores is None or self.scores is None else {"": out, "scores": Tokens(scores, self.scores)}
 

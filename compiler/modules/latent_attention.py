@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from archspec.kinds import latent_attention as kinds
 from compiler.build import Make, main, project
+from compiler.modules.activations import ACTIVATIONS
+from compiler.modules.attend import Temperature
 from compiler.registry import Keeper, builds
 from compiler.tokens import Tokens
 
@@ -27,8 +29,10 @@ class LatentAttention(nn.Module):
             self.query = make.linear("query")
         self.kv_down, self.kv_up, self.out = make.linear("kv_down"), make.linear("kv_up"), make.linear("out")
         self.kv_norm = make.body("kv_norm")
-        self.position = make.body("position")
-        self.plain = make.plain("kv_up")
+        self.position = make.body("position") if make.has("position") else None
+        self.temperature = None if spec.temperature is None else Temperature(spec.temperature, make.stream)
+        self.gate = None if spec.gate is None else make.linear("gate")
+        self.plain = make.plain("kv_up") and not make.node.matrices["kv_up"][0].bias
         self.attend = LatentAttend(spec, causal=make.stream.causal)
 
     def forward(self, x: Tokens, outer: Mapping[str, Tokens]) -> Tensor:
@@ -41,16 +45,29 @@ class LatentAttention(nn.Module):
         q = q.unflatten(-1, (spec.heads, -1))
         latent_kv, turned = project(self.kv_down, x.features, x).split((spec.kv_rank, spec.rope_width), dim=-1)
         normed = main(self.kv_norm, x.give(latent_kv, x.stream.wide(spec.kv_rank)), outer=outer).features
+        if spec.kv_factor is not None:
+            normed = normed * spec.kv_factor
         kv = project(self.kv_up, normed, x).unflatten(-1, (spec.heads, -1))
         q_plain, q_turned = q.split((spec.nope_width, spec.rope_width), dim=-1)
         k_plain, v = kv.split((spec.nope_width, spec.value_width), dim=-1)
-        both = self.position(q_turned, turned[:, :, None], x.coordinates, x.coordinates)
-        q_turned, k_turned = both[0], both[1]
+        k_turned = turned[:, :, None]
+        if self.position is not None:
+            both = self.position(q_turned, k_turned, x.coordinates, x.coordinates)
+            q_turned, k_turned = both[0], both[1]
         turned_key = k_turned[:, :, 0]
         q = torch.cat((q_plain, q_turned), dim=-1)
+        if self.temperature is not None:
+            q = self.temperature(q, x.coordinates)
         k = torch.cat((k_plain, k_turned.expand(-1, -1, spec.heads, -1)), dim=-1)
         up = getattr(self.kv_up, "weight", None) if self.plain else None
-        return project(self.out, self.attend(q, k, v, normed, turned_key, up, x.coordinates, x.valid), x)
+        y = self.attend(q, k, v, normed, turned_key, up, x.coordinates, x.valid)
+        if self.gate is not None and spec.gate is not None:
+            gate = ACTIVATIONS[spec.gate](project(self.gate, x.features, x))
+            if spec.gate_per == "head":
+                y = (y.unflatten(-1, (spec.heads, spec.value_width)) * gate.unsqueeze(-1)).flatten(-2)
+            else:
+                y = y * gate
+        return project(self.out, y, x)
 
 
 class LatentAttend(Keeper):
@@ -96,8 +113,8 @@ class LatentAttend(Keeper):
         else:
             seen = decoding.append(kept, "latents", torch.cat((latent, turned), dim=-1), 1)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        mask = None
-        if count > 1 or decoding.start is not None:
+        mask, whole = None, count > 1 and start == 0 and decoding.start is None
+        if not whole and (count > 1 or decoding.start is not None):
             here = torch.arange(start, start + count, device=q.device)[:, None]
             there = torch.arange(start + count, device=q.device)
             mask = (there <= here)[None]
@@ -105,7 +122,7 @@ class LatentAttend(Keeper):
                 mask = mask & ((there >= decoding.start[:, None, None]) | (there == here))
             mask = mask[:, None]
         if up is None or start == 0:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=whole, scale=self.scale)
             return y.transpose(1, 2).flatten(2)
         matrices = up.unflatten(0, (q.shape[1], -1))  # [heads, nope + value, kv_rank]
         asked = torch.cat((q[..., : self.nope] @ matrices[:, : self.nope], q[..., self.nope :]), dim=-1)

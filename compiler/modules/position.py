@@ -104,10 +104,15 @@ def counted(valid: Tensor) -> Tensor:
 
 @builds(kinds.Alibi)
 class Alibi(Keeper):
-    """Biases ``[1 or batch, heads, queries, memory]``: minus a slope times the distance."""
+    """Biases ``[1 or batch, heads, queries, memory]``: minus a slope times the distance.
+
+    Rounded, it is ``[…, 1, memory]``, a slope times the memory's place: the softmax sees no difference in what all of a
+    query's scores have in common.
+    """
 
     def __init__(self, spec: kinds.Alibi, make: Make) -> None:
         super().__init__()
+        self.spec_ = spec
         self.heads = 1  # set by the attention that owns it
         self.causal = make.stream.causal
 
@@ -117,7 +122,8 @@ class Alibi(Keeper):
         table(self, "slopes", heads)
 
     def fill(self) -> None:
-        self.slopes.copy_(torch.tensor(slopes(self.heads)))
+        factor = 1.0 if self.spec_.rounded else self.spec_.factor
+        self.slopes.copy_(torch.tensor(slopes(self.heads, self.spec_.steepest)) * factor)
 
     def forward(self, q: Tensor, k: Tensor, q_place: Tensor | None, k_place: Tensor | None) -> Tensor:
         if self.decoding is not None and self.causal:  # the distance between two tokens is that of their indices
@@ -127,15 +133,20 @@ class Alibi(Keeper):
         else:
             a = torch.arange(q.shape[1], device=q.device)[None] if q_place is None else q_place
             b = torch.arange(k.shape[1], device=k.device)[None] if k_place is None else k_place
+        if self.spec_.rounded:
+            if self.decoding is not None and self.decoding.start is not None:
+                b = (b - self.decoding.start[:, None]).clamp(min=0)
+            steps = self.slopes.to(torch.bfloat16)[:, None, None] * b[:, None, None]
+            return steps.to(q.dtype) * self.spec_.factor
         distance = (a[:, :, None] - b[:, None, :]).abs()
         return -self.slopes[:, None, None].to(q.dtype) * distance[:, None].to(q.dtype)
 
 
-def slopes(heads: int) -> list[float]:
+def slopes(heads: int, steepest: float = 8.0) -> list[float]:
     """ALiBi's slopes: powers of 2**(-8/n) for the next lower power of two n, then every other of the finer series."""
     power = 2 ** math.floor(math.log2(heads))
-    series = [2 ** (-8 * (head + 1) / power) for head in range(power)]
-    finer = [2 ** (-4 * (head + 1) / power) for head in range(2 * power)]
+    series = [2 ** (-steepest * (head + 1) / power) for head in range(power)]
+    finer = [2 ** (-steepest / 2 * (head + 1) / power) for head in range(2 * power)]
     return series + finer[::2][: heads - power]
 
 

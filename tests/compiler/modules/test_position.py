@@ -39,6 +39,25 @@ def test_alibi_slopes_are_those_of_transformers(heads: int) -> None:
     assert slopes(heads) == pytest.approx(alibi[:, 0, 1].tolist(), rel=1e-6)
 
 
+@pytest.mark.parametrize("steepest", [4, 8])
+@pytest.mark.parametrize("heads", [4, 6, 8, 12, 20, 25])
+def test_alibi_slopes_are_those_of_mpt(heads: int, steepest: int) -> None:
+    mpt = pytest.importorskip("transformers.models.mpt.modeling_mpt")
+    alibi = mpt.build_mpt_alibi_tensor(heads, 2, steepest)
+    assert slopes(heads, steepest) == pytest.approx((-alibi[:, 0, 0]).tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize("heads", [4, 6, 20])
+@torch.no_grad()
+def test_rounded_alibi_is_that_of_falcon(heads: int) -> None:
+    falcon = pytest.importorskip("transformers.models.falcon.modeling_falcon")
+    model = body(f"{{kind: attention, heads: {heads}, position: {{kind: alibi, rounded: true, factor: 0.25}}}}",
+                 "token: n", 16 * heads, causal="token")  # fmt: skip
+    alibi = falcon.build_alibi_tensor(torch.ones(1, 600).long(), heads, torch.float32)
+    x = torch.zeros(1, 600, 1, 1)
+    assert torch.equal(model.get_submodule("attention.position")(x, x, None, None)[0], alibi / 4)
+
+
 @pytest.mark.parametrize("causal", ["", "token"])
 @torch.no_grad()
 def test_alibi_adds_a_penalty_that_grows_with_the_distance(causal: str) -> None:
