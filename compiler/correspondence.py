@@ -33,6 +33,7 @@ class Rule:
         each: the wildcard in ``to`` that counts along their first axis.
         groups: equal parts of their first axis, each of which has a share of every weight in ``to``.
         parts: equal parts of our first axis, each of which is a tensor of theirs; counted by the end of ``to``.
+        absent: what our weights are filled with where a checkpoint has no such tensor.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Rule:
     each: str | None = None
     groups: int = 1
     parts: int = 1
+    absent: float | None = None
 
     def ours(self, tensor: Tensor) -> Tensor:
         """Their tensor as we lay it out."""
@@ -237,7 +239,7 @@ def _rules(tensors: Mapping[str, Any]) -> Iterator[Rule]:
         raw = raw if isinstance(raw, Mapping) else {"to": raw}
         to = raw["to"] if isinstance(raw["to"], list) else [raw["to"]]
         yield Rule(name, tuple(to), raw.get("rearrange"), raw.get("sizes"), raw.get("each"),
-                   raw.get("groups", 1), raw.get("parts", 1))  # fmt: skip
+                   raw.get("groups", 1), raw.get("parts", 1), raw.get("absent"))  # fmt: skip
 
 
 def _put(text: str, words: Mapping[str, str]) -> str:
@@ -279,7 +281,7 @@ def fill(model: fx.GraphModule, imported: Imported, tensors: Mapping[str, Callab
 
 
 def _missing(mapping: Correspondence, written: set[str]) -> list[str]:
-    """Their names of what was not written; tied weights are written under any of their names."""
+    """Their names of what was not written and has to be; tied weights are written under any of their names."""
     seen = {mapping.views[name].data_ptr() for name in written if name in mapping.views}
     lacking = {n for n, view in mapping.views.items() if n not in written and view.data_ptr() not in seen}
     if not lacking:
@@ -287,9 +289,13 @@ def _missing(mapping: Correspondence, written: set[str]) -> list[str]:
     found = []
     for name, _ in mapping.exported():
         rule_words = mapping.find(name)
-        if rule_words and lacking & set(mapping.targets(*rule_words)):
+        targets = set(mapping.targets(*rule_words)) & lacking if rule_words else set()
+        if targets and rule_words and rule_words[0].absent is not None:
+            for one in targets:
+                mapping.views[one].fill_(rule_words[0].absent)
+        elif targets:
             found.append(name)
-            lacking -= set(mapping.targets(*rule_words))
+        lacking -= targets
     return found or sorted(lacking)
 
 

@@ -24,6 +24,7 @@ from archspec.source import read
 from compiler.correspondence import Correspondence, fill
 from compiler.decoding import Decoding
 from compiler.initialise import allocate
+from compiler.logical import logical
 from compiler.model import compile
 
 HERE = Path(__file__).parent
@@ -217,6 +218,17 @@ def test_tensors_that_are_missing_extra_or_misshapen_are_named(name: str, case: 
             fill(model, found, {k: (lambda v=v: v) for k, v in changed.items()}, "checkpoint")
         wrong = "no.such.tensor" if "no.such.tensor" in changed else key
         assert wrong in str(error.value)
+
+
+@torch.no_grad()
+def test_a_tensor_that_checkpoints_may_leave_out_is_what_the_family_says() -> None:
+    found, state = imported("bart", "plain"), dict(theirs("bart", "plain").state_dict())
+    del state["final_logits_bias"]
+    model = compile(found.spec, device="meta")
+    allocate(model, device="cpu", dtype=torch.float32)
+    logical(model)["head.fixed.bias"].fill_(1.0)
+    fill(model, found, {key: (lambda value=value: value) for key, value in state.items()}, "checkpoint")
+    assert not logical(model)["head.fixed.bias"].any()
 
 
 @pytest.mark.parametrize(("name", "case"), [("llama", "tied"), ("t5", "plain")])
