@@ -111,7 +111,7 @@ class Family:
         functions = {word: _Function(word, body, self) for word, body in self._define.items()}
         template = Template({**config, "given": dict(given), "config": config}, functions)
         for function in functions.values():
-            function.functions = template.functions
+            function.functions, function.names = template.functions, template.names
         stacks: dict[str, list[str]] = {"layer": []}
         template.functions["layers"] = lambda layers, word="layers": _rounds(layers, word, stacks)
         try:
@@ -134,18 +134,19 @@ class Family:
 
 
 class _Function:
-    """A template with arguments, called from expressions."""
+    """A template with arguments, called from expressions; it reads what is known where it is called as well."""
 
     def __init__(self, name: str, body: Mapping[str, Any], family: Family) -> None:
-        self.name, self.body, self.functions = name, body, {}  # type: ignore[var-annotated]
+        self.name, self.body = name, body
+        self.functions: dict[str, Any] = {}
+        self.names: dict[str, Any] = {}
 
     def __call__(self, *given: Any) -> Any:
         names = self.body.get("arguments", [])
         if len(given) > len(names):
             raise TemplateError(f"{self.name} takes {len(names)} arguments, not {len(given)}")
         values = dict(zip(names, [*given, *[None] * (len(names) - len(given))], strict=True))
-        template = Template(values, self.functions)
-        template.functions = self.functions
+        template = Template({**self.names, **values}, self.functions)
         for word, value in self.body.get("let", {}).items():
             template.names[word] = template.fill(value)
         return template.fill(self.body["value"])
@@ -246,7 +247,7 @@ def _over(base: Any, tree: Any, path: tuple[str, ...] = ()) -> Any:
     if isinstance(base, dict) and isinstance(tree, dict) and not {"if", "kind"} & (base.keys() | tree.keys()):
         result = dict(base)
         for key, value in tree.items():
-            if value is None and path[:1] != ("config",):
+            if value is None and path[:1] not in (("config",), ("only",)):
                 result.pop(key, None)
             else:
                 result[key] = _over(base[key], value, (*path, key)) if key in base else value

@@ -42,7 +42,7 @@ class Rule:
     sizes: Mapping[str, int] | None = None
     each: str | None = None
     groups: int = 1
-    parts: int = 1
+    parts: int | None = None
     absent: float | None = None
 
     def ours(self, tensor: Tensor) -> Tensor:
@@ -82,10 +82,10 @@ class Correspondence:
         self.renamed = [(re.compile(old), new) for old, new in imported.family.renamed.items()]
         self.places = imported.places
         self.written: dict[int, str] = {}  # their name of what each weight was given
-        self.first: dict[tuple[int, ...], str] = {}
         for rule in self.rules:
-            if rule.parts > 1:
+            if rule.parts:
                 self._part(rule)
+        self.first: dict[tuple[int, ...], str] = {}
         self.under: dict[str, list[str]] = {"": list(self.views), **{place: [] for place in self.places["layer"]}}
         for name in self.views:
             parts = name.split(".")
@@ -239,7 +239,7 @@ def _rules(tensors: Mapping[str, Any]) -> Iterator[Rule]:
         raw = raw if isinstance(raw, Mapping) else {"to": raw}
         to = raw["to"] if isinstance(raw["to"], list) else [raw["to"]]
         yield Rule(name, tuple(to), raw.get("rearrange"), raw.get("sizes"), raw.get("each"),
-                   raw.get("groups", 1), raw.get("parts", 1), raw.get("absent"))  # fmt: skip
+                   raw.get("groups", 1), raw.get("parts"), raw.get("absent"))  # fmt: skip
 
 
 def _put(text: str, words: Mapping[str, str]) -> str:
