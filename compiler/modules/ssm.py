@@ -275,11 +275,11 @@ def chunked(
     if short:
         x, B, C = (F.pad(part, (0, 0, 0, 0, 0, short)) for part in (x, B, C))
         log_decay = F.pad(log_decay, (0, 0, 0, short))
-    x, steps = x.unflatten(1, (-1, size)), log_decay.unflatten(1, (-1, size))
+    x, taken = x.unflatten(1, (-1, size)), log_decay.unflatten(1, (-1, size))
     B, C = (part.unflatten(1, (-1, size)).transpose(2, 3) for part in (B, C))  # [batch, chunks, groups, size, state]
-    # Sums of what is coarse are exact, those of what is fine small, and so differences of both are as good as the steps.
-    coarse = (steps.detach() * 16).round() / 16
-    fine, coarse = (steps - coarse).cumsum(2), coarse.cumsum(2)
+    # Sums of what is coarse are exact, those of what is fine small: differences of both are as good as the parts.
+    coarse = (taken.detach() * 16).round() / 16
+    fine, coarse = (taken - coarse).cumsum(2), coarse.cumsum(2)
     future = torch.ones(size, size, dtype=torch.bool, device=x.device).triu(1)
     decays = (gaps(coarse).masked_fill(future, float("-inf")) + gaps(fine)).exp()  # [batch, chunks, heads, size, size]
     weights = decays.unflatten(2, shape) * (C @ B.transpose(-1, -2))[:, :, :, None]
