@@ -66,6 +66,7 @@ class Elaborator(Skimming):
         words = [self.derived(item) for item in items]
         derived = {*words, *(f"{word}_{number + 1}" for number, word in enumerate(words, 1))}
         labels = [f"{label}_in" if label in derived else label for label in labels]
+        labels = [f"{label}_{n + 1}" if label in labels[:n] else label for n, label in enumerate(labels)]
         frame = Frame(outer, dict(zip(labels, streams, strict=True)))
         return self.sequence(items, frame, scope, len(streams), slot if not isinstance(raw, Seq) else None,
                              alone=not isinstance(raw, Seq))  # fmt: skip

@@ -20,8 +20,8 @@ from archspec.spec import Spec, loads
 from archspec.template import Template, TemplateError, reads
 
 FOLDER = Path(__file__).parent / "families"
-KEYS = ("archfamily", "extends", "use", "model_type", "class", "prefix", "config", "only", "ignored", "define", "let",
-        "spec", "tensors", "renamed", "skipped")  # fmt: skip
+KEYS = ("archfamily", "extends", "use", "model_type", "class", "prefix", "aliases", "config", "only", "ignored",
+        "define", "let", "spec", "tensors", "renamed", "skipped")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Family:
         self.model_type: str = tree["model_type"]
         self.architecture: str = tree["class"]
         self.prefix: str = tree.get("prefix", "")
+        self.aliases: dict[str, str] = tree.get("aliases", {})
         self.config: dict[str, Any] = tree.get("config", {})
         self.only: dict[str, Any] = tree.get("only", {})
         self.ignored: frozenset[str] = frozenset(tree.get("ignored", ()))
@@ -87,8 +88,11 @@ class Family:
                 hint = did_you_mean(key, [*self.config, *self.only])
                 problems.append((key, f"the family {self.name} has no field {key!r}", hint))
         if problems:
-            raise SpecError(*(Problem(cause, hint, key, mark_of(where, key)) for key, cause, hint in problems))
+            raise SpecError(*(Problem(cause, hint, key, self._mark(where, key)) for key, cause, hint in problems))
         return {**self.config, **{key: value for key, value in given.items() if key in self.config}}
+
+    def _mark(self, where: str, key: str) -> Mark | None:
+        return mark_of(where, key, *(name for name, field in self.aliases.items() if field == key))
 
     def expand(self, given: Mapping[str, Any], where: str = "", name: str | None = None) -> Imported:
         """The spec that a configuration stands for.
@@ -101,11 +105,12 @@ class Family:
         Errors:
             SpecError: what the configuration says cannot be said, each field by name.
         """
+        given = {self.aliases.get(key, key): value for key, value in given.items()}
         config = self.fields(given, where)
         functions = {word: _Function(word, body, self) for word, body in self._define.items()}
         template = Template({**config, "given": dict(given), "config": config}, functions)
         for function in functions.values():
-            function.functions = template.functions
+            function.functions, function.names = template.functions, template.names
         places: list[str] = []
         template.functions["layers"] = lambda layers, word="layers": _rounds(layers, word, places)
         try:
@@ -115,7 +120,7 @@ class Family:
             tree["graph"] = [node for item in tree["graph"] for node in (item if isinstance(item, list) else [item])]
             tensors = template.fill(self._tensors)
         except Refused as refused:
-            problem = Problem(refused.cause, refused.hint, refused.field, mark_of(where, refused.field))
+            problem = Problem(refused.cause, refused.hint, refused.field, self._mark(where, refused.field))
             raise SpecError(problem) from None
         except TemplateError as error:
             raise SpecError(Problem(f"this configuration has no meaning for {self.name}: {error}", None, "",
@@ -127,18 +132,19 @@ class Family:
 
 
 class _Function:
-    """A template with arguments, called from expressions."""
+    """A template with arguments, called from expressions; it reads what is known where it is called as well."""
 
     def __init__(self, name: str, body: Mapping[str, Any], family: Family) -> None:
-        self.name, self.body, self.functions = name, body, {}  # type: ignore[var-annotated]
+        self.name, self.body = name, body
+        self.functions: dict[str, Any] = {}
+        self.names: dict[str, Any] = {}
 
     def __call__(self, *given: Any) -> Any:
         names = self.body.get("arguments", [])
         if len(given) > len(names):
             raise TemplateError(f"{self.name} takes {len(names)} arguments, not {len(given)}")
         values = dict(zip(names, [*given, *[None] * (len(names) - len(given))], strict=True))
-        template = Template(values, self.functions)
-        template.functions = self.functions
+        template = Template({**self.names, **values}, self.functions)
         for word, value in self.body.get("let", {}).items():
             template.names[word] = template.fill(value)
         return template.fill(self.body["value"])
@@ -203,15 +209,16 @@ def read_config(path: Path) -> dict[str, Any]:
     return found
 
 
-def mark_of(where: str, key: str) -> Mark | None:
-    """Where a field stands in a configuration file, as far as the text tells."""
+def mark_of(where: str, *keys: str) -> Mark | None:
+    """Where a field, by any of its names, stands in a configuration file, as far as the text tells."""
     try:
         lines = Path(where).read_text(encoding="utf-8").splitlines() if where else []
     except (OSError, UnicodeDecodeError):
         return None
     for number, line in enumerate(lines, 1):
-        if f'"{key}"' in line:
-            return Mark(where, number, line.index(f'"{key}"') + 1)
+        for key in keys:
+            if f'"{key}"' in line:
+                return Mark(where, number, line.index(f'"{key}"') + 1)
     return Mark(where, 1, 1) if where else None
 
 
@@ -239,7 +246,7 @@ def _over(base: Any, tree: Any, path: tuple[str, ...] = ()) -> Any:
     if isinstance(base, dict) and isinstance(tree, dict) and not field and not {"if", "kind"} & {*base, *tree}:
         result = dict(base)
         for key, value in tree.items():
-            if value is None and path[:1] != ("config",):
+            if value is None and path[:1] not in (("config",), ("only",)):
                 result.pop(key, None)
             else:
                 result[key] = _over(base[key], value, (*path, key)) if key in base else value

@@ -202,7 +202,8 @@ def _names(text: str) -> set[str]:
     tree = _parse(text)
     bound = {node.target.id for node in ast.walk(tree)
              if isinstance(node, ast.comprehension) and isinstance(node.target, ast.Name)}  # fmt: skip
-    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     items = {node.attr for node in attributes if isinstance(node.value, ast.Name) and node.value.id == "given"}
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - bound - called | items
+    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called}
+    return named - bound | items

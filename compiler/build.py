@@ -15,7 +15,7 @@ from archspec.errors import Problem, SpecError
 from archspec.graph import Graph, Node, Ref
 from archspec.kind import Matrix
 from archspec.streams import Stream
-from compiler.registry import MODULES
+from compiler.registry import MODULES, Keeper
 from compiler.tokens import Tokens
 
 LOSSES: ContextVar[list[Tensor] | None] = ContextVar("losses", default=None)
@@ -214,7 +214,12 @@ class Blocks:
             raise SpecError(
                 Problem(cause, "the file that defines the kind ties one to it with @builds", node.path, node.raw.mark)
             )
-        return module(node.kind, Make(node, self))
+        made = module(node.kind, Make(node, self))
+        if not any(stream.causal for stream in (*node.types, *node.outputs.values(), *node.outer_types.values())):
+            for part in made.modules():
+                if isinstance(part, Keeper):
+                    part.goes_on = False
+        return made
 
     def body(self, graph: Graph) -> nn.Module:
         """A body's module; that of its node where it is no more than one."""

@@ -1,16 +1,16 @@
 """Which stored tensor of a published checkpoint is which weight of a compiled model.
 
 A family's ``tensors`` (docs/families.md) maps stored names to logical names (`compiler.logical`). A tensor may be
-rearranged (einops notation), split over several weights along its first axis, and unstacked (``each``). All of it can
-be undone, and no number is changed, so that what is exported is bit for bit what was imported.
+rearranged (einops notation), split over several weights along its first axis, all at once or group by group
+(``groups``), and unstacked (``each``); several may be the parts of one weight (``parts``). All of it can be undone, and
+no number is changed, so that what is exported is bit for bit what was imported.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -31,6 +31,9 @@ class Rule:
         to: our names.
         layout: einops pattern from theirs to ours, and sizes of its axes.
         each: the wildcard in ``to`` that counts along their first axis.
+        groups: equal parts of their first axis, each of which has a share of every weight in ``to``.
+        parts: equal parts of our first axis, each of which is a tensor of theirs; counted by the end of ``to``.
+        write: whether it is exported; other names that checkpoints have are only read.
     """
 
     name: str
@@ -38,6 +41,9 @@ class Rule:
     layout: str | None = None
     sizes: Mapping[str, int] | None = None
     each: str | None = None
+    groups: int = 1
+    parts: int | None = None
+    write: bool = True
 
     def ours(self, tensor: Tensor) -> Tensor:
         """Their tensor as we lay it out."""
@@ -49,6 +55,15 @@ class Rule:
             return tensor
         left, _, right = self.layout.partition("->")
         return rearrange(tensor, f"{right} -> {left}", **(self.sizes or {}))
+
+    def split(self, tensor: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+        """What each of our weights gets, by the lengths of their first axes."""
+        grouped = tensor.unflatten(0, (self.groups, -1))
+        return [part.flatten(0, 1) for part in grouped.split([size // self.groups for size in sizes], dim=1)]
+
+    def joined(self, tensors: Sequence[Tensor]) -> Tensor:
+        """`split` undone."""
+        return torch.cat([part.unflatten(0, (self.groups, -1)) for part in tensors], dim=1).flatten(0, 1)
 
 
 class Correspondence:
@@ -66,6 +81,9 @@ class Correspondence:
         self.skipped = [re.compile(text) for text in imported.family.skipped]
         self.renamed = [(re.compile(old), new) for old, new in imported.family.renamed.items()]
         self.places = dict(enumerate(imported.places))
+        for rule in self.rules:
+            if rule.parts:
+                self._part(rule)
         self.first: dict[tuple[int, ...], str] = {}
         self.under: dict[str, list[str]] = {"": list(self.views)}
         for place in self.places.values():
@@ -74,6 +92,16 @@ class Correspondence:
             parts = name.split(".")
             for length in range(1, len(parts)):
                 self.under.get(".".join(parts[:length]), []).append(name)
+
+    def _part(self, rule: Rule) -> None:
+        """Gives the parts of weights, which are tensors of theirs, names of their own."""
+        for text in rule.to:
+            whole = text.rpartition(".")[0]
+            for place in self.places.values() if "{layer}" in whole else [""]:
+                form = pattern(_put(whole, {"layer": place}))
+                for name in [name for name in self.views if form.fullmatch(name)]:
+                    for number, part in enumerate(self.views.pop(name).unflatten(0, (rule.parts, -1))):
+                        self.views[f"{name}.{number}"] = part
 
     def find(self, name: str) -> tuple[Rule, dict[str, str]] | None:
         """The rule for one of their tensors, and what its wildcards mean; None if it has no weight to go to."""
@@ -133,9 +161,9 @@ class Correspondence:
             whole = [sum(view.shape[0] for view in wanted), *wanted[0].shape[1:]] if wanted[0].ndim else []
             if list(value.shape) != whole:
                 raise ValueError(f"is {_shape(tensor)}; expected {self.shape(rule, wanted, len(tensor))}")
-            starts = accumulate([0, *(view.shape[0] for view in wanted)]) if wanted[0].ndim else [0]
-            for view, start in zip(wanted, starts, strict=False):
-                view.copy_(value.narrow(0, start, view.shape[0]) if view.ndim else value)
+            shares = [value] if len(wanted) == 1 else rule.split(value, [view.shape[0] for view in wanted])
+            for view, share in zip(wanted, shares, strict=True):
+                view.copy_(share)
             written += names
         return written
 
@@ -151,7 +179,7 @@ class Correspondence:
 
     def exported(self) -> Iterator[tuple[str, Callable[[], Tensor]]]:
         """Their names, and what makes the tensor of each from our weights."""
-        for rule in self.rules:
+        for rule in (rule for rule in self.rules if rule.write):
             found: dict[tuple[tuple[str, str], ...], set[int]] = {}
             for number, place in self.places.items() if "{layer}" in rule.to[0] else [(-1, "")]:
                 form = pattern(_put(rule.to[0], {"layer": place} if number >= 0 else {}))
@@ -189,7 +217,7 @@ class Correspondence:
         for number in range(count):
             inner = {**words, **({rule.each: str(number)} if rule.each else {})}
             views = [self.views[_put(text, inner)] for text in rule.to]
-            made.append(rule.theirs(views[0] if len(views) == 1 else torch.cat(views)))
+            made.append(rule.theirs(views[0] if len(views) == 1 else rule.joined(views)))
         return torch.stack(made) if rule.each else made[0].contiguous()
 
 
@@ -197,7 +225,8 @@ def _rules(tensors: Mapping[str, Any]) -> Iterator[Rule]:
     for name, raw in tensors.items():
         raw = raw if isinstance(raw, Mapping) else {"to": raw}
         to = raw["to"] if isinstance(raw["to"], list) else [raw["to"]]
-        yield Rule(name, tuple(to), raw.get("rearrange"), raw.get("sizes"), raw.get("each"))
+        yield Rule(name, tuple(to), raw.get("rearrange"), raw.get("sizes"), raw.get("each"),
+                   raw.get("groups", 1), raw.get("parts"), raw.get("write", True))  # fmt: skip
 
 
 def _put(text: str, words: Mapping[str, str]) -> str:

@@ -36,6 +36,8 @@ class Keeper(Leaf):
 
     Attributes:
         decoding: set for the time of a call by `compiler.decoding.Decoding`; None outside.
+        goes_on: whether it is on a causal stream; another one is the same in each call.
     """
 
     decoding: Decoding | None = None
+    goes_on = True

@@ -141,9 +141,18 @@ def channel(draw: Draw, at: At) -> Tree:
     return node
 
 
+RECURRENT: list[Tree] = [
+    {"kind": "gated_delta_rule", "heads": 2, "key_width": 4},
+    {"kind": "linear_attention", "heads": 2},
+    {"kind": "rg_lru", "heads": 2},
+    {"kind": "rwkv_time_mixing"},
+]
+
+
 def mixer(draw: Draw, at: At) -> Tree:
     if draw(st.integers(0, 3)) == 0:
-        return {"kind": "depthwise_convolution", "size": 3}
+        convolutions = [{"kind": kind, "size": 3} for kind in ("depthwise_convolution", "short_convolution")]
+        return choice(draw, *convolutions, *(RECURRENT if at.axes != "grid" else []))
     return attention(draw, at)
 
 

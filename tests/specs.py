@@ -35,6 +35,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "by_label": {"label": "speaker", "body": "rms_norm"},
     "chunks": {"size": 4},
     "disentangled_attention": {"heads": 2},
+    "relative_attention": {"heads": 2},
     "dynamic_convolution": {"heads": 2, "size": 3},
     "gated_delta_rule": {"heads": 4, "key_heads": 2},
     "glu": {"hidden": 24},
@@ -63,7 +64,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "windows": {"size": 2},
 }  # fmt: skip
 
-DISTANT = ("disentangled_attention",)  # kinds that read a stream of distances
+DISTANT = ("disentangled_attention", "relative_attention")  # kinds that read a stream of distances
 
 
 def placed(role: str, node: Any) -> Any:

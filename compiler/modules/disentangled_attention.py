@@ -12,7 +12,7 @@ from torch import Tensor
 from archspec.kinds import disentangled_attention as kinds
 from compiler.build import Make, project
 from compiler.modules.attend import joined
-from compiler.modules.heads import Heads, fitting, pairs
+from compiler.modules.heads import Heads, fitting, pairs, repeated
 from compiler.registry import Leaf, builds
 from compiler.tokens import Tokens
 
@@ -47,6 +47,8 @@ class DisentangledAttention(Heads):
             found = self.through(rows.features, self.qkv.weight, self.qkv.bias)
             return found[0], found[1]
         if self.shared:
+            if self.kv is not None:
+                return project(self.query, rows.features, rows), self.kv(rows.features).narrow(-1, 0, self.inner)
             return project(self.query, rows.features, rows), project(self.key, rows.features, rows)
         matrices = (self.position_query, self.position_key)
         query, key = (None if matrix is None else project(matrix, rows.features, rows) for matrix in matrices)
@@ -122,8 +124,3 @@ class DisentangledAttend(Leaf):
             bucket = torch.ceil(torch.log(far / middle) / bend * (middle - 1)).long() + middle
             distance = torch.where(distance.abs() <= middle, distance, bucket * distance.sign())
         return (distance + self.reach).clamp(0, 2 * self.reach - 1)
-
-
-def repeated(rows: Tensor, x: Tensor) -> Tensor:
-    """Rows for the samples of x, which may be groups of samples."""
-    return rows if rows.shape[0] in (1, x.shape[0]) else rows.repeat(x.shape[0] // rows.shape[0], 1, 1, 1)

@@ -11,26 +11,38 @@ from compiler.tokens import Tokens
 
 
 class Heads(nn.Module):
-    """The matrices ``query``, ``key``, ``value`` and ``out``."""
+    """The matrices ``query``, ``key``, ``value`` and ``out``.
 
-    def __init__(self, spec: kinds.Heads, make: Make) -> None:
+    Args:
+        apart: keys and values come from another stream than queries.
+    """
+
+    def __init__(self, spec: kinds.Heads, make: Make, *, apart: bool = False) -> None:
         super().__init__()
         self.heads, self.inner = spec.heads, spec.inner(make.stream)
         self.head_width = self.inner // spec.heads
-        self.qkv = None
-        if make.plain("query", "key", "value"):
+        self.qkv = self.kv = None
+        if not apart and make.plain("query", "key", "value"):
             self.qkv = make.fused("query", "key", "value")
         else:
-            self.query, self.key, self.value = (make.linear(role) for role in ("query", "key", "value"))
+            self.query = make.linear("query")
+            if make.plain("key", "value"):
+                self.kv = make.fused("key", "value")
+            else:
+                self.key, self.value = make.linear("key"), make.linear("value")
         self.out = make.linear("out")
 
-    def queries_keys_values(self, x: Tokens) -> tuple[Tensor, Tensor, Tensor]:
-        """Each ``[batch, heads, tokens, width]``."""
-        if self.qkv is None:
-            q, k, v = (project(matrix, x.features, x) for matrix in (self.query, self.key, self.value))
-        else:
+    def queries_keys_values(self, x: Tokens, memory: Tokens | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Each ``[batch, heads, tokens, width]``; keys and values of the memory, if there is one."""
+        memory = memory or x
+        if self.qkv is not None:
             parts = self.qkv(x.features).split((self.inner, self.inner, self.inner), dim=-1)
-            q, k, v = parts[0], parts[1], parts[2]
+            return self.split(parts[0]), self.split(parts[1]), self.split(parts[2])
+        q = project(self.query, x.features, x)
+        if self.kv is not None:
+            parts = self.kv(memory.features).split((self.inner, self.inner), dim=-1)
+            return self.split(q), self.split(parts[0]), self.split(parts[1])
+        k, v = (project(matrix, memory.features, memory) for matrix in (self.key, self.value))
         return self.split(q), self.split(k), self.split(v)
 
     def split(self, x: Tensor) -> Tensor:
@@ -51,3 +63,8 @@ def pairs(valid: Tensor | None, batch: int) -> Tensor | None:
 def masked(scores: Tensor, seen: Tensor) -> Tensor:
     """Scores of what may be read; a row that may read nothing stays finite."""
     return scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
+
+
+def repeated(rows: Tensor, x: Tensor) -> Tensor:
+    """Rows ``[1 or batch, …]`` for the samples of x, which may be groups of those of a batch."""
+    return rows if rows.shape[0] in (1, x.shape[0]) else rows.repeat(x.shape[0] // rows.shape[0], 1, 1, 1)

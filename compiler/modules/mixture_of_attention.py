@@ -11,7 +11,7 @@ from archspec.kinds import attention
 from archspec.kinds import mixture_of_attention as kinds
 from archspec.kinds.router import Scored
 from compiler.build import LOSSES, Make, project, weight
-from compiler.modules.attention import Attend
+from compiler.modules.attend import Attend
 from compiler.modules.grouped import GroupedLinear, Sorting, summed, unsorted
 from compiler.registry import builds
 from compiler.tokens import Tokens

@@ -160,7 +160,7 @@ class SelectiveScan(Keeper):
         return y.to(x.dtype)
 
 
-BLOCK = 32
+BLOCK = 25
 """Tokens whose states there are at once."""
 
 
@@ -195,7 +195,7 @@ def selective_scan(
 
 def _block(x: Tensor, dt: Tensor, B: Tensor, C: Tensor, A: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     h = scan((dt[:, :, None] * A).exp(), B[..., None] * x[:, :, None], state)  # [batch, tokens, state, width]
-    return (C[:, :, None] @ h).squeeze(2), h[:, -1]
+    return (C[:, :, None] @ h).squeeze(2), h[:, -1].clone()
 
 
 class StateSpaceDual(Keeper):
@@ -275,22 +275,31 @@ def chunked(
     if short:
         x, B, C = (F.pad(part, (0, 0, 0, 0, 0, short)) for part in (x, B, C))
         log_decay = F.pad(log_decay, (0, 0, 0, short))
-    x, log_decay = x.unflatten(1, (-1, size)), log_decay.unflatten(1, (-1, size)).cumsum(2)
+    x, taken = x.unflatten(1, (-1, size)), log_decay.unflatten(1, (-1, size))
     B, C = (part.unflatten(1, (-1, size)).transpose(2, 3) for part in (B, C))  # [batch, chunks, groups, size, state]
-    by_head = log_decay.transpose(2, 3)
+    # Sums of what is coarse are exact, those of what is fine small: differences of both are as good as the parts.
+    coarse = (taken.detach() * 16).round() / 16
+    fine, coarse = (taken - coarse).cumsum(2), coarse.cumsum(2)
     future = torch.ones(size, size, dtype=torch.bool, device=x.device).triu(1)
-    decays = (by_head[..., :, None] - by_head[..., None, :]).masked_fill(future, float("-inf")).exp()
+    decays = (gaps(coarse).masked_fill(future, float("-inf")) + gaps(fine)).exp()  # [batch, chunks, heads, size, size]
     weights = decays.unflatten(2, shape) * (C @ B.transpose(-1, -2))[:, :, :, None]
     inside = (weights.flatten(2, 3) @ x.transpose(2, 3)).transpose(2, 3)  # [batch, chunks, size, heads, width]
-    last = log_decay[:, :, -1:]
-    lasting = (x * (last - log_decay).exp()[..., None]).unflatten(3, shape).transpose(2, 3).flatten(4)
+    rest = ((coarse[:, :, -1:] - coarse) + (fine[:, :, -1:] - fine)).exp()
+    lasting = (x * rest[..., None]).unflatten(3, shape).transpose(2, 3).flatten(4)
     written = (B.transpose(-1, -2) @ lasting).unflatten(4, (-1, width))  # [batch, chunks, groups, state, …, width]
     if state is None:
         state = torch.zeros_like(written[:, 0])
+    since = (coarse + fine).exp()
     before = []
-    for new, decay in zip(written.unbind(1), last.exp().unflatten(3, shape).transpose(2, 3).unbind(1), strict=True):
+    for new, decay in zip(written.unbind(1), since[:, :, -1].unflatten(2, (groups, 1, -1, 1)).unbind(1), strict=True):
         before.append(state)
-        state = torch.addcmul(new, state, decay[..., None])
+        state = torch.addcmul(new, state, decay)
     earlier = (C @ torch.stack(before, dim=1).flatten(4)).transpose(2, 3).reshape(x.shape)
-    y = torch.addcmul(inside, earlier, log_decay.exp()[..., None]).flatten(1, 2)
+    y = torch.addcmul(inside, earlier, since[..., None]).flatten(1, 2)
     return y[:, :tokens] if short else y, state
+
+
+def gaps(x: Tensor) -> Tensor:
+    """``[…, size, heads]`` as differences between places, ``[…, heads, size, size]``."""
+    x = x.transpose(-1, -2)
+    return x[..., :, None] - x[..., None, :]

@@ -7,6 +7,7 @@ share, ``cases`` what each changes.
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from archspec.errors import SpecError
 from archspec.family import Imported, families, family
 from archspec.source import read
+from compiler.checkpoint import export_checkpoint, import_checkpoint
 from compiler.correspondence import Correspondence, fill
 from compiler.decoding import Decoding
 from compiler.initialise import allocate
@@ -77,9 +79,11 @@ def ours(name: str, case: str) -> Any:
     return model.eval()
 
 
-def ragged(name: str) -> Tensor:
+def ragged(name: str, case: str) -> Tensor:
     """Which tokens are real, for samples of three lengths."""
     length = FILES[name].get("length", LENGTH)
+    if case in FILES[name].get("whole", ()):
+        return torch.ones(BATCH, length, dtype=torch.bool)
     real = torch.arange(length) < torch.tensor([[length], [length // 2], [max(1, length - 3)]])
     if FILES[name].get("left", False):
         real[-1] = real[-1].flip(0)
@@ -91,7 +95,7 @@ def given(name: str, case: str) -> dict[str, Tensor]:
     """Our inputs by name: ids, which of them are real, labels; shorter samples are padded, on the right or the left."""
     spec = imported(name, case).spec
     generator = torch.Generator().manual_seed(1)
-    length, real = FILES[name].get("length", LENGTH), ragged(name)
+    length, real = FILES[name].get("length", LENGTH), ragged(name, case)
     tensors = {}
     for word, stream in spec.graph.inputs.items():
         tensors[word] = torch.randint(5, stream.width, (BATCH, length), generator=generator)
@@ -107,7 +111,7 @@ def given(name: str, case: str) -> dict[str, Tensor]:
 
 THEIR_NAMES = {"tokens": "input_ids", "source": "input_ids", "target": "decoder_input_ids", "valid": "attention_mask",
                "source_valid": "attention_mask", "target_valid": "decoder_attention_mask",
-               "segment": "token_type_ids", "global": "global_attention_mask"}  # fmt: skip
+               "segment": "token_type_ids", "global_attention": "global_attention_mask"}  # fmt: skip
 
 
 @torch.no_grad()
@@ -118,7 +122,14 @@ def expected(name: str, case: str) -> Tensor:
     if "tokens" in tensors and FILES[name].get("mask", True):
         named.setdefault("attention_mask", valid(name, case).long())
     cached = {"use_cache": False} if FILES[name].get("causal", True) else {}
-    return theirs(name, case)(**named, **cached).logits  # type: ignore[no-any-return]
+    if not FILES[name].get("alone", False):
+        return theirs(name, case)(**named, **cached).logits  # type: ignore[no-any-return]
+    samples = []
+    for sample, seen in enumerate(valid(name, case)):
+        one = {key: value[sample : sample + 1, seen] for key, value in named.items()}
+        logits = theirs(name, case)(**one, **cached).logits[0]
+        samples.append(logits.new_zeros(len(seen), logits.shape[-1]).masked_scatter(seen[:, None], logits))
+    return torch.stack(samples)
 
 
 def valid(name: str, case: str) -> Tensor:
@@ -129,7 +140,7 @@ def valid(name: str, case: str) -> Tensor:
         return known
     if not FILES[name].get("mask", True) or "target" in tensors:
         return torch.ones(BATCH, FILES[name].get("length", LENGTH), dtype=torch.bool)
-    return ragged(name)
+    return ragged(name, case)
 
 
 @every
@@ -208,7 +219,21 @@ def test_tensors_that_are_missing_extra_or_misshapen_are_named(name: str, case: 
 @every
 def test_what_a_configuration_leaves_out_is_filled_in_as_transformers_does(name: str, case: str) -> None:
     said = {**FILES[name]["small"], **(FILES[name]["cases"][case] or {})}
-    assert family(name).expand(plain(said)).text == imported(name, case).text
+    assert family(name).expand(plain(said)).spec.full == imported(name, case).spec.full
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_transformers_writes_is_read_and_what_we_write_transformers_loads(name: str, tmp_path: Path) -> None:
+    wanted: Any = theirs(name, next(iter(FILES[name]["cases"])))
+    wanted.save_pretrained(tmp_path / "theirs")
+    export_checkpoint(import_checkpoint(tmp_path / "theirs"), tmp_path / "ours")
+    back, report = type(wanted).from_pretrained(tmp_path / "ours", output_loading_info=True)
+    computed = {key for key in wanted.state_dict() if any(re.fullmatch(form, key) for form in family(name).skipped)}
+    assert report.pop("missing_keys") <= computed
+    assert not any(report.values())
+    assert back.state_dict().keys() == wanted.state_dict().keys()
+    for key in wanted.state_dict().keys() - computed:
+        assert torch.equal(back.state_dict()[key], wanted.state_dict()[key]), key
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -218,6 +243,29 @@ def test_tensors_of_a_model_without_its_head_are_known(name: str) -> None:
     mapping = Correspondence(imported(name, case), ours(name, case))
     for key in theirs(name, case).state_dict():
         assert mapping.find(key.removeprefix(prefix)) == mapping.find(key)
+
+
+@pytest.mark.parametrize(
+    ("name", "field"), [(name, field) for name in FILES for field in FILES[name].get("refused", ())]
+)
+def test_what_cannot_be_said_is_refused_by_name(name: str, field: str) -> None:
+    change = FILES[name]["refused"][field]
+    said = {**FILES[name]["small"], **(change if isinstance(change, dict) else {field: change})}
+    with pytest.raises(SpecError) as error:
+        family(name).expand(plain(said))
+    assert [problem.path for problem in error.value.problems] == [field]
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if family(name).aliases])
+def test_fields_are_known_by_all_their_names(name: str) -> None:
+    config = config_of(name, next(iter(FILES[name]["cases"])))
+    known = family(name)
+    assert dict(type(config).attribute_map).items() <= known.aliases.items()
+    said = plain(config.to_dict())
+    for alias, field in known.aliases.items():
+        assert known.expand({alias if key == field else key: value for key, value in said.items()}).config == (
+            known.expand(said).config
+        )
 
 
 @pytest.mark.parametrize("name", FILES)
