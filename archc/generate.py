@@ -39,8 +39,6 @@ def generate(
     from compiler.text import Text
 
     model = compiler.load(folder)
-    if int8:
-        compiler.quantize(model)
     text = Text.of(model)
     spec: Any = model.spec
     interface = spec.interface
@@ -53,6 +51,10 @@ def generate(
     if most is not None and longest + tokens > most:
         cause = f"{longest} tokens and {tokens} more; this model reads at most {most}"
         raise SpecError(Problem(cause, f"--tokens {most - longest}" if most > longest else "a shorter prompt"))
+    if int8:
+        compiler.quantize(model)
+    else:
+        compiler.pack(model, rows=len(rows))
     found = _stream(model, rows, text, prompts, quiet=json, tokens=tokens, temperature=temperature, top_k=top_k,
                     top_p=top_p, seed=seed)  # fmt: skip
     if json:

@@ -66,6 +66,7 @@ class Elaborator(Skimming):
         words = [self.derived(item) for item in items]
         derived = {*words, *(f"{word}_{number + 1}" for number, word in enumerate(words, 1))}
         labels = [f"{label}_in" if label in derived else label for label in labels]
+        labels = [f"{label}_{n + 1}" if label in labels[:n] else label for n, label in enumerate(labels)]
         frame = Frame(outer, dict(zip(labels, streams, strict=True)))
         return self.sequence(items, frame, scope, len(streams), slot if not isinstance(raw, Seq) else None,
                              alone=not isinstance(raw, Seq))  # fmt: skip
@@ -210,7 +211,7 @@ class Elaborator(Skimming):
             raise
         ports = outputs if isinstance(outputs, dict) else {"": outputs}
         node.outputs = ports if kind.carries else {port: s.knowing(*_sources(node)) for port, s in ports.items()}
-        if kind.name_ == "token_embedding" and frame.parent is None:
+        if kind.name_ == "token_embedding" and frame.parent is None and shares is None:
             self.embeddings.append(node)
         if any(_has_loss(body) for body in node.bodies.values()):
             node.outputs.setdefault("loss", SCALAR)

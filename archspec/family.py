@@ -32,7 +32,8 @@ class Imported:
         family: whose configuration it is.
         config: the configuration with the family's defaults filled in.
         text: the spec as YAML; ``spec`` is that text, checked.
-        places: for each layer, the path of its weights in the compiled model's logical names.
+        places: for each layer, the path of its weights in the compiled model's logical names; of all layers under
+            ``layer``, and of each call of ``layers`` under its word.
         tensors: stored names to logical names, filled in (`compiler.checkpoint`).
     """
 
@@ -40,7 +41,7 @@ class Imported:
     config: dict[str, Any]
     text: str
     spec: Spec
-    places: tuple[str, ...]
+    places: dict[str, tuple[str, ...]]
     tensors: dict[str, Any]
 
 
@@ -110,9 +111,9 @@ class Family:
         functions = {word: _Function(word, body, self) for word, body in self._define.items()}
         template = Template({**config, "given": dict(given), "config": config}, functions)
         for function in functions.values():
-            function.functions = template.functions
-        places: list[str] = []
-        template.functions["layers"] = lambda layers, word="layers": _rounds(layers, word, places)
+            function.functions, function.names = template.functions, template.names
+        stacks: dict[str, list[str]] = {"layer": []}
+        template.functions["layers"] = lambda layers, word="layers": _rounds(layers, word, stacks)
         try:
             for word, value in self._let.items():
                 template.names[word] = template.fill(value)
@@ -128,22 +129,24 @@ class Family:
         tree = {"archspec": 1, "name": name or self.model_type, **tree}
         comment = f"Imported from a configuration of {self.architecture} ({self.model_type})."
         text = readable(tree, comment)
-        return Imported(self, config, text, loads(text, f"spec of {where or self.name}"), tuple(places), tensors)
+        spec, places = loads(text, f"spec of {where or self.name}"), {word: tuple(of) for word, of in stacks.items()}
+        return Imported(self, config, text, spec, places, tensors)
 
 
 class _Function:
-    """A template with arguments, called from expressions."""
+    """A template with arguments, called from expressions; it reads what is known where it is called as well."""
 
     def __init__(self, name: str, body: Mapping[str, Any], family: Family) -> None:
-        self.name, self.body, self.functions = name, body, {}  # type: ignore[var-annotated]
+        self.name, self.body = name, body
+        self.functions: dict[str, Any] = {}
+        self.names: dict[str, Any] = {}
 
     def __call__(self, *given: Any) -> Any:
         names = self.body.get("arguments", [])
         if len(given) > len(names):
             raise TemplateError(f"{self.name} takes {len(names)} arguments, not {len(given)}")
         values = dict(zip(names, [*given, *[None] * (len(names) - len(given))], strict=True))
-        template = Template(values, self.functions)
-        template.functions = self.functions
+        template = Template({**self.names, **values}, self.functions)
         for word, value in self.body.get("let", {}).items():
             template.names[word] = template.fill(value)
         return template.fill(self.body["value"])
@@ -240,11 +243,12 @@ def _merged(name: str) -> dict[str, Any]:
 
 
 def _over(base: Any, tree: Any, path: tuple[str, ...] = ()) -> Any:
-    """Mappings merge, a null takes an entry away, lists of names are joined, all else replaces."""
-    if isinstance(base, dict) and isinstance(tree, dict) and not {"if", "kind"} & (base.keys() | tree.keys()):
+    """Mappings merge, a null takes an entry away, lists of names are joined; a default and all else replaces."""
+    field = path[:1] == ("config",) and len(path) > 1
+    if isinstance(base, dict) and isinstance(tree, dict) and not field and not {"if", "kind"} & {*base, *tree}:
         result = dict(base)
         for key, value in tree.items():
-            if value is None and path[:1] != ("config",):
+            if value is None and path[:1] not in (("config",), ("only",)):
                 result.pop(key, None)
             else:
                 result[key] = _over(base[key], value, (*path, key)) if key in base else value
@@ -267,9 +271,10 @@ def _type(default: Any) -> tuple[Any, str] | None:
     return None
 
 
-def _rounds(layers: list[Any], word: str, places: list[str]) -> list[Any]:
-    """Layers, each the name of a block or a call of one, as repeats; ``places`` gets the path of each."""
+def _rounds(layers: list[Any], word: str, stacks: dict[str, list[str]]) -> list[Any]:
+    """Layers, each the name of a block or a call of one, as repeats; ``stacks`` get the path of each."""
     nodes: list[Any] = []
+    places = stacks.setdefault(word, [])
     for number, (pattern, times) in enumerate(_segments(list(layers)), 1):
         name = word if number == 1 else f"{word}_{number}"
         if times == 1:
@@ -280,6 +285,7 @@ def _rounds(layers: list[Any], word: str, places: list[str]) -> list[Any]:
         nodes.append({"name": name, "kind": "repeat", "times": times, "body": items[0] if len(items) == 1 else items})
         for turn in range(times):
             places += [f"{name}.{turn}{path}" for path in inner]
+    stacks["layer"] += places
     return nodes
 
 

@@ -25,19 +25,21 @@ class Axis:
         size: tokens along it.
         causal: attention along it never looks ahead.
         limit: places along it, where they are more than its tokens or its size is known only when the model runs.
+        step: distance of neighbours, where each stands for several that were joined.
     """
 
     name: str
     size: Size
     causal: bool = False
     limit: int | None = None
+    step: int = 1
 
     @property
     def most(self) -> int | None:
         return self.limit if self.limit is not None else self.size if isinstance(self.size, int) else None
 
     def __str__(self) -> str:
-        return f"{self.name}={self.size}"
+        return f"{self.name}={self.size}" + (f" by {self.step}" if self.step != 1 else "")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
     python -m benchmarks.decode
 
-One thread. In float32; in bfloat16; and with weights in 8 bits against float32 of transformers.
+One thread. As compiled; with weights packed for the number of rows (`compiler.pack`); with weights in 8 bits
+(`compiler.quantize`).
 """
 
 from __future__ import annotations
@@ -37,42 +38,38 @@ def models() -> tuple[torch.nn.Module, torch.nn.Module]:
     return ours.eval(), theirs
 
 
+def run_ours(model: torch.nn.Module, prompt: torch.Tensor) -> object:
+    return compiler.generate(model, prompt, tokens=TOKENS)
+
+
+def run_theirs(model: torch.nn.Module, prompt: torch.Tensor) -> object:
+    mask = torch.ones_like(prompt)
+    return model.generate(prompt, attention_mask=mask, max_new_tokens=TOKENS, do_sample=False, pad_token_id=0)
+
+
 def main() -> None:
     torch.set_num_threads(1)
-    ours, theirs = models()
     rows = []
-
-    def run_ours(model: torch.nn.Module, prompt: torch.Tensor) -> object:
-        return compiler.generate(model, prompt, tokens=TOKENS)
-
-    def run_theirs(prompt: torch.Tensor) -> object:
-        mask = torch.ones_like(prompt)
-        return theirs.generate(prompt, attention_mask=mask, max_new_tokens=TOKENS, do_sample=False, pad_token_id=0)
-
-    prompts = {batch: torch.randint(5, 32000, (batch, PROMPT)) for batch in (1, 8)}
-    for batch, prompt in prompts.items():
-        assert run_ours(ours, prompt[:, :4])[0] == run_theirs(prompt[:, :4])[0, 4:].tolist()
-        times = interleaved(
-            {"archspec": partial(run_ours, ours, prompt), "transformers": partial(run_theirs, prompt)}, rounds=3
-        )
-        rows.append(figure(f"float32, batch {batch}", batch, times))
-    for kind in ("int8", "bfloat16"):
-        if kind == "int8":
-            model = compiler.quantize(ours)
-        else:
-            model, theirs = (one.bfloat16() for one in models())
-        for batch, prompt in prompts.items():
-            times = interleaved(
-                {"archspec": partial(run_ours, model, prompt), "transformers": partial(run_theirs, prompt)}, rounds=3
+    for dtype in (torch.float32, torch.bfloat16):
+        for batch in (1, 8):
+            prompt = torch.randint(5, 32000, (batch, PROMPT))
+            plain, theirs = (model.to(dtype) for model in models())
+            variants = {"transformers": partial(run_theirs, theirs, prompt), "plain": partial(run_ours, plain, prompt)}
+            packed = compiler.pack(models()[0].to(dtype), rows=batch)
+            variants["packed"] = partial(run_ours, packed, prompt)
+            if dtype == torch.float32:
+                variants["8 bits"] = partial(run_ours, compiler.quantize(models()[0]), prompt)
+            rows.append(
+                figure(f"{dtype}, batch {batch}".removeprefix("torch."), batch, interleaved(variants, rounds=3))
             )
-            rows.append(figure(f"{kind}, batch {batch}", batch, times))
     report("decode", rows, ("torch", "transformers"))
 
 
 def figure(name: str, batch: int, times: dict[str, float]) -> dict[str, object]:
-    """Tokens a second of CPU time, and how many times theirs ours are."""
+    """Tokens a CPU second, and how many times theirs ours are."""
     rates = {who: batch * TOKENS / seconds for who, seconds in times.items()}
-    return {"figure": f"tokens a CPU second, {name}", **rates, "ratio": rates["archspec"] / rates["transformers"]}
+    ratios = {f"{who} ratio": rate / rates["transformers"] for who, rate in rates.items() if who != "transformers"}
+    return {"figure": f"tokens a CPU second, {name}", **rates, **ratios}
 
 
 if __name__ == "__main__":

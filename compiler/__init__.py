@@ -4,10 +4,10 @@ from compiler.checkpoint import Checkpoint, export_checkpoint, import_checkpoint
 from compiler.decoding import Decoding
 from compiler.flatten import flatten
 from compiler.generate import generate
+from compiler.inference import pack, quantize
 from compiler.loss import with_loss
 from compiler.model import compile
 from compiler.modules.mixture import static_routing
-from compiler.quantize import quantize
 from compiler.weights import load, save
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "generate",
     "import_checkpoint",
     "load",
+    "pack",
     "quantize",
     "save",
     "static_routing",

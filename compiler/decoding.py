@@ -7,7 +7,7 @@ inputs in two parts, what is read once and what is read for each piece.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -65,6 +65,7 @@ class Decoding:
         self.leaves = [leaf for leaf in leaves if leaf.goes_on]
         self._kept: dict[int, list[dict[str, Any]]] = {id(leaf): [] for leaf in self.leaves}
         self._calls: dict[int, int] = {}
+        self._shared: dict[Hashable, Any] = {}
 
     @torch.no_grad()
     def __call__(self, tokens: Tensor, **labels: Tensor) -> Any:
@@ -82,6 +83,7 @@ class Decoding:
             else:
                 given.append(tokens)
         self._calls.clear()
+        self._shared.clear()
         try:
             for leaf in self.leaves:
                 leaf.decoding = self
@@ -101,10 +103,21 @@ class Decoding:
             all_.append({})
         return all_[number]
 
+    def shared(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What leaves that ask under one key share in this call, made by the first of them."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]
+
     def places(self, count: int, device: torch.device | None = None) -> Tensor:
         """``[1 or batch, count]``: where the tokens of this call are in their sequences; 0 for padding."""
-        places = torch.arange(self.position, self.position + count, device=device)[None]
-        return places if self.start is None else (places - self.start[:, None]).clamp(min=0)
+
+        def make() -> Tensor:
+            places = torch.arange(self.position, self.position + count, device=device)[None]
+            return places if self.start is None else (places - self.start[:, None]).clamp(min=0)
+
+        found: Tensor = self.shared(("places", count), make)
+        return found
 
     def real(self, count: int) -> Tensor | None:
         """``[batch, count]``: which tokens of this call are no padding; None where all are."""

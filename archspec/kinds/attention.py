@@ -68,7 +68,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
     qk_norm_place: Literal["before", "after"] = Field("before", description="before or after positions turn them")
     value_norm: Annotated[Any, Slot(("norm",))] = Field(None, description="a norm on each head's values")
     clip: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="queries, keys and values are cut off at this magnitude"
+        None, description="queries, keys and values are cut off at this magnitude, after norms"
     )
     gate: Activation | None = Field(None, description=GATE)
     gate_per: Literal["feature", "head"] = Field("feature", description=GATE_PER)

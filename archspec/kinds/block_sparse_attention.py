@@ -21,6 +21,6 @@ class BlockSparseAttention(Heads, kind="block_sparse_attention", role=("mixer", 
 
     block: Width = Field(64, description="tokens of a block")
     random: Annotated[int, Field(ge=0, le=1024)] = Field(3, description="blocks that a block reads at random")
-    seed: Count = Field(0, description="decides the random blocks")
+    seed: Annotated[Count, Free()] = Field(0, description="decides the random blocks")
     evaluation: Literal["drawn", "first"] = Field("drawn", description="what stands for random blocks outside training")
     dropout: Annotated[Rate, Free()] = Field(0.0, description="on the attention weights")

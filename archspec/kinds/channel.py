@@ -80,6 +80,7 @@ class Glu(Inner, kind="glu", role=("channel", "body")):
     """
 
     pointwise = True
+    rare = ("alpha", "limit", "up_offset")
     example = "{kind: glu, hidden: 8 * width_in / 3, multiple_of: 64}"
     activation: Activation = "silu"
     alpha: Annotated[Real, Field(gt=0)] = Field(1.0, description="steepness of the activation; silu becomes swish")

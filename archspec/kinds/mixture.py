@@ -28,6 +28,7 @@ class Mixture(Kind, kind="mixture", role=("channel", "body")):
     """
 
     incremental = True
+    rare = ("shared_gate", "weigh", "bias", "jitter")
     experts: Annotated[Any, EXPERT]
     router: Annotated[Any, Slot(("router",), stream=True)] = Field(
         "top_k", description="what sends tokens to experts, or a stream of a weight for each expert"

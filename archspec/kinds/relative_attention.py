@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from archspec.errors import Refused
-from archspec.kind import Free, Matrix, Rate, Real, Slot, Width
+from archspec.kind import Free, Matrix, Rate, Real, Slot
 from archspec.kinds.distances import reach_of
 from archspec.kinds.heads import Heads
 from archspec.place import Place
@@ -19,15 +19,13 @@ class RelativeAttention(Heads, kind="relative_attention", role=("mixer", "body")
 
     Dai et al. 2019, "Transformer-XL", arXiv 1901.02860; the last term, of tokens of one ``label`` or of two: Yang et
     al. 2019, "XLNet", arXiv 1906.08237. Vectors ``a``, ``b``, ``c`` and ``s`` are learned for each head, ``r`` is the
-    stream of distances ``positions``; those beyond its reach count as its last one. Queries that were pooled read the
-    tokens before the pool as ``memory`` (Dai et al. 2020, "Funnel-Transformer", arXiv 2006.03236), ``query_stride`` of
-    whose places lie between them.
+    stream of distances ``positions``; those beyond its reach count as its last one. Tokens read themselves, or a
+    second stream: queries that were downsampled read the tokens before (Dai et al. 2020, "Funnel-Transformer",
+    arXiv 2006.03236). Distances are counted in tokens as they were before they were joined.
     """
 
+    arity = (1, 2)
     positions: Annotated[Any, Slot(("mask",), stream=True)] = Field(description="a stream of distances, by name")
-    memory: Annotated[Any, Slot(("body",), stream=True)] = Field(None, description="a stream that is read instead")
-    stride: Width = Field(1, description="distance between neighbours of the memory")
-    query_stride: Width = Field(1, description="places of the memory between neighbouring queries, if these are fewer")
     label: str | None = Field(None, description="the label by which tokens belong together")
     joker: Annotated[int, Field(ge=0)] | None = Field(None, description="value of the label that belongs to all")
     lone_first: bool = Field(False, description="the first token has neither place nor label, such as a class token")
@@ -35,13 +33,9 @@ class RelativeAttention(Heads, kind="relative_attention", role=("mixer", "body")
     dropout: Annotated[Rate, Free()] = Field(0.0, description="on the attention weights")
 
     def infer(self, at: Place) -> Stream:
-        x = self.output(at.one())
-        memory = at.stream("memory") if at.has("memory") else x
-        if memory is None:
-            raise Refused("memory", f"no stream is called {at.raw('memory')!r}")
-        self.output(memory)
-        if self.query_stride > 1 and not at.has("memory"):
-            raise Refused("query_stride", "queries that read themselves lie as close as what they read", "memory: …")
+        x, memory = self.output(at.inputs[0]), self.output(at.inputs[-1])
+        if x.axes[0].step % memory.axes[0].step:
+            raise Refused("from", f"tokens of {x} lie between those of {memory}", "the tokens before they were joined")
         named = at.stream("positions")
         if named is None or reach_of(named) is None:
             raise Refused("positions", f"{at.raw('positions')!r} is no stream of distances",

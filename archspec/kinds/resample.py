@@ -43,7 +43,7 @@ class Downsample(Kind, kind="downsample"):
         else:
             more = 2 * self.factor - 2 if self.lone_first and not self.truncate else self.factor - 1
             size = f"({axis.size}+{more})/{self.factor}"
-        span = Span(x.spans[0].name, (Axis(axis.name, size, limit=limit),))
+        span = Span(x.spans[0].name, (Axis(axis.name, size, limit=limit, step=axis.step * self.factor),))
         return replace(x, spans=(span,), placed=False)
 
     def count(self, tokens: int) -> int:

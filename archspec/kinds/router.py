@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ class Scored(Kind):
     """A router that scores every expert by ``w x`` and sends each token to k of them."""
 
     incremental = True
+    rare: ClassVar[tuple[str, ...]] = ("bias", "jitter")
     k: Width = 2
     bias: bool = Field(False, description="a bias on the scores")
     jitter: Annotated[Rate, Free()] = Field(
@@ -51,6 +52,8 @@ class TopK(Scored, kind="top_k", role="router"):
         "causality": "with a capacity, a later token's first choice may take the room of an earlier one's second",
         "batch": "with a capacity, samples share the room of each expert",
     }
+
+    rare: ClassVar[tuple[str, ...]] = (*Scored.rare, "order", "group_score", "room")
 
     @property
     def incremental(self) -> bool:  # type: ignore[override]

@@ -130,7 +130,8 @@ class Attend(Keeper):
             bias = bias if bias is None else bias[..., places]
         mask = None
         if count > 1 or decoding.start is not None:
-            mask = self.known(q, k, places, start)
+            key = ("known", k.shape[2], self.window, self.chunk, reach if places is not None else None)
+            mask = decoding.shared(key, lambda: self.known(q, k, places, start))
         if self.talking or self.softcap is not None or (self.sinks is not None and count == 1):
             y, _ = self.by_hand(q, k, v, bias, mask, 0.0)
         elif mask is None and bias is None and k.shape[1] != q.shape[1]:  # one token: heads that share keys are queries

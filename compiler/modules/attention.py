@@ -78,8 +78,6 @@ class Attention(nn.Module):
                 k, v = parts[0], parts[1]
             else:
                 k, v = project(self.key, memory.features, memory), project(self.value, memory.features, memory)
-        if spec.clip is not None:
-            q, k, v = (part.clamp(-spec.clip, spec.clip) for part in (q, k, v))
         q = q.unflatten(-1, (self.heads, self.head_width))
         k = k.unflatten(-1, (self.kv_heads, self.head_width))
         v = v.unflatten(-1, (self.kv_heads, self.value_width))
@@ -88,6 +86,8 @@ class Attention(nn.Module):
         if self.query_norm is not None and self.key_norm is not None and spec.qk_norm_place == "before":
             q = self.normed(self.query_norm, q, asked, self.heads)
             k = self.normed(self.key_norm, k, memory, self.kv_heads)
+        if spec.clip is not None:
+            q, k, v = (part.clamp(-spec.clip, spec.clip) for part in (q, k, v))
         bias = None
         if isinstance(self.position, Rope):
             turned = self.position(q, k, asked.coordinates, memory.coordinates, v if self.position.values else None)

@@ -25,11 +25,11 @@ class GatedDeltaRule(nn.Module):
         super().__init__()
         stream = make.stream
         self.heads, self.key_heads, self.key_width, self.value_width = spec.shape(stream)
-        self.roles = [role for role in make.node.matrices if role != "out"]
-        self.widths = [make.node.matrices[role][0].outputs for role in self.roles]
-        self.inputs = make.fused(*self.roles) if make.plain(*self.roles) else None
+        self.inner = [role for role in make.node.matrices if role != "out"]
+        self.widths = [make.node.matrices[role][0].outputs for role in self.inner]
+        self.inputs = make.fused(*self.inner) if make.plain(*self.inner) else None
         if self.inputs is None:
-            for role in self.roles:
+            for role in self.inner:
                 self.add_module(role, make.linear(role))
         self.convolution = causal_convolution(stream.wide(sum(self.widths[:3])), spec.convolution, bias=False)
         self.activation = ACTIVATIONS[spec.activation]
@@ -47,9 +47,9 @@ class GatedDeltaRule(nn.Module):
     def forward(self, x: Tokens, outer: Mapping[str, Tokens] | None = None) -> Tensor:
         if self.inputs is not None:
             parts = self.inputs(x.features).split([sum(self.widths[:3]), *self.widths[3:]], dim=-1)
-            mixed, rest = parts[0], [parts[number] for number in range(1, len(self.roles) - 2)]
+            mixed, rest = parts[0], [parts[number] for number in range(1, len(self.inner) - 2)]
         else:
-            found = [project(getattr(self, role), x.features, x) for role in self.roles]
+            found = [project(getattr(self, role), x.features, x) for role in self.inner]
             mixed, rest = torch.cat(found[:3], dim=-1), found[3:]
         if x.valid is not None:  # padding is silence to its neighbours
             mixed = mixed * x.valid[..., None]

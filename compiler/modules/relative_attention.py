@@ -22,8 +22,7 @@ class RelativeAttention(Heads):
     """Vectors of heads are ``[heads, width]``, ``segments`` of two labels and of one ``[2, heads, width]``."""
 
     def __init__(self, spec: kinds.RelativeAttention, make: Make) -> None:
-        self.memory = make.node.streams.get("memory")
-        super().__init__(spec, make, apart=self.memory is not None)
+        super().__init__(spec, make, apart=len(make.node.types) > 1)
         self.label, self.positions = spec.label, make.node.streams["positions"]
         self.position = make.linear("position")
         self.initial = {}
@@ -35,38 +34,38 @@ class RelativeAttention(Heads):
         self.near = Near(spec)
         self.attend = RelativeAttend(spec, self.head_width)
 
-    def forward(self, x: Tokens, outer: Mapping[str, Tokens]) -> Tensor:
-        memory = x if self.memory is None else outer[self.memory]
+    def forward(self, x: Tokens, *others: Tokens, outer: Mapping[str, Tokens]) -> Tensor:
+        memory = others[0] if others else x
+        step = memory.stream.axes[0].step
+        between = x.stream.axes[0].step // step
         q, k, v = self.queries_keys_values(x, memory)
         rows = outer[self.positions]
-        rows = rows.give(self.near(rows.features, x.features, memory.features), rows.stream)
+        rows = rows.give(self.near(rows.features, x.features, memory.features, step, between), rows.stream)
         distances = self.split(project(self.position, rows.features, rows))
         labels = (None, None) if self.label is None else (x.labels[self.label], memory.labels[self.label])
         y = self.attend(
             q, k, v, distances, self.content_bias, self.position_bias, self.segment_bias, self.segments, *labels,
-            memory.valid,
+            memory.valid, between,
         )  # fmt: skip
         return project(self.out, y, x)
 
 
 class Near(Leaf):
-    """The rows of the distances ``[1 or batch, 2 reach, width]`` that occur, from the farthest back to ahead."""
+    """The rows of the distances ``[1 or batch, 2 reach, width]`` that occur, from the farthest back to ahead.
+
+    Neighbours of the memory are ``step`` apart, and ``between`` of them are between two queries.
+    """
 
     def __init__(self, spec: kinds.RelativeAttention) -> None:
         super().__init__()
-        self.stride, self.query_stride, self.lone = spec.stride, spec.query_stride, spec.lone_first
+        self.lone = spec.lone_first
 
-    def forward(self, rows: Tensor, x: Tensor, memory: Tensor) -> Tensor:
-        step = apart(x.shape[1], memory.shape[1], self.query_stride)
-        back = (x.shape[1] - 1) * step
-        places = torch.arange(back, -memory.shape[1], -1, device=rows.device) - (step - 1 if self.lone else 0)
-        index = (places * self.stride + rows.shape[1] // 2).clamp(0, rows.shape[1] - 1)
+    def forward(self, rows: Tensor, x: Tensor, memory: Tensor, step: int, between: int) -> Tensor:
+        between = between if x.shape[1] != memory.shape[1] else 1  # so few tokens were not joined
+        back = (x.shape[1] - 1) * between
+        places = torch.arange(back, -memory.shape[1], -1, device=rows.device) - (between - 1 if self.lone else 0)
+        index = (places * step + rows.shape[1] // 2).clamp(0, rows.shape[1] - 1)
         return rows[:, index].to(x.dtype)
-
-
-def apart(queries: int, memory: int, stride: int) -> int:
-    """Places of the memory between two queries; one where nothing was pooled."""
-    return stride if queries != memory else 1
 
 
 class RelativeAttend(Leaf):
@@ -77,15 +76,16 @@ class RelativeAttend(Leaf):
 
     def __init__(self, spec: kinds.RelativeAttention, head_width: int) -> None:
         super().__init__()
-        self.query_stride, self.lone, self.joker = spec.query_stride, spec.lone_first, spec.joker
+        self.lone, self.joker = spec.lone_first, spec.joker
         self.dropout, self.scale = spec.dropout, 1 / math.sqrt(head_width)
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, content_bias: Tensor, position_bias: Tensor,
         segment_bias: Tensor | None, segments: Tensor | None, label: Tensor | None, other: Tensor | None,
-        valid: Tensor | None,
+        valid: Tensor | None, between: int = 1,
     ) -> Tensor:  # fmt: skip
-        bias = self.shifted((q + position_bias[:, None]) @ repeated(rows, q).mT, k.shape[2])
+        between = between if q.shape[2] != k.shape[2] else 1
+        bias = shifted((q + position_bias[:, None]) @ repeated(rows, q).mT, k.shape[2], between)
         if label is not None and other is not None and segments is not None and segment_bias is not None:
             both = (q + segment_bias[:, None]) @ segments.permute(1, 2, 0)
             label, other = fitting(label, q.shape[0]), fitting(other, q.shape[0])
@@ -102,15 +102,15 @@ class RelativeAttend(Leaf):
         )  # fmt: skip
         return y.transpose(1, 2).flatten(2)
 
-    def shifted(self, scores: Tensor, memory: int) -> Tensor:
-        """From scores by distance to scores by token: each query's row begins a step later than that of the one before.
 
-        Seen as one line, rows that are a step shorter begin where they should.
-        """
-        queries = scores.shape[2]
-        if queries == 1:
-            return scores
-        step = apart(queries, memory, self.query_stride)
-        back, short = (queries - 1) * step, scores.shape[3] - step
-        line = scores.flatten(2)[..., back : back + queries * short]
-        return line.unflatten(2, (queries, short))[..., :memory]
+def shifted(scores: Tensor, memory: int, between: int) -> Tensor:
+    """From scores by distance to scores by token: a query's row begins ``between`` places later than the one before.
+
+    Seen as one line, rows that are so much shorter begin where they should.
+    """
+    queries = scores.shape[2]
+    if queries == 1:
+        return scores
+    back, short = (queries - 1) * between, scores.shape[3] - between
+    line = scores.flatten(2)[..., back : back + queries * short]
+    return line.unflatten(2, (queries, short))[..., :memory]

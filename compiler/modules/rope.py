@@ -62,7 +62,9 @@ class Rope(Keeper):
             q_place = k_place = self.decoding.places(q.shape[1], q.device)
             start = self.decoding.start
             length = self.decoding.position + q.shape[1] - (0 if start is None else int(start.min()))
-        waves = self.at(k.shape[1], k_place, length)
+            waves = self.decoding.shared(id(self.cos), lambda: self.at(k.shape[1], k_place, length))
+        else:
+            waves = self.at(k.shape[1], k_place, length)
         same = q_place is k_place and q.shape[1] == k.shape[1]
         turned = self.rotate(q, waves if same else self.at(q.shape[1], q_place, length)), self.rotate(k, waves)
         return turned if v is None else (*turned, self.rotate(v, waves))

@@ -21,7 +21,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "words",
     [
-        ("check", str(EXAMPLES / "zoo" / "gpt2.yaml")),
+        ("check", str(EXAMPLES / "zoo" / "language" / "gpt2.yaml")),
         ("kinds", "attention"),
         ("schema", "spec"),
         ("diff", *[str(EXAMPLES / "tiny.yaml")] * 2),
@@ -46,7 +46,7 @@ def test_a_check_of_twelve_layers_takes_a_third_of_a_second() -> None:
     taken = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        found = run("check", str(EXAMPLES / "zoo" / "gpt2.yaml"), "--json")
+        found = run("check", str(EXAMPLES / "zoo" / "language" / "gpt2.yaml"), "--json")
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert json.loads(found.stdout)["layers"] == 12

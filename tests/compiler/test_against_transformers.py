@@ -17,17 +17,6 @@ ZOO = Path(__file__).parents[2] / "examples" / "zoo"
 LAYERS, WIDTH, HEADS = 2, 48, 4
 
 # Our parameter, `*` for the number of the layer -> theirs, which are put one after another where ours is fused.
-GPT2 = {
-    "words.weight": ["transformer.wte.weight"],
-    "places.weight": ["transformer.wpe.weight"],
-    "layers.*.mixer.norm": ["transformer.h.*.ln_1"],
-    "layers.*.mixer.body.qkv": ["transformer.h.*.attn.c_attn"],
-    "layers.*.mixer.body.out": ["transformer.h.*.attn.c_proj"],
-    "layers.*.channel.norm": ["transformer.h.*.ln_2"],
-    "layers.*.channel.body.up": ["transformer.h.*.mlp.c_fc"],
-    "layers.*.channel.body.down": ["transformer.h.*.mlp.c_proj"],
-    "norm": ["transformer.ln_f"],
-}
 LLAMA = {
     "words.weight": ["model.embed_tokens.weight"],
     "layers.*.mixer.norm.weight": ["model.layers.*.input_layernorm.weight"],
@@ -86,10 +75,8 @@ def copy(ours: nn.Module, theirs: nn.Module, names: dict[str, list[str]]) -> Non
 
 
 def laid_out(theirs: nn.Module, name: str, value: Tensor) -> Tensor:
-    """Their weight in the layout of ours: ``[outputs, inputs]``, the pixels of a patch before its channels."""
+    """Their weight in the layout of ours: the pixels of a patch before its channels."""
     module = theirs.get_submodule(name.rsplit(".", 1)[0])
-    if type(module).__name__ == "Conv1D" and value.ndim == 2:
-        return value.T
     return value.permute(0, 2, 3, 1).flatten(1) if isinstance(module, nn.Conv2d) and value.ndim == 4 else value
 
 
@@ -97,16 +84,6 @@ def assert_same(ours: Tensor, theirs: Tensor) -> None:
     assert ours.shape == theirs.shape
     assert theirs.std() > 0.1  # the comparison is of something
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
-
-
-@torch.no_grad()
-def test_gpt2() -> None:
-    sizes = {"vocab_size": 99, "n_positions": 32, "n_embd": WIDTH, "n_layer": LAYERS, "n_head": HEADS}
-    theirs = random(transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)))
-    ours = small("gpt2", **{"interface.vocab": 99, "interface.length": 32})
-    copy(ours, theirs, GPT2)
-    tokens = torch.randint(0, 99, (2, 17))
-    assert_same(ours(tokens), theirs(tokens).logits)
 
 
 @pytest.mark.parametrize("scaling", ["llama3", "linear", None])
@@ -145,7 +122,6 @@ def test_vit() -> None:
 
 def published(name: str) -> nn.Module:
     config = {
-        "gpt2": lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config()),
         "vit_base": lambda: transformers.ViTForImageClassification(transformers.ViTConfig(num_labels=1000)),
         "llama_3_1_8b": lambda: transformers.LlamaForCausalLM(
             transformers.LlamaConfig(
@@ -159,7 +135,7 @@ def published(name: str) -> nn.Module:
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("gpt2", 124_439_808), ("llama_3_1_8b", 8_030_261_248), ("vit_base", 86_567_656)],
+    [("llama_3_1_8b", 8_030_261_248), ("vit_base", 86_567_656)],
 )
 def test_parameters_at_full_size(name: str, count: int) -> None:
     ours = compile(load(ZOO / f"{name}.yaml"), device="meta")

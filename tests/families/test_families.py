@@ -7,6 +7,8 @@ share, ``cases`` what each changes.
 from __future__ import annotations
 
 import json
+import re
+from copy import copy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,11 @@ from torch import Tensor, nn
 from archspec.errors import SpecError
 from archspec.family import Imported, families, family
 from archspec.source import read
+from compiler.checkpoint import export_checkpoint, import_checkpoint
 from compiler.correspondence import Correspondence, fill
 from compiler.decoding import Decoding
 from compiler.initialise import allocate
+from compiler.logical import logical
 from compiler.model import compile
 
 HERE = Path(__file__).parent
@@ -44,21 +48,30 @@ def config_of(name: str, case: str) -> Any:
     given = plain({**file["small"], **(file["cases"][case] or {})})
     if cls is None:
         cls = type(transformers.AutoConfig.for_model(family(name).model_type))
-    return cls(**given)
+    config = cls(**given)
+    if "untied" in file:
+        config.tie_word_embeddings = given.get("tie_word_embeddings", True)
+    return config
 
 
 @cache
 def theirs(name: str, case: str) -> nn.Module:
-    """The reference with noise on every weight, so that no bias is zero and no gain one."""
+    """The reference with noise on all that is stored and not computed, so that no bias is zero and no gain one."""
     torch.manual_seed(0)
-    config = config_of(name, case)
+    config, head = copy(config_of(name, case)), FILES[name].get("untied")
+    apart = head is not None and not config.tie_word_embeddings
+    if apart:
+        config.tie_word_embeddings = True
     model = getattr(transformers, FILES[name].get("model", family(name).architecture))(config)
-    generator = torch.Generator().manual_seed(0)
+    if apart:
+        model.get_submodule(head).weight = nn.Parameter(model.get_submodule(head).weight.detach().clone())
+    generator, stored = torch.Generator().manual_seed(0), model.state_dict()
+    buffers = [(key, value) for key, value in model.named_buffers() if key in stored and value.is_floating_point()]
+    kept = [value for key, value in buffers if not any(re.fullmatch(text, key) for text in family(name).skipped)]
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:  # others are tables that the configuration decides
-                noise = torch.randn(parameter.shape, generator=generator) * FILES[name].get("noise", 0.05)
-                parameter.add_(noise)
+        # parameters without a gradient are tables that the configuration decides
+        for tensor in [*(parameter for parameter in model.parameters() if parameter.requires_grad), *kept]:
+            tensor.add_(torch.randn(tensor.shape, generator=generator) * FILES[name].get("noise", 0.05))
     return model.eval()  # type: ignore[no-any-return]
 
 
@@ -77,9 +90,9 @@ def ours(name: str, case: str) -> Any:
     return model.eval()
 
 
-def ragged(name: str, case: str) -> Tensor:
-    """Which tokens are real, for samples of three lengths."""
-    length = FILES[name].get("length", LENGTH)
+def ragged(name: str, case: str, more: int = 0) -> Tensor:
+    """Which tokens are real, for samples of three lengths; ``more`` tokens than the file says."""
+    length = FILES[name].get("length", LENGTH) + more
     if case in FILES[name].get("whole", ()):
         return torch.ones(BATCH, length, dtype=torch.bool)
     real = torch.arange(length) < torch.tensor([[length], [length // 2], [max(1, length - 3)]])
@@ -90,26 +103,27 @@ def ragged(name: str, case: str) -> Tensor:
 
 @cache
 def given(name: str, case: str) -> dict[str, Tensor]:
-    """Our inputs by name: ids, which of them are real, labels; shorter samples are padded, on the right or the left."""
+    """Our inputs by name, as the model takes them: ids, labels, which are real; shorter samples are padded."""
     spec = imported(name, case).spec
     generator = torch.Generator().manual_seed(1)
-    length, real = FILES[name].get("length", LENGTH), ragged(name, case)
-    tensors = {}
+    tensors, carried = {}, {}
     for word, stream in spec.graph.inputs.items():
+        real = ragged(name, case, 3 * (word == "source"))
+        length = real.shape[1]
         tensors[word] = torch.randint(5, stream.width, (BATCH, length), generator=generator)
         for label, other in spec.interface.carried().get(word, {}).items():
             values = spec.interface.labels.get(label, 2)
             drawn = torch.randint(0, values, (BATCH, length), generator=generator)
-            tensors[other] = real if label == "valid" else drawn
+            carried[other] = real if label == "valid" else drawn
         pad = FILES[name].get("pad")
         if pad is not None:
             tensors[word] = torch.where(real, tensors[word], pad)
-    return tensors
+    return tensors | carried
 
 
 THEIR_NAMES = {"tokens": "input_ids", "source": "input_ids", "target": "decoder_input_ids", "valid": "attention_mask",
                "source_valid": "attention_mask", "target_valid": "decoder_attention_mask",
-               "segment": "token_type_ids", "global": "global_attention_mask"}  # fmt: skip
+               "segment": "token_type_ids", "global_attention": "global_attention_mask"}  # fmt: skip
 
 
 @torch.no_grad()
@@ -120,7 +134,14 @@ def expected(name: str, case: str) -> Tensor:
     if "tokens" in tensors and FILES[name].get("mask", True):
         named.setdefault("attention_mask", valid(name, case).long())
     cached = {"use_cache": False} if FILES[name].get("causal", True) else {}
-    return theirs(name, case)(**named, **cached).logits  # type: ignore[no-any-return]
+    if not FILES[name].get("alone", False):
+        return theirs(name, case)(**named, **cached).logits  # type: ignore[no-any-return]
+    samples = []
+    for sample, seen in enumerate(valid(name, case)):
+        one = {key: value[sample : sample + 1, seen] for key, value in named.items()}
+        logits = theirs(name, case)(**one, **cached).logits[0]
+        samples.append(logits.new_zeros(len(seen), logits.shape[-1]).masked_scatter(seen[:, None], logits))
+    return torch.stack(samples)
 
 
 def valid(name: str, case: str) -> Tensor:
@@ -207,10 +228,45 @@ def test_tensors_that_are_missing_extra_or_misshapen_are_named(name: str, case: 
         assert wrong in str(error.value)
 
 
+@torch.no_grad()
+def test_a_tensor_that_checkpoints_may_leave_out_is_what_the_family_says() -> None:
+    found, state = imported("bart", "plain"), dict(theirs("bart", "plain").state_dict())
+    del state["final_logits_bias"]
+    model = compile(found.spec, device="meta")
+    allocate(model, device="cpu", dtype=torch.float32)
+    logical(model)["head.fixed.bias"].fill_(1.0)
+    fill(model, found, {key: (lambda value=value: value) for key, value in state.items()}, "checkpoint")
+    assert not logical(model)["head.fixed.bias"].any()
+
+
+@pytest.mark.parametrize(("name", "case"), [("llama", "tied"), ("t5", "plain")])
+def test_tensors_that_are_tied_and_differ_are_refused(name: str, case: str) -> None:
+    found, state = imported(name, case), dict(theirs(name, case).state_dict())
+    state["lm_head.weight"] = state["lm_head.weight"] + 1
+    model = compile(found.spec, device="meta")
+    allocate(model, device="cpu", dtype=torch.float32)
+    with pytest.raises(SpecError, match=r"lm_head.weight is not \S+.weight, to which it is tied"):
+        fill(model, found, {key: (lambda value=value: value) for key, value in state.items()}, "checkpoint")
+
+
 @every
 def test_what_a_configuration_leaves_out_is_filled_in_as_transformers_does(name: str, case: str) -> None:
     said = {**FILES[name]["small"], **(FILES[name]["cases"][case] or {})}
     assert family(name).expand(plain(said)).spec.full == imported(name, case).spec.full
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_transformers_writes_is_read_and_what_we_write_transformers_loads(name: str, tmp_path: Path) -> None:
+    wanted: Any = theirs(name, next(iter(FILES[name]["cases"])))
+    wanted.save_pretrained(tmp_path / "theirs")
+    export_checkpoint(import_checkpoint(tmp_path / "theirs"), tmp_path / "ours")
+    back, report = type(wanted).from_pretrained(tmp_path / "ours", output_loading_info=True)
+    computed = {key for key in wanted.state_dict() if any(re.fullmatch(form, key) for form in family(name).skipped)}
+    assert report.pop("missing_keys") <= computed
+    assert not any(report.values())
+    assert back.state_dict().keys() == wanted.state_dict().keys()
+    for key in wanted.state_dict().keys() - computed:
+        assert torch.equal(back.state_dict()[key], wanted.state_dict()[key]), key
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -220,6 +276,17 @@ def test_tensors_of_a_model_without_its_head_are_known(name: str) -> None:
     mapping = Correspondence(imported(name, case), ours(name, case))
     for key in theirs(name, case).state_dict():
         assert mapping.find(key.removeprefix(prefix)) == mapping.find(key)
+
+
+@pytest.mark.parametrize(
+    ("name", "field"), [(name, field) for name in FILES for field in FILES[name].get("refused", ())]
+)
+def test_what_cannot_be_said_is_refused_by_name(name: str, field: str) -> None:
+    change = FILES[name]["refused"][field]
+    said = {**FILES[name]["small"], **(change if isinstance(change, dict) else {field: change})}
+    with pytest.raises(SpecError) as error:
+        family(name).expand(plain(said))
+    assert [problem.path for problem in error.value.problems] == [field]
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if family(name).aliases])
@@ -244,16 +311,6 @@ def test_every_field_of_the_configuration_is_accounted_for(name: str) -> None:
     assert not known.config.keys() - known.used, "fields that decide nothing belong under ignored"
     for field in known.config.keys() & defaults.keys() - set(FILES[name].get("computed", ())):
         assert known.config[field] == defaults[field], field
-
-
-@pytest.mark.parametrize(
-    ("name", "field"), [(name, field) for name in FILES for field in FILES[name].get("refused", {})]
-)
-def test_what_cannot_be_said_is_refused_by_name(name: str, field: str) -> None:
-    file = FILES[name]
-    with pytest.raises(SpecError) as error:
-        family(name).expand(plain({**file["small"], field: file["refused"][field]}))
-    assert [problem.path for problem in error.value.problems] == [field]
 
 
 @pytest.mark.parametrize("name", families())

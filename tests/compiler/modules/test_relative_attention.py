@@ -20,10 +20,8 @@ NAMES = {
 FUNNEL = """[
   {{name: far, kind: sinusoidal_distances, reach: 64, width: 16}},
   {{name: low, from: x, kind: downsample, how: {how}, lone_first: {lone}, truncate: {truncate}, real: all}},
-  {{name: first, from: low, kind: residual, norm: layer_norm, place: post, body: {{kind: relative_attention, {fields},
-    {first} }} }},
-  {{name: second, from: first, kind: residual, norm: layer_norm, place: post, body: {{kind: relative_attention,
-    {fields}, stride: 2}} }},
+  {{name: first, from: {read}, kind: residual, norm: layer_norm, place: post, body: {fields} }},
+  {{name: second, from: first, kind: residual, norm: layer_norm, place: post, body: {fields} }},
   {{name: high, from: [second, x], kind: upsample, lone_first: {lone}}}]"""
 
 
@@ -50,14 +48,13 @@ def test_a_pooled_block_is_that_of_transformers(
     wide = x if queries_only else low
     first = layers[0](low, wide, wide, known)[0]
     second = layers[1](first, first, first, structure.post_attention_pooling(known))[0]
-    fields = f"heads: 2, positions: far, label: kind, joker: 2, lone_first: {lone}, biases: {{query: false}}"
-    ours = body(
-        FUNNEL.format(
-            how=how, lone=lone, truncate=truncate, fields=fields,
-            first="memory: x, query_stride: 2" if queries_only else "stride: 2",
-        ).lower(),
-        interface="labels: {kind: 3}, padding: true",
-    )  # fmt: skip
+    fields = (
+        f"{{kind: relative_attention, heads: 2, positions: far, label: kind, joker: 2, lone_first: {lone}, "
+        "biases: {query: false}}"
+    )
+    read = "[low, x]" if queries_only else "low"
+    text = FUNNEL.format(how=how, lone=lone, truncate=truncate, fields=fields, read=read).lower()
+    ours = body(text, interface="labels: {kind: 3}, padding: true")
     views = logical(ours)
     for name, layer in zip(("first", "second"), layers, strict=True):
         for part, value in layer.state_dict().items():
@@ -83,10 +80,9 @@ def test_padding_joins_no_group() -> None:
     ("node", "cause"),
     [
         ("{kind: downsample, truncate: true}", "no place too much"),
-        ("{kind: relative_attention, heads: 2, positions: far, query_stride: 2}", "read themselves"),
+        ("{kind: downsample}, {from: [x, downsample], kind: relative_attention, heads: 2, positions: far}", "between"),
         ("{kind: relative_attention, heads: 2, positions: x}", "no stream of distances"),
         ("{kind: relative_attention, heads: 2, positions: far, label: kind}", "carries no label 'kind'"),
-        ("{kind: relative_attention, heads: 2, positions: far, memory: y}", "y"),
     ],
 )
 def test_refusals(node: str, cause: str) -> None:

@@ -47,7 +47,9 @@ def test_pieces_add_up_to_the_price(name: str) -> None:
     assert in_pieces(tree) == (name in CHAINS)
 
 
-@pytest.mark.parametrize("file", ["tiny.yaml", "zoo/gpt2.yaml", "zoo/swin_t.yaml", "zoo/mixture_of_transformers.yaml"])
+@pytest.mark.parametrize(
+    "file", ["tiny.yaml", "zoo/language/gpt2.yaml", "zoo/swin_t.yaml", "zoo/mixture_of_transformers.yaml"]
+)
 def test_examples_in_pieces(file: str) -> None:
     tree = resolve(parse((EXAMPLES / file).read_text(), file))
     setting: dict[str, Any] = {"batch": 2, "dtype": "bfloat16"}

@@ -152,7 +152,8 @@ def test_the_cache_of_a_token() -> None:
 
 def test_half_precision_halves_weights_and_not_states() -> None:
     full, half = (
-        price(load(EXAMPLES / "zoo" / "gpt2.yaml"), device="l4", dtype=dtype) for dtype in ("float32", "bfloat16")
+        price(load(EXAMPLES / "zoo" / "language" / "gpt2.yaml"), device="l4", dtype=dtype)
+        for dtype in ("float32", "bfloat16")
     )
     assert half.weights * 2 == full.weights
     assert (half.forward, half.training_step) == (full.forward, full.training_step)
