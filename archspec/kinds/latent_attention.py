@@ -23,13 +23,16 @@ class LatentAttention(Weighted, kind="latent_attention", role=("mixer", "body"))
     """
 
     incremental = True
-    rare = ("gate_per",)
+    rare = ("bias", "gate_per")
     heads: Width
     kv_rank: Width
     query_rank: Width | None = None
     nope_width: Width = Field(description="features of a head's keys without position")
     rope_width: Width = Field(description="features of the rotated key that heads share")
     value_width: Width = Field(description="features of a head's values")
+    bias: bool = Field(
+        False, description="biases on what reads and writes tokens: the matrices down to latents and out"
+    )
     position: Annotated[Any, Slot(("position",))] = "rope"
     norm: Annotated[Any, Slot(("norm",))] = Field("rms_norm", description="on both latents")
     scale: Annotated[float, Field(gt=0)] | None = Field(
@@ -44,17 +47,17 @@ class LatentAttention(Weighted, kind="latent_attention", role=("mixer", "body"))
     def matrices(self, x: Stream) -> dict[str, Matrix]:
         query = self.heads * (self.nope_width + self.rope_width)
         first = (
-            {"query_down": Matrix(x.width, self.query_rank), "query_up": Matrix(self.query_rank, query)}
+            {"query_down": Matrix(x.width, self.query_rank, self.bias), "query_up": Matrix(self.query_rank, query)}
             if self.query_rank
             else {"query": Matrix(x.width, query)}
         )
         per = self.value_width if self.gate_per == "feature" else 1
         gate = {} if self.gate is None else {"gate": Matrix(x.width, self.heads * per)}
         return first | {
-            "kv_down": Matrix(x.width, self.kv_rank + self.rope_width),
+            "kv_down": Matrix(x.width, self.kv_rank + self.rope_width, self.bias),
             "kv_up": Matrix(self.kv_rank, self.heads * (self.nope_width + self.value_width)),
             **gate,
-            "out": Matrix(self.heads * self.value_width, x.width, False, "out"),
+            "out": Matrix(self.heads * self.value_width, x.width, self.bias, "out"),
         }
 
     def infer(self, at: Place) -> Stream:
