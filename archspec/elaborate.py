@@ -211,7 +211,7 @@ class Elaborator(Skimming):
             raise
         ports = outputs if isinstance(outputs, dict) else {"": outputs}
         node.outputs = ports if kind.carries else {port: s.knowing(*_sources(node)) for port, s in ports.items()}
-        if kind.name_ == "token_embedding" and frame.parent is None:
+        if kind.name_ == "token_embedding" and frame.parent is None and shares is None:
             self.embeddings.append(node)
         if any(_has_loss(body) for body in node.bodies.values()):
             node.outputs.setdefault("loss", SCALAR)

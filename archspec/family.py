@@ -32,7 +32,8 @@ class Imported:
         family: whose configuration it is.
         config: the configuration with the family's defaults filled in.
         text: the spec as YAML; ``spec`` is that text, checked.
-        places: for each layer, the path of its weights in the compiled model's logical names.
+        places: for each layer, the path of its weights in the compiled model's logical names; of all layers under
+            ``layer``, and of each call of ``layers`` under its word.
         tensors: stored names to logical names, filled in (`compiler.checkpoint`).
     """
 
@@ -40,7 +41,7 @@ class Imported:
     config: dict[str, Any]
     text: str
     spec: Spec
-    places: tuple[str, ...]
+    places: dict[str, tuple[str, ...]]
     tensors: dict[str, Any]
 
 
@@ -111,8 +112,8 @@ class Family:
         template = Template({**config, "given": dict(given), "config": config}, functions)
         for function in functions.values():
             function.functions, function.names = template.functions, template.names
-        places: list[str] = []
-        template.functions["layers"] = lambda layers, word="layers": _rounds(layers, word, places)
+        stacks: dict[str, list[str]] = {"layer": []}
+        template.functions["layers"] = lambda layers, word="layers": _rounds(layers, word, stacks)
         try:
             for word, value in self._let.items():
                 template.names[word] = template.fill(value)
@@ -128,7 +129,8 @@ class Family:
         tree = {"archspec": 1, "name": name or self.model_type, **tree}
         comment = f"Imported from a configuration of {self.architecture} ({self.model_type})."
         text = readable(tree, comment)
-        return Imported(self, config, text, loads(text, f"spec of {where or self.name}"), tuple(places), tensors)
+        spec, places = loads(text, f"spec of {where or self.name}"), {word: tuple(of) for word, of in stacks.items()}
+        return Imported(self, config, text, spec, places, tensors)
 
 
 class _Function:
@@ -241,7 +243,7 @@ def _merged(name: str) -> dict[str, Any]:
 
 
 def _over(base: Any, tree: Any, path: tuple[str, ...] = ()) -> Any:
-    """Mappings merge, a null takes an entry away, lists of names are joined; a default and all else replace."""
+    """Mappings merge, a null takes an entry away, lists of names are joined; a default and all else replaces."""
     field = path[:1] == ("config",) and len(path) > 1
     if isinstance(base, dict) and isinstance(tree, dict) and not field and not {"if", "kind"} & {*base, *tree}:
         result = dict(base)
@@ -269,9 +271,10 @@ def _type(default: Any) -> tuple[Any, str] | None:
     return None
 
 
-def _rounds(layers: list[Any], word: str, places: list[str]) -> list[Any]:
-    """Layers, each the name of a block or a call of one, as repeats; ``places`` gets the path of each."""
+def _rounds(layers: list[Any], word: str, stacks: dict[str, list[str]]) -> list[Any]:
+    """Layers, each the name of a block or a call of one, as repeats; ``stacks`` get the path of each."""
     nodes: list[Any] = []
+    places = stacks.setdefault(word, [])
     for number, (pattern, times) in enumerate(_segments(list(layers)), 1):
         name = word if number == 1 else f"{word}_{number}"
         if times == 1:
@@ -282,6 +285,7 @@ def _rounds(layers: list[Any], word: str, places: list[str]) -> list[Any]:
         nodes.append({"name": name, "kind": "repeat", "times": times, "body": items[0] if len(items) == 1 else items})
         for turn in range(times):
             places += [f"{name}.{turn}{path}" for path in inner]
+    stacks["layer"] += places
     return nodes
 
 

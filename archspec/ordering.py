@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from graphlib import CycleError, TopologicalSorter
+from heapq import heappop, heappush
 from typing import Any
 
 from archspec.blocks import Blocks
@@ -14,7 +15,15 @@ from archspec.source import Map, Seq, words
 
 
 class Ordering(Blocks):
-    """Names nodes and sorts them by what they read."""
+    """Names nodes and sorts them by what they read.
+
+    Attributes:
+        reads: names that each block may read of the graph around it.
+    """
+
+    def __init__(self, blocks: Map, layers: int) -> None:
+        super().__init__(blocks, layers)
+        self.reads: dict[str, set[str]] = {}
 
     def node_names(self, raws: list[Map], frame: Frame) -> list[str]:
         """The names of nodes: as written, else the kind's or block's, numbered when they repeat."""
@@ -48,25 +57,52 @@ class Ordering(Blocks):
         needs: dict[int, set[int]] = {}
         forward = False
         for number, raw in enumerate(raws):
-            heads = {text.split(".")[0] for text in words(raw.get("from"))}
+            heads = {text.split(".")[0] for key in ("from", "weights") for text in words(raw.get(key))}
             kind = lookup(raw["kind"]) if isinstance(raw.get("kind"), str) else None
             for slot in kind.slots if kind else ():
-                inside = {text.split(".")[0] for text in words(raw.get(slot))}
-                heads |= {head for head in inside if head != names[number] and not self.is_node(head)}
+                heads |= self.read_inside(raw.get(slot)) - {names[number]}
+            if isinstance(raw.get("kind"), str) and raw["kind"] in self.blocks:
+                heads |= self.read_inside(raw["kind"]) - {names[number]}
             needs[number] = {place[head] for head in heads if head in place}
             if "from" not in raw and number and self.arity(raw)[1] > 0:
                 needs[number].add(number - 1)
             forward = forward or any(other >= number for other in needs[number])
         if not forward:
             return list(range(len(raws)))
+        sorter = TopologicalSorter(needs)
         try:
-            return list(TopologicalSorter(needs).static_order())
+            sorter.prepare()
         except CycleError as error:
             ring = error.args[1]
             where = max(ring)
             self.problem(items, where, f"a cycle: {' reads '.join(names[n] for n in reversed(ring))}",
                          "a stream that comes back belongs into a loop, or into the interface's state")  # fmt: skip
             raise Broken from None
+        ready: list[int] = []
+        ordered: list[int] = []
+        while sorter.is_active():  # of those that may come next, the one that stands first in the file
+            for number in sorter.get_ready():
+                heappush(ready, number)
+            ordered.append(heappop(ready))
+            sorter.done(ordered[-1])
+        return ordered
+
+    def read_inside(self, raw: Any) -> set[str]:
+        """Words in a body that may name streams around it, those of the blocks that it uses among them."""
+        if isinstance(raw, str) and raw in self.blocks:
+            if raw not in self.reads:
+                self.reads[raw] = set()  # a block that contains itself is refused elsewhere
+                self.reads[raw] = self.read_inside(self.blocks[raw])
+            return self.reads[raw]
+        if isinstance(raw, str):
+            head = raw.split(".")[0]
+            return set() if self.is_node(head) else {head}
+        if isinstance(raw, Seq):
+            bound = {self.derived(item) for item in raw if isinstance(item, Map)}
+            return set().union(*map(self.read_inside, raw)) - bound
+        if isinstance(raw, Map):
+            return set().union(*(self.read_inside(value) for key, value in raw.items() if key != "name"))
+        return set()
 
     def arity(self, raw: Map) -> tuple[int, int]:
         kind = lookup(raw.get("kind", ""))

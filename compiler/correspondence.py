@@ -34,6 +34,7 @@ class Rule:
         groups: equal parts of their first axis, each of which has a share of every weight in ``to``.
         parts: equal parts of our first axis, each of which is a tensor of theirs; counted by the end of ``to``.
         write: whether it is exported; other names that checkpoints have are only read.
+        absent: what our weights are filled with where a checkpoint has no such tensor.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Rule:
     groups: int = 1
     parts: int | None = None
     write: bool = True
+    absent: float | None = None
 
     def ours(self, tensor: Tensor) -> Tensor:
         """Their tensor as we lay it out."""
@@ -80,14 +82,13 @@ class Correspondence:
         self.patterns = [pattern(rule.name) for rule in self.rules]
         self.skipped = [re.compile(text) for text in imported.family.skipped]
         self.renamed = [(re.compile(old), new) for old, new in imported.family.renamed.items()]
-        self.places = dict(enumerate(imported.places))
+        self.places = imported.places
+        self.written: dict[int, str] = {}  # their name of what each weight was given
         for rule in self.rules:
             if rule.parts:
                 self._part(rule)
         self.first: dict[tuple[int, ...], str] = {}
-        self.under: dict[str, list[str]] = {"": list(self.views)}
-        for place in self.places.values():
-            self.under[place] = []
+        self.under: dict[str, list[str]] = {"": list(self.views), **{place: [] for place in self.places["layer"]}}
         for name in self.views:
             parts = name.split(".")
             for length in range(1, len(parts)):
@@ -97,8 +98,9 @@ class Correspondence:
         """Gives the parts of weights, which are tensors of theirs, names of their own."""
         for text in rule.to:
             whole = text.rpartition(".")[0]
-            for place in self.places.values() if "{layer}" in whole else [""]:
-                form = pattern(_put(whole, {"layer": place}))
+            stack, places = self.stack(whole)
+            for _, place in places:
+                form = pattern(_put(whole, {stack: place}))
                 for name in [name for name in self.views if form.fullmatch(name)]:
                     for number, part in enumerate(self.views.pop(name).unflatten(0, (rule.parts, -1))):
                         self.views[f"{name}.{number}"] = part
@@ -119,14 +121,23 @@ class Correspondence:
             found = form.fullmatch(name)
             if found:
                 words = found.groupdict()
-                if "layer" in words and self.places:
-                    place = self.places.get(int(words["layer"])) if words["layer"].isdigit() else None
-                    if place is None:
-                        return None
-                    words["layer"] = place
-                if self.targets(rule, words):
-                    return rule, words
+                if self.targets(rule, self.placed(words)):
+                    return rule, self.placed(words)
         return None
+
+    def placed(self, words: Mapping[str, str]) -> dict[str, str]:
+        """Wildcards of a name of theirs, with numbers of layers as the paths of ours."""
+
+        def place(word: str, number: str) -> str:
+            places = self.places.get(word, ())
+            return places[int(number)] if number.isdigit() and int(number) < len(places) else number
+
+        return {word: place(word, number) for word, number in words.items()}
+
+    def stack(self, text: str) -> tuple[str, list[tuple[int, str]]]:
+        """Which layers a name of ours means: the word that counts them, their numbers and paths."""
+        word = next((word for word in self.places if f"{{{word}}}" in text), "")
+        return word, list(enumerate(self.places.get(word, [""])))
 
     def ignores(self, name: str) -> bool:
         return any(form.fullmatch(name) for form in self.skipped)
@@ -163,6 +174,9 @@ class Correspondence:
                 raise ValueError(f"is {_shape(tensor)}; expected {self.shape(rule, wanted, len(tensor))}")
             shares = [value] if len(wanted) == 1 else rule.split(value, [view.shape[0] for view in wanted])
             for view, share in zip(wanted, shares, strict=True):
+                tied = self.written.setdefault(view.data_ptr(), name)
+                if tied != name and not torch.equal(view, share.to(view)):
+                    raise ValueError(f"is not {tied}, to which it is tied")
                 view.copy_(share)
             written += names
         return written
@@ -181,16 +195,17 @@ class Correspondence:
         """Their names, and what makes the tensor of each from our weights."""
         for rule in (rule for rule in self.rules if rule.write):
             found: dict[tuple[tuple[str, str], ...], set[int]] = {}
-            for number, place in self.places.items() if "{layer}" in rule.to[0] else [(-1, "")]:
-                form = pattern(_put(rule.to[0], {"layer": place} if number >= 0 else {}))
+            stack, places = self.stack(rule.to[0])
+            for number, place in places:
+                layer = {stack: str(number)} if stack else {}
+                form = pattern(_put(rule.to[0], {stack: place}))
                 for name in self.under.get(place, ()):
                     match = form.fullmatch(name)
                     if match:
-                        layer = {"layer": str(number)} if number >= 0 else {}
                         self._found(rule, {**match.groupdict(), **layer}, found)
             for key, numbers in found.items():
                 words = dict(key)
-                ours = {**words, "layer": self.places.get(int(words["layer"]), "")} if "layer" in words else words
+                ours = self.placed(words)
                 if self.targets(rule, ours):
                     yield _put(rule.name, words), lambda r=rule, w=ours, n=numbers: self.read(r, w, len(n))  # type: ignore[misc]
 
@@ -226,7 +241,7 @@ def _rules(tensors: Mapping[str, Any]) -> Iterator[Rule]:
         raw = raw if isinstance(raw, Mapping) else {"to": raw}
         to = raw["to"] if isinstance(raw["to"], list) else [raw["to"]]
         yield Rule(name, tuple(to), raw.get("rearrange"), raw.get("sizes"), raw.get("each"),
-                   raw.get("groups", 1), raw.get("parts"), raw.get("write", True))  # fmt: skip
+                   raw.get("groups", 1), raw.get("parts"), raw.get("write", True), raw.get("absent"))  # fmt: skip
 
 
 def _put(text: str, words: Mapping[str, str]) -> str:
@@ -268,7 +283,7 @@ def fill(model: fx.GraphModule, imported: Imported, tensors: Mapping[str, Callab
 
 
 def _missing(mapping: Correspondence, written: set[str]) -> list[str]:
-    """Their names of what was not written; tied weights are written under any of their names."""
+    """Their names of what was not written and has to be; tied weights are written under any of their names."""
     seen = {mapping.views[name].data_ptr() for name in written if name in mapping.views}
     lacking = {n for n, view in mapping.views.items() if n not in written and view.data_ptr() not in seen}
     if not lacking:
@@ -276,9 +291,13 @@ def _missing(mapping: Correspondence, written: set[str]) -> list[str]:
     found = []
     for name, _ in mapping.exported():
         rule_words = mapping.find(name)
-        if rule_words and lacking & set(mapping.targets(*rule_words)):
+        targets = set(mapping.targets(*rule_words)) & lacking if rule_words else set()
+        if targets and rule_words and rule_words[0].absent is not None:
+            for one in targets:
+                mapping.views[one].fill_(rule_words[0].absent)
+        elif targets:
             found.append(name)
-            lacking -= set(mapping.targets(*rule_words))
+        lacking -= targets
     return found or sorted(lacking)
 
 

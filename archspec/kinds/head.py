@@ -1,6 +1,6 @@
 """Heads: from tokens to what the model is asked for."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -19,7 +19,7 @@ class LmHead(Kind, kind="lm_head"):
     incremental = True
     vocab: Width | None = Field(None, description="the interface's vocabulary by default")
     tied: bool = Field(False, description="uses the token embedding's table")
-    bias: bool = False
+    bias: bool | Literal["fixed"] = Field(False, description="on the logits; a fixed one is stored and never trained")
     softcap: Annotated[float, Field(gt=0)] | None = Field(None, description="logits l become cap * tanh(l / cap)")
     scale: Real = Field(1.0, description="factor on the logits")
     std: Annotated[Real, Free()] | None = None

@@ -30,9 +30,6 @@ class LatentAttention(Weighted, kind="latent_attention", role=("mixer", "body"))
     nope_width: Width = Field(description="features of a head's keys without position")
     rope_width: Width = Field(description="features of the rotated key that heads share")
     value_width: Width = Field(description="features of a head's values")
-    bias: bool = Field(
-        False, description="biases on what reads and writes tokens: the matrices down to latents and out"
-    )
     position: Annotated[Any, Slot(("position",))] = "rope"
     norm: Annotated[Any, Slot(("norm",))] = Field("rms_norm", description="on both latents")
     scale: Annotated[float, Field(gt=0)] | None = Field(
@@ -42,6 +39,7 @@ class LatentAttention(Weighted, kind="latent_attention", role=("mixer", "body"))
     temperature: Temperature | None = Field(None, description=SHARPENED)
     gate: Activation | None = Field(None, description=GATE)
     gate_per: Literal["feature", "head"] = Field("feature", description=GATE_PER)
+    bias: bool = Field(False, description="biases on query_down, kv_down and out")
     dropout: Annotated[Rate, Free()] = 0.0
 
     def matrices(self, x: Stream) -> dict[str, Matrix]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from copy import copy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from compiler.checkpoint import export_checkpoint, import_checkpoint
 from compiler.correspondence import Correspondence, fill
 from compiler.decoding import Decoding
 from compiler.initialise import allocate
+from compiler.logical import logical
 from compiler.model import compile
 
 HERE = Path(__file__).parent
@@ -46,21 +48,30 @@ def config_of(name: str, case: str) -> Any:
     given = plain({**file["small"], **(file["cases"][case] or {})})
     if cls is None:
         cls = type(transformers.AutoConfig.for_model(family(name).model_type))
-    return cls(**given)
+    config = cls(**given)
+    if "untied" in file:
+        config.tie_word_embeddings = given.get("tie_word_embeddings", True)
+    return config
 
 
 @cache
 def theirs(name: str, case: str) -> nn.Module:
-    """The reference with noise on every weight, so that no bias is zero and no gain one."""
+    """The reference with noise on all that is stored and not computed, so that no bias is zero and no gain one."""
     torch.manual_seed(0)
-    config = config_of(name, case)
+    config, head = copy(config_of(name, case)), FILES[name].get("untied")
+    apart = head is not None and not config.tie_word_embeddings
+    if apart:
+        config.tie_word_embeddings = True
     model = getattr(transformers, FILES[name].get("model", family(name).architecture))(config)
-    generator = torch.Generator().manual_seed(0)
+    if apart:
+        model.get_submodule(head).weight = nn.Parameter(model.get_submodule(head).weight.detach().clone())
+    generator, stored = torch.Generator().manual_seed(0), model.state_dict()
+    buffers = [(key, value) for key, value in model.named_buffers() if key in stored and value.is_floating_point()]
+    kept = [value for key, value in buffers if not any(re.fullmatch(text, key) for text in family(name).skipped)]
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:  # others are tables that the configuration decides
-                noise = torch.randn(parameter.shape, generator=generator) * FILES[name].get("noise", 0.05)
-                parameter.add_(noise)
+        # parameters without a gradient are tables that the configuration decides
+        for tensor in [*(parameter for parameter in model.parameters() if parameter.requires_grad), *kept]:
+            tensor.add_(torch.randn(tensor.shape, generator=generator) * FILES[name].get("noise", 0.05))
     return model.eval()  # type: ignore[no-any-return]
 
 
@@ -79,9 +90,9 @@ def ours(name: str, case: str) -> Any:
     return model.eval()
 
 
-def ragged(name: str, case: str) -> Tensor:
-    """Which tokens are real, for samples of three lengths."""
-    length = FILES[name].get("length", LENGTH)
+def ragged(name: str, case: str, more: int = 0) -> Tensor:
+    """Which tokens are real, for samples of three lengths; ``more`` tokens than the file says."""
+    length = FILES[name].get("length", LENGTH) + more
     if case in FILES[name].get("whole", ()):
         return torch.ones(BATCH, length, dtype=torch.bool)
     real = torch.arange(length) < torch.tensor([[length], [length // 2], [max(1, length - 3)]])
@@ -92,21 +103,22 @@ def ragged(name: str, case: str) -> Tensor:
 
 @cache
 def given(name: str, case: str) -> dict[str, Tensor]:
-    """Our inputs by name: ids, which of them are real, labels; shorter samples are padded, on the right or the left."""
+    """Our inputs by name, as the model takes them: ids, labels, which are real; shorter samples are padded."""
     spec = imported(name, case).spec
     generator = torch.Generator().manual_seed(1)
-    length, real = FILES[name].get("length", LENGTH), ragged(name, case)
-    tensors = {}
+    tensors, carried = {}, {}
     for word, stream in spec.graph.inputs.items():
+        real = ragged(name, case, 3 * (word == "source"))
+        length = real.shape[1]
         tensors[word] = torch.randint(5, stream.width, (BATCH, length), generator=generator)
         for label, other in spec.interface.carried().get(word, {}).items():
             values = spec.interface.labels.get(label, 2)
             drawn = torch.randint(0, values, (BATCH, length), generator=generator)
-            tensors[other] = real if label == "valid" else drawn
+            carried[other] = real if label == "valid" else drawn
         pad = FILES[name].get("pad")
         if pad is not None:
             tensors[word] = torch.where(real, tensors[word], pad)
-    return tensors
+    return tensors | carried
 
 
 THEIR_NAMES = {"tokens": "input_ids", "source": "input_ids", "target": "decoder_input_ids", "valid": "attention_mask",
@@ -214,6 +226,27 @@ def test_tensors_that_are_missing_extra_or_misshapen_are_named(name: str, case: 
             fill(model, found, {k: (lambda v=v: v) for k, v in changed.items()}, "checkpoint")
         wrong = "no.such.tensor" if "no.such.tensor" in changed else key
         assert wrong in str(error.value)
+
+
+@torch.no_grad()
+def test_a_tensor_that_checkpoints_may_leave_out_is_what_the_family_says() -> None:
+    found, state = imported("bart", "plain"), dict(theirs("bart", "plain").state_dict())
+    del state["final_logits_bias"]
+    model = compile(found.spec, device="meta")
+    allocate(model, device="cpu", dtype=torch.float32)
+    logical(model)["head.fixed.bias"].fill_(1.0)
+    fill(model, found, {key: (lambda value=value: value) for key, value in state.items()}, "checkpoint")
+    assert not logical(model)["head.fixed.bias"].any()
+
+
+@pytest.mark.parametrize(("name", "case"), [("llama", "tied"), ("t5", "plain")])
+def test_tensors_that_are_tied_and_differ_are_refused(name: str, case: str) -> None:
+    found, state = imported(name, case), dict(theirs(name, case).state_dict())
+    state["lm_head.weight"] = state["lm_head.weight"] + 1
+    model = compile(found.spec, device="meta")
+    allocate(model, device="cpu", dtype=torch.float32)
+    with pytest.raises(SpecError, match=r"lm_head.weight is not \S+.weight, to which it is tied"):
+        fill(model, found, {key: (lambda value=value: value) for key, value in state.items()}, "checkpoint")
 
 
 @every
