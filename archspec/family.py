@@ -243,7 +243,7 @@ def _merged(name: str) -> dict[str, Any]:
 
 
 def _over(base: Any, tree: Any, path: tuple[str, ...] = ()) -> Any:
-    """Mappings merge, a null takes an entry away, lists of names are joined; a field's default and all else replaces."""
+    """Mappings merge, a null takes an entry away, lists of names are joined; a default and all else replaces."""
     field = path[:1] == ("config",) and len(path) > 1
     if isinstance(base, dict) and isinstance(tree, dict) and not field and not {"if", "kind"} & {*base, *tree}:
         result = dict(base)
