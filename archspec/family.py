@@ -212,7 +212,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _numbers(value: Any) -> Any:
-    """A value with the numbers that JSON has no word for, which transformers writes as ``{"__float__": "Infinity"}``."""
+    """A value with its numbers; transformers writes those that JSON has no word for as ``{"__float__": "Infinity"}``."""
     if isinstance(value, list):
         return [_numbers(item) for item in value]
     if not isinstance(value, dict):
