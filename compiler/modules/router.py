@@ -163,7 +163,7 @@ def rows(logits: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
 
 def assigned(chosen: Tensor, weights: Tensor, valid: Tensor | None, experts: int) -> tuple[Tensor, Tensor]:
     """Choices ``[rows, k]`` as ones in ``[rows, k, experts]``, and weights; padding has neither."""
-    picked = F.one_hot(chosen, experts)
+    picked = (chosen[..., None] == torch.arange(experts, device=chosen.device)).to(torch.int64)
     if valid is None:
         return picked, weights
     return picked * valid[:, None, None], weights * valid[:, None]
