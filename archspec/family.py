@@ -126,7 +126,10 @@ class Family:
         except TemplateError as error:
             raise SpecError(Problem(f"this configuration has no meaning for {self.name}: {error}", None, "",
                                     Mark(where, 1, 1) if where else None)) from None  # fmt: skip
-        tree = {"archspec": 1, "name": name or self.model_type, **tree}
+        order = ("interface", "dims", "init", "defaults", "blocks", "graph", "outputs")
+        parts = {key: tree[key] for key in order if tree.get(key)}
+        assert parts.keys() >= {key for key in tree if tree[key]}, tree.keys()
+        tree = {"archspec": 1, "name": name or self.model_type, **parts}
         comment = f"Imported from a configuration of {self.architecture} ({self.model_type})."
         text = readable(tree, comment)
         spec, places = loads(text, f"spec of {where or self.name}"), {word: tuple(of) for word, of in stacks.items()}
@@ -243,8 +246,9 @@ def _merged(name: str) -> dict[str, Any]:
 
 
 def _over(base: Any, tree: Any, path: tuple[str, ...] = ()) -> Any:
-    """Mappings merge, a null takes an entry away, lists of names are joined, all else replaces."""
-    if isinstance(base, dict) and isinstance(tree, dict) and not {"if", "kind"} & (base.keys() | tree.keys()):
+    """Mappings merge, a null takes an entry away, lists of names are joined; a default and all else replaces."""
+    field = path[:1] == ("config",) and len(path) > 1
+    if isinstance(base, dict) and isinstance(tree, dict) and not field and not {"if", "kind"} & {*base, *tree}:
         result = dict(base)
         for key, value in tree.items():
             if value is None and path[:1] not in (("config",), ("only",)):

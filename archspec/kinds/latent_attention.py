@@ -23,7 +23,7 @@ class LatentAttention(Weighted, kind="latent_attention", role=("mixer", "body"))
     """
 
     incremental = True
-    rare = ("gate_per",)
+    rare = ("bias", "gate_per")
     heads: Width
     kv_rank: Width
     query_rank: Width | None = None
@@ -39,22 +39,23 @@ class LatentAttention(Weighted, kind="latent_attention", role=("mixer", "body"))
     temperature: Temperature | None = Field(None, description=SHARPENED)
     gate: Activation | None = Field(None, description=GATE)
     gate_per: Literal["feature", "head"] = Field("feature", description=GATE_PER)
+    bias: bool = Field(False, description="biases on query_down, kv_down and out")
     dropout: Annotated[Rate, Free()] = 0.0
 
     def matrices(self, x: Stream) -> dict[str, Matrix]:
         query = self.heads * (self.nope_width + self.rope_width)
         first = (
-            {"query_down": Matrix(x.width, self.query_rank), "query_up": Matrix(self.query_rank, query)}
+            {"query_down": Matrix(x.width, self.query_rank, self.bias), "query_up": Matrix(self.query_rank, query)}
             if self.query_rank
             else {"query": Matrix(x.width, query)}
         )
         per = self.value_width if self.gate_per == "feature" else 1
         gate = {} if self.gate is None else {"gate": Matrix(x.width, self.heads * per)}
         return first | {
-            "kv_down": Matrix(x.width, self.kv_rank + self.rope_width),
+            "kv_down": Matrix(x.width, self.kv_rank + self.rope_width, self.bias),
             "kv_up": Matrix(self.kv_rank, self.heads * (self.nope_width + self.value_width)),
             **gate,
-            "out": Matrix(self.heads * self.value_width, x.width, False, "out"),
+            "out": Matrix(self.heads * self.value_width, x.width, self.bias, "out"),
         }
 
     def infer(self, at: Place) -> Stream:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,7 +17,7 @@ class Scored(Kind):
     """A router that scores every expert by ``w x`` and sends each token to k of them."""
 
     incremental = True
-    rare = ("bias", "jitter")
+    rare: ClassVar[tuple[str, ...]] = ("bias", "jitter")
     k: Width = 2
     bias: bool = Field(False, description="a bias on the scores")
     jitter: Annotated[Rate, Free()] = Field(
@@ -53,7 +53,7 @@ class TopK(Scored, kind="top_k", role="router"):
         "batch": "with a capacity, samples share the room of each expert",
     }
 
-    rare = (*Scored.rare, "order", "group_score", "room")
+    rare: ClassVar[tuple[str, ...]] = (*Scored.rare, "order", "group_score", "room")
 
     @property
     def incremental(self) -> bool:  # type: ignore[override]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from archspec.kinds import block_sparse_attention as kinds
 from compiler.build import Make, project
-from compiler.modules.heads import Heads, fitting, masked, pairs
+from compiler.modules.heads import Heads, addend, fitting, pairs
 from compiler.registry import Leaf, builds
 from compiler.tokens import Tokens
 
@@ -62,31 +62,34 @@ class BlockSparseAttend(Leaf):
 
     def middle(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor, rate: float) -> Tensor:
         """What the blocks between the first and the last read: neighbours, both ends, random blocks."""
-        size = self.size
-        blocks = q.unflatten(2, (-1, size))
-        count = blocks.shape[2]
-        edge = torch.zeros(count, 1, 3 * size, dtype=torch.bool, device=q.device)  # of the window, which the ends cover
-        edge[0, :, :size] = edge[-1, :, -size:] = True
-        near = seen.unfold(1, 3 * size, size)[:, None, :, None] & ~edge
-        keys, values = (x.unfold(2, 3 * size, size) for x in (k, v))
-        scores = [masked(blocks @ keys * self.scale, near)]
-        far = [torch.cat((x[:, :, :size], x[:, :, -size:]), dim=2) for x in (k, v)]
-        both = masked((q @ far[0].mT) * self.scale, torch.cat((seen[:, :size], seen[:, -size:]), dim=1)[:, None, None])
-        drawn = int(self.always or (self.training_only if self.training else 0))
+        size, batch, heads = self.size, q.shape[0], q.shape[1]
+        blocks = q.unflatten(2, (-1, size)).transpose(1, 2)  # [batch, blocks, heads, tokens, width]
+        count = blocks.shape[1]
+        edge = torch.zeros(count, 3 * size, dtype=torch.bool, device=q.device)  # of the window, which the ends cover
+        edge[0, :size] = edge[-1, -size:] = True
+        bias = [addend(seen.unfold(1, 3 * size, size) & ~edge, q)]  # [batch, blocks, keys]
+        read = [[x.unfold(2, 3 * size, size).permute(0, 2, 1, 4, 3)] for x in (k, v)]
+        ends = addend(torch.cat((seen[:, :size], seen[:, -size:]), dim=1), q)
         if self.training_only and not self.training:
-            both[..., :size] += math.log(1 + self.training_only)  # the first block is read so many times
-        scores.append(both.unflatten(2, (-1, size)))
+            ends[:, :size] += math.log(1 + self.training_only)  # the first block is read so many times
+        bias.append(ends[:, None].expand(-1, count, -1))
+        for parts, x in zip(read, (k, v), strict=True):
+            far = torch.cat((x[:, :, :size], x[:, :, -size:]), dim=2)
+            parts.append(far[:, None].expand(-1, count, -1, -1, -1))
+        bias = [part[:, :, None].expand(-1, -1, heads, -1) for part in bias]
+        drawn = int(self.always or (self.training_only if self.training else 0))
         if drawn:
-            chosen = torch.tensor(pattern(count, q.shape[1], drawn, self.seed), device=q.device)
-            head = torch.arange(q.shape[1], device=q.device)[:, None, None]
-            some = [x.unflatten(2, (-1, size))[:, head, chosen].flatten(3, 4) for x in (k, v)]
-            real = seen.unflatten(1, (-1, size))[:, chosen].flatten(3)
-            scores.append(masked(blocks @ some[0].mT * self.scale, real[..., None, :]))
-        weights = torch.cat(scores, dim=-1).softmax(dim=-1)
-        weights = F.dropout(weights, rate) if rate else weights
-        parts = weights.split([part.shape[-1] for part in scores], dim=-1)
-        y = parts[0] @ values.mT + (parts[1].flatten(2, 3) @ far[1]).unflatten(2, (-1, size))
-        return (y + parts[2] @ some[1] if drawn else y).flatten(2, 3)
+            chosen = torch.tensor(pattern(count, heads, drawn, self.seed), device=q.device)
+            head = torch.arange(heads, device=q.device)[:, None, None]
+            for parts, x in zip(read, (k, v), strict=True):
+                parts.append(x.unflatten(2, (-1, size))[:, head, chosen].flatten(3, 4).transpose(1, 2))
+            real = seen.unflatten(1, (-1, size))[:, chosen].flatten(3).transpose(1, 2)
+            bias.append(addend(real, q))
+        keys, values = (torch.cat(parts, dim=3).flatten(0, 1) for parts in read)
+        mask = torch.cat(bias, dim=3).flatten(0, 1)[:, :, None].expand(-1, -1, size, -1)
+        y = F.scaled_dot_product_attention(blocks.flatten(0, 1), keys, values, attn_mask=mask, scale=self.scale,
+                                           dropout_p=rate)  # fmt: skip
+        return y.unflatten(0, (batch, count)).transpose(1, 2).flatten(2, 3)
 
 
 @cache

@@ -53,10 +53,9 @@ class GroupedLinear(Keeper):
         self.initial = {"weight": ("scheme",), "bias": 0.0}
 
     def forward(self, rows: Tensor, ends: Tensor) -> Tensor:
-        few = self.decoding is not None and rows.shape[0] <= self.weight.shape[0]
         if rows.is_meta:
             out = even(rows, self.weight)
-        elif few or rows.dtype == torch.float64:  # which has no grouped product
+        elif self.few(rows) or not self.aligned(rows):
             out = each(rows, self.weight, ends.tolist())
         else:
             out = F.grouped_mm(rows, self.weight, offs=ends)
@@ -64,6 +63,15 @@ class GroupedLinear(Keeper):
             return out
         places = torch.arange(rows.shape[0], dtype=ends.dtype, device=rows.device)
         return out + self.bias.index_select(0, torch.searchsorted(ends, places, right=True, out_int32=True))
+
+    def few(self, rows: Tensor) -> bool:
+        """Whether some groups are sure to be left out."""
+        return self.decoding is not None and rows.shape[0] <= self.weight.shape[0]
+
+    def aligned(self, rows: Tensor) -> bool:
+        """Whether there is a grouped product of these numbers: it reads 16 bytes at a time."""
+        size = rows.element_size()
+        return rows.dtype != torch.float64 and not any(length * size % 16 for length in self.weight.shape[1:])
 
 
 def unsorted(rows: Tensor, order: Tensor) -> Tensor:

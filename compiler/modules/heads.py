@@ -65,6 +65,12 @@ def masked(scores: Tensor, seen: Tensor) -> Tensor:
     return scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
 
 
+def addend(seen: Tensor, like: Tensor) -> Tensor:
+    """What is added to scores so that only what is seen counts; a row that sees nothing stays finite."""
+    none = torch.zeros((), dtype=like.dtype, device=like.device)
+    return torch.where(seen, none, torch.finfo(like.dtype).min)
+
+
 def repeated(rows: Tensor, x: Tensor) -> Tensor:
     """Rows ``[1 or batch, …]`` for the samples of x, which may be groups of those of a batch."""
     return rows if rows.shape[0] in (1, x.shape[0]) else rows.repeat(x.shape[0] // rows.shape[0], 1, 1, 1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from archspec.kinds import sliding_window_attention as kinds
 from compiler.build import Make, project
-from compiler.modules.heads import Heads, fitting, masked, pairs
+from compiler.modules.heads import Heads, addend, fitting, pairs
 from compiler.modules.route import gather
 from compiler.registry import Leaf, builds
 from compiler.tokens import Tokens
@@ -98,24 +98,22 @@ class WindowAttend(Leaf):
         near = torch.ones(batch, tokens, dtype=torch.bool, device=q.device) if valid is None else fitting(valid, batch)
         if places is not None and real is not None:  # a global token is read once
             near = near.scatter(1, places, near.gather(1, places) & ~real)
-        blocks = F.pad(q, (0, 0, 0, fill)).unflatten(2, (-1, size))
+        blocks = F.pad(q, (0, 0, 0, fill)).unflatten(2, (-1, size)).transpose(1, 2)
         keys, values = (F.pad(x, (0, 0, size, size + fill)).unfold(2, 3 * size, size) for x in (k, v))
-        seen = F.pad(near, (size, size + fill)).unfold(1, 3 * size, size)[:, None, :, None]
+        keys, values = keys.permute(0, 2, 1, 4, 3), values.permute(0, 2, 1, 4, 3)
+        seen = F.pad(near, (size, size + fill)).unfold(1, 3 * size, size)[:, :, None]
         here, there = torch.arange(size, device=q.device), torch.arange(-size, 2 * size, device=q.device)
         seen = seen & ((here[:, None] - there).abs() <= self.window)
-        scores = masked(blocks @ keys * self.scale, seen)
-        if places is None or real is None:
-            y = self.drop(scores.softmax(dim=-1)) @ values.mT
-        else:
-            rows = places[:, None, :, None].expand(-1, heads, -1, width)
-            few = masked(blocks.flatten(2, 3) @ k.gather(2, rows).mT * self.scale, real[:, None, None])
-            both = torch.cat((scores, few.unflatten(2, (-1, size))), dim=-1)
-            weights = self.drop(both.softmax(dim=-1)).split((3 * size, places.shape[1]), dim=-1)
-            y = weights[0] @ values.mT + (weights[1].flatten(2, 3) @ v.gather(2, rows)).unflatten(2, (-1, size))
-        return y.flatten(2, 3)[:, :, :tokens].transpose(1, 2).flatten(2)
-
-    def drop(self, weights: Tensor) -> Tensor:
-        return F.dropout(weights, self.dropout) if self.dropout and self.training else weights
+        if places is not None and real is not None:
+            rows, count = places[:, None, :, None].expand(-1, heads, -1, width), blocks.shape[1]
+            few = (x.gather(2, rows)[:, None].expand(-1, count, -1, -1, -1) for x in (k, v))
+            keys, values = (torch.cat(parts, dim=3) for parts in zip((keys, values), few, strict=True))
+            seen = torch.cat((seen, real[:, None, None].expand(-1, count, size, -1)), dim=3)
+        y = F.scaled_dot_product_attention(
+            blocks.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1), scale=self.scale,
+            attn_mask=addend(seen, q).flatten(0, 1)[:, None], dropout_p=self.dropout if self.training else 0.0,
+        )  # fmt: skip
+        return y.unflatten(0, (batch, -1)).transpose(2, 3).flatten(1, 2)[:, :tokens].flatten(2)
 
 
 class GlobalAttend(Leaf):

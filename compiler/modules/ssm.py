@@ -87,10 +87,10 @@ class Mamba2(nn.Module):
         self.heads, self.head_width = spec.shape(make.stream)
         inner, shared = self.heads * self.head_width, spec.groups * spec.state
         self.groups, self.widths = spec.groups, (inner, shared, shared)
-        self.roles = ("gate", "value", "B", "C", "dt")
-        self.inputs = make.fused(*self.roles) if make.plain(*self.roles) else None
+        self.read = ("gate", "value", "B", "C", "dt")
+        self.inputs = make.fused(*self.read) if make.plain(*self.read) else None
         if self.inputs is None:
-            for role in self.roles:
+            for role in self.read:
                 self.add_module(role, make.linear(role))
         size, stream = spec.convolution, make.stream.wide(sum(self.widths))
         self.convolution = causal_convolution(stream, size, bias=spec.convolution_bias)
@@ -111,7 +111,7 @@ class Mamba2(nn.Module):
             parts = self.inputs(x.features).split((self.widths[0], sum(self.widths), self.heads), dim=-1)
             gate, mixed, dt = parts[0], parts[1], parts[2]
         else:
-            found = [project(getattr(self, role), x.features, x) for role in self.roles]
+            found = [project(getattr(self, role), x.features, x) for role in self.read]
             gate, mixed, dt = found[0], torch.cat(found[1:4], dim=-1), found[4]
         split = self.activation(convolved(self.convolution, mixed, x)).split(self.widths, dim=-1)
         value = split[0].unflatten(-1, (self.heads, self.head_width))

@@ -75,3 +75,20 @@ def test_on_the_meta_device_every_row_meets_one_matrix(rows: int, groups: int) -
         out = even(torch.empty(rows, 16, device="meta"), torch.empty(groups, 16, 24, device="meta"))
     assert out.shape == (rows, 24)
     assert counter.get_total_flops() == 2 * rows * 16 * 24
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_widths_may_be_any(dtype: torch.dtype) -> None:
+    """Grouped products need rows of whole 16 bytes; others are multiplied group by group."""
+    made = GroupedLinear(4, Matrix(14, 7, True)).to_empty(device="cpu").to(dtype)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.copy_(torch.randn(parameter.shape))
+    group = torch.repeat_interleave(torch.arange(4), torch.tensor(COUNTS["uneven"]))
+    rows = torch.randn(16, 14, dtype=dtype, requires_grad=True)
+    found = made(rows, torch.tensor(COUNTS["uneven"]).cumsum(0).to(torch.int32))
+    expected = loop(rows, group, made)
+    torch.testing.assert_close(found, expected)
+    for a, b in zip(torch.autograd.grad(found.sum(), [rows, *made.parameters()]),
+                    torch.autograd.grad(expected.sum(), [rows, *made.parameters()]), strict=True):  # fmt: skip
+        torch.testing.assert_close(a, b, atol=1e-4 if dtype == torch.float32 else 0.1, rtol=0.02)
