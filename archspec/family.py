@@ -126,7 +126,10 @@ class Family:
         except TemplateError as error:
             raise SpecError(Problem(f"this configuration has no meaning for {self.name}: {error}", None, "",
                                     Mark(where, 1, 1) if where else None)) from None  # fmt: skip
-        tree = {"archspec": 1, "name": name or self.model_type, **tree}
+        order = ("interface", "dims", "init", "defaults", "blocks", "graph", "outputs")
+        parts = {key: tree[key] for key in order if tree.get(key)}
+        assert parts.keys() >= {key for key in tree if tree[key]}, tree.keys()
+        tree = {"archspec": 1, "name": name or self.model_type, **parts}
         comment = f"Imported from a configuration of {self.architecture} ({self.model_type})."
         text = readable(tree, comment)
         spec, places = loads(text, f"spec of {where or self.name}"), {word: tuple(of) for word, of in stacks.items()}
