@@ -3,7 +3,7 @@
 A kind says which *roles* it can fill; a parent types the role of its slot and never names concrete children. Schema,
 JSON Schema, reference page, default search range and property tests are all derived from the class.
 
-Annotations are not postponed here and in `archspec.kinds`: pydantic would evaluate the text of each anew for every kind.
+Annotations are not postponed here and in `archspec.kinds`: pydantic would evaluate their text anew for every kind.
 """
 
 from dataclasses import dataclass
