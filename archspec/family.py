@@ -118,7 +118,7 @@ class Family:
             for word, value in self._let.items():
                 template.names[word] = template.fill(value)
             tree = template.fill(self._spec)
-            tree["graph"] = [node for item in tree["graph"] for node in (item if isinstance(item, list) else [item])]
+            tree["graph"] = list(_flat(tree["graph"]))
             tensors = template.fill(self._tensors)
         except Refused as refused:
             problem = Problem(refused.cause, refused.hint, refused.field, self._mark(where, refused.field))
@@ -215,7 +215,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _numbers(value: Any) -> Any:
-    """A value with its numbers; transformers writes those that JSON has no word for as ``{"__float__": "Infinity"}``."""
+    """A value with its numbers; those that JSON has no word for are written as ``{"__float__": "Infinity"}``."""
     if isinstance(value, list):
         return [_numbers(item) for item in value]
     if not isinstance(value, dict):
@@ -281,6 +281,11 @@ def _type(default: Any) -> tuple[Any, str] | None:
     if isinstance(default, str):
         return str, "word"
     return None
+
+
+def _flat(items: list[Any]) -> Iterator[Any]:
+    for item in items:
+        yield from _flat(item) if isinstance(item, list) else [item]
 
 
 def _rounds(layers: list[Any], word: str, stacks: dict[str, list[str]]) -> list[Any]:
