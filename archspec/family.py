@@ -118,7 +118,7 @@ class Family:
             for word, value in self._let.items():
                 template.names[word] = template.fill(value)
             tree = template.fill(self._spec)
-            tree["graph"] = [node for item in tree["graph"] for node in (item if isinstance(item, list) else [item])]
+            tree["graph"] = list(_flat(tree["graph"]))
             tensors = template.fill(self._tensors)
         except Refused as refused:
             problem = Problem(refused.cause, refused.hint, refused.field, self._mark(where, refused.field))
@@ -281,6 +281,11 @@ def _type(default: Any) -> tuple[Any, str] | None:
     if isinstance(default, str):
         return str, "word"
     return None
+
+
+def _flat(items: list[Any]) -> Iterator[Any]:
+    for item in items:
+        yield from _flat(item) if isinstance(item, list) else [item]
 
 
 def _rounds(layers: list[Any], word: str, stacks: dict[str, list[str]]) -> list[Any]:

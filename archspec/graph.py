@@ -66,6 +66,16 @@ class Node:
     def output(self) -> Stream:
         return self.outputs[""]
 
+    @cached_property
+    def apart(self) -> bool:
+        """Whether some of its parameters are its own where it uses the weights of another node."""
+        return any(child.kind.own or child.apart for child in self.children())
+
+    @property
+    def home(self) -> str:
+        """The node of the same graph whose module it is run by."""
+        return self.name if self.shares is None or self.apart else self.shares
+
     def children(self) -> Iterator[Node]:
         """The nodes of its bodies and matrices."""
         for body in self.bodies.values():
@@ -123,6 +133,11 @@ class Graph:
             or any(b.differs_in_training for b in node.bodies.values())
             for node in self.nodes
         )
+
+    @cached_property
+    def apart(self) -> bool:
+        """Whether some of its parameters are its own where it uses the weights of another body."""
+        return any(node.kind.own or node.apart for node in self.nodes)
 
     @cached_property
     def size(self) -> int:

@@ -97,6 +97,7 @@ class Kind(BaseModel):
     incremental: ClassVar[bool] = False  # along a causal axis it gives the same token by token, from what it keeps
     carries: ClassVar[bool] = False  # the types of its outputs already tell what they know, as those of its bodies do
     rare: ClassVar[tuple[str, ...]] = ()  # fields that canonical forms and hashes leave out where they are as usual
+    own: ClassVar[bool] = False  # of shared weights, its parameters are each user's own
     wraps: ClassVar[bool] = False  # as a default, wraps what stands in the slot instead of filling an empty one
 
     def __init_subclass__(cls, kind: str | None = None, role: str | tuple[str, ...] | None = None, **options: Any):

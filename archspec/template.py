@@ -4,7 +4,7 @@
 |---|---|
 | ``${expression}`` | its value, of any type; inside longer text, its text |
 | ``{if: expression, then: …, else: …}`` | one of the two; nothing without ``else`` |
-| ``{for: name, in: expression, do: …}`` | in a list: an item for each value |
+| ``{for: name, in: expression, do: …}`` | in a list: an item for each value; in a mapping: its entries |
 | ``{refuse: field, because: text}`` | an error about that field |
 
 Keys may hold expressions as values do. Entries and items that come out as null are left out. Expressions are a part of
@@ -74,7 +74,13 @@ class Template:
         if "refuse" in raw:
             field, because = self._text(str(raw["refuse"])), self._text(str(raw["because"]))
             raise Refused(str(field), str(because), raw.get("try"))
-        filled = {self._text(key) if "${" in key else key: self.fill(value) for key, value in raw.items()}
+        filled: dict[str, Any] = {}
+        for key, value in raw.items():
+            if isinstance(value, dict) and "for" in value:
+                for entries in self._items([value]):
+                    filled |= entries
+            else:
+                filled[self._text(key) if "${" in key else key] = self.fill(value)
         return {key: value for key, value in filled.items() if value is not None}
 
     def _items(self, raw: list[Any]) -> Iterator[Any]:

@@ -130,8 +130,10 @@ class Body(nn.Module):
         super().__init__()
         self.spec = graph
         for node in graph.nodes:
-            if node.shares is None:
+            if node.home == node.name:
                 self.add_module(attribute(node.name), blocks.node(node))
+            if node.shares is not None and node.apart:
+                tie(self._modules[attribute(node.name)], self._modules[attribute(node.shares)])
 
     def run(self, inputs: Sequence[Tokens], outer: Mapping[str, Tokens]) -> dict[str, Tokens]:
         """All outputs by name."""
@@ -150,7 +152,7 @@ class Body(nn.Module):
             given = [read(values, ref) for ref in node.inputs]
             if not given and inputs and node.kind.arity == (0, 0):
                 given = [inputs[0]]  # learned tokens: as many samples as there are
-            module = self._modules[attribute(node.shares or node.name)]
+            module = self._modules[attribute(node.home)]
             assert module is not None
             around = {name: read(values, ref) for name, ref in node.outer.items()}
             for port, value in run_node(module, node, given, around).items():
@@ -167,6 +169,21 @@ def run_node(module: nn.Module, node: Node, given: Sequence[Tokens], outer: Mapp
             value = given[0].give(value, stream) if given else Tokens(value, stream)
         result[port] = value
     return result
+
+
+def tie(module: Any, source: Any, names: list[str] | None = None) -> None:
+    """Makes a module use another's weights: all that both have and that are nobody's own, or those of some nodes."""
+    if module is source or names == []:
+        return
+    mine = dict(module.named_parameters(remove_duplicate=False))
+    for name, parameter in source.named_parameters(remove_duplicate=False):
+        if names is not None and name.split(".")[0] not in names:
+            continue
+        if name in mine and mine[name].shape == parameter.shape:
+            path, _, last = name.rpartition(".")
+            part = module.get_submodule(path)
+            if not getattr(part, "own", False):
+                part._parameters[last] = parameter
 
 
 def read(values: dict[tuple[str, str], Tokens], ref: Ref) -> Tokens:

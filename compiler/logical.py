@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from archspec.graph import Graph
+from archspec.graph import Graph, Node
 from compiler.build import attribute
 from compiler.modules.grouped import GroupedLinear
 
@@ -21,7 +21,8 @@ from compiler.modules.grouped import GroupedLinear
 def logical(model: nn.Module) -> dict[str, Tensor]:
     """Views of a model's parameters and stored buffers by their logical names; tied ones stand under each name."""
     spec: Any = model.spec
-    renamed = dict(_renamed(spec.graph, "", ""))
+    nodes = list(_named(spec.graph, "", ""))
+    renamed = {path: name for path, name, _ in nodes}
     found: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         path, _, last = name.rpartition(".")
@@ -35,6 +36,11 @@ def logical(model: nn.Module) -> dict[str, Tensor]:
         for word, view in _views(module, last, tensor):
             prefix = path.rpartition(".")[0] if word != last else path
             found[f"{prefix}.{word}" if prefix else word] = view
+    for _, user, node in nodes:
+        if node.shares is not None:
+            owner = user.removesuffix(node.name) + node.shares
+            for name in [name for name in found if name.startswith(f"{owner}.")]:
+                found.setdefault(user + name.removeprefix(owner), found[name])
     return found
 
 
@@ -55,18 +61,18 @@ def _views(module: nn.Module, last: str, tensor: Tensor) -> Iterator[tuple[str, 
             yield f"{expert}.{role}.{last}", tensor[expert].narrow(-1, start, size).t()
 
 
-def _renamed(
+def _named(
     graph: Graph, path: str, name: str, lone: tuple[str, str] | None = None
-) -> Iterator[tuple[str, str]]:  # fmt: skip
-    """Paths of modules whose logical names differ: sequences do not show, and what stands in one keeps its name."""
+) -> Iterator[tuple[str, str, Node]]:  # fmt: skip
+    """Nodes with the paths of their modules and their logical names, in which sequences do not show."""
     for node in graph.nodes:
         here, called = lone or (path + attribute(node.name), name + node.name)
-        yield here, called
+        yield here, called, node
         for slot, body in node.bodies.items():
             word = slot.removeprefix("rounds.")
             inside, said = f"{here}.{word}", f"{called}.{word}"
             single = body.single if not slot.startswith("rounds.") else None
             if node.kind.name_ == "sequence":
-                yield inside, called
+                yield inside, called, node
                 said = f"{called}.{single.name}" if single else called
-            yield from _renamed(body, f"{inside}.", f"{said}.", (inside, said) if single else None)
+            yield from _named(body, f"{inside}.", f"{said}.", (inside, said) if single else None)

@@ -300,8 +300,8 @@ def adopt(traced: Traced, root: nn.Module, graph: Graph) -> Any:
 
 
 def _records(module: nn.Module) -> dict[str, Any]:
-    """What a module says of its parameters: how they start, and which matrices they are made of."""
-    names = ("initial", "writes", "parts", "roles")
+    """What a module says of its parameters: how they start, which matrices they are made of, whose they are."""
+    names = ("initial", "writes", "parts", "roles", "own")
     return {name: module.__dict__[name] for name in names if name in module.__dict__}
 
 

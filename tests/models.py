@@ -98,7 +98,10 @@ def untraced(spec: Spec, model: nn.Module) -> Any:
     root = Body(spec.graph, _Untraced())
     _tie(root, spec.graph)
     materialise(root, spec.init, device="cpu", dtype=torch.float32, seed=0, layers=1)
-    root.load_state_dict(model.state_dict())
+    missing, unexpected = root.load_state_dict(model.state_dict(), strict=False)
+    known = dict(root.named_parameters(remove_duplicate=False))
+    loaded = {id(known[name]) for name in known.keys() - set(missing)}
+    assert not unexpected and all(id(known[name]) in loaded for name in missing)  # tied ones have one name in a trace
     signature, entry = _entry(spec)
 
     def run(given: list[Tensor], *, training: bool) -> Outputs:

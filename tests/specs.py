@@ -47,6 +47,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "layer_scale": {"init": 0.5},
     "linear_attention": {"heads": 2},
+    "lora": {"rank": 4},
     "low_rank": {"rank": 4},
     "mamba": {"state": 4},
     "mamba2": {"heads": 4, "state": 8},

@@ -119,3 +119,18 @@ class Activate(Kind, kind="activation", role=("channel", "body")):
 
     def output(self, x: Stream) -> Stream:
         return x
+
+
+class GatedActivation(Kind, kind="gated_activation", role=("channel", "body")):
+    """The first half of the features gates the second, ``activation(a) * b``.
+
+    Dauphin et al. 2017, "Language Modeling with Gated Convolutional Networks", arXiv 1612.08083.
+    """
+
+    pointwise = True
+    function: Activation = "sigmoid"
+
+    def output(self, x: Stream) -> Stream:
+        if x.width % 2:
+            raise Refused("", f"{x.width} features have no halves")
+        return x.wide(x.width // 2)

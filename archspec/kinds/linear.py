@@ -6,7 +6,7 @@ from pydantic import Field
 
 from archspec.errors import Refused
 from archspec.graph import Node
-from archspec.kind import Kind, Matrix, Slot, Width
+from archspec.kind import Kind, Matrix, Real, Slot, Width
 from archspec.place import Place
 from archspec.streams import Stream
 
@@ -19,6 +19,28 @@ class LowRank(Kind, kind="low_rank", role="linear"):
     """
 
     rank: Width
+
+    def fit(self, matrix: Matrix, x: Stream) -> None:
+        if self.rank > min(matrix.inputs, matrix.outputs):
+            raise Refused("rank", f"rank {self.rank} of a matrix {matrix.inputs} × {matrix.outputs}",
+                          f"at most {min(matrix.inputs, matrix.outputs)}")  # fmt: skip
+
+
+class Lora(Kind, kind="lora", role="linear"):
+    """A matrix and a product of two thin ones beside it, ``W x + scale up(down(x))``.
+
+    Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685. Where several nodes or
+    rounds use the same weights, each may have thin matrices of its own: Glorioso et al. 2024, "The Zamba2 Suite", arXiv
+    2411.15242; Bae et al. 2024, "Relaxed Recursive Transformers", arXiv 2410.20672.
+    """
+
+    rank: Width
+    scale: Real = Field(1.0, description="factor on what the thin matrices give")
+    shared: bool = Field(True, description="whether users of the same weights share the thin matrices too")
+
+    @property
+    def own(self) -> bool:  # type: ignore[override]
+        return not self.shared
 
     def fit(self, matrix: Matrix, x: Stream) -> None:
         if self.rank > min(matrix.inputs, matrix.outputs):

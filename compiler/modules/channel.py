@@ -105,3 +105,14 @@ class Activate(nn.Module):
 
     def forward(self, x: Tokens) -> Tensor:
         return self.activation(x.features)
+
+
+@builds(kinds.GatedActivation)
+class GatedActivation(nn.Module):
+    def __init__(self, spec: kinds.GatedActivation, make: Make) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[spec.function]
+
+    def forward(self, x: Tokens) -> Tensor:
+        halves = x.features.chunk(2, dim=-1)
+        return self.activation(halves[0]) * halves[1]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kind import Matrix
 from archspec.kinds import linear as kinds
 from archspec.streams import Stream
-from compiler.build import Make, main, plain_linear
+from compiler.build import Make, main, plain_linear, weight
 from compiler.modules.grouped import GroupedLinear, Sorting, unsorted
 from compiler.registry import Leaf, builds
 from compiler.tokens import Tokens
@@ -26,6 +27,24 @@ class LowRank(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.up(self.down(x))
         return out
+
+
+@builds(kinds.Lora)
+class Lora(nn.Module):
+    def __init__(self, spec: kinds.Lora, stream: Stream, matrix: Matrix) -> None:
+        super().__init__()
+        self.weight = weight(matrix.outputs, matrix.inputs)
+        self.bias = weight(matrix.outputs) if matrix.bias else None
+        self.writes = matrix.init == "out"
+        self.down = plain_linear(Matrix(matrix.inputs, spec.rank))
+        self.up = plain_linear(Matrix(spec.rank, matrix.outputs))
+        self.up.initial = {"weight": 0.0}  # type: ignore[assignment]
+        self.down.own = self.up.own = spec.own  # type: ignore[assignment]
+        self.scale = spec.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        beside = self.up(self.down(x))
+        return F.linear(x, self.weight, self.bias) + (beside if self.scale == 1 else beside * self.scale)
 
 
 @builds(kinds.NoMatrix)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from archspec.kinds import rounds as kinds
-from compiler.build import Make, call, main, project, weight
+from compiler.build import Make, call, main, project, tie, weight
 from compiler.modules.combinator import named
 from compiler.modules.route import ExpertChoice, scatter, weighed
 from compiler.registry import builds
@@ -29,7 +28,9 @@ class Rounds(nn.Module):
         self.places = []
         shared: dict[str, str] = {}
         for number, slot in enumerate(make.slots("rounds")):
-            key = make.node.bodies[slot].digest("full") if isinstance(spec, kinds.Loop) and spec.share is None else slot
+            body = make.node.bodies[slot]
+            one = isinstance(spec, kinds.Loop) and spec.share is None and not body.apart
+            key = body.digest("full") if one else slot
             place = shared.setdefault(key, str(number))
             self.places.append(place)
             if place == str(number):
@@ -94,18 +95,6 @@ class Rounds(nn.Module):
         out = weighed(self.weigh, inside.features, out, weights)
         places = chosen if places is None else places.gather(1, chosen)
         return replace(inside, features=out), places, stream.give(scatter(stream.features, places, out), stream.stream)
-
-
-def tie(module: Any, source: Any, names: list[str] | None) -> None:
-    """Makes one block use another's weights: all that both have, or those of some of its nodes."""
-    if module is source or names == []:
-        return
-    own = dict(module.named_parameters())
-    for name, parameter in source.named_parameters():
-        chosen = names is None or name.split(".")[0] in names
-        if chosen and name in own and own[name].shape == parameter.shape:
-            path, _, last = name.rpartition(".")
-            module.get_submodule(path)._parameters[last] = parameter
 
 
 @builds(kinds.LearnedMix)

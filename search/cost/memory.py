@@ -146,6 +146,6 @@ def _shared_weights(work: Steps, backward: _Span) -> None:
     for first, *others in users.values():
         if others:
             unit = work.steps[first].unit
-            backward.add(unit.size, first, others[-1])
+            backward.add(unit.shared, first, others[-1])
             for number in (first, *others[:-1]):
                 backward.add(unit.widest * (1 if number == first else 2), number, number)

@@ -23,7 +23,7 @@ from archspec.source import Map, Seq
 from archspec.streams import Stream
 from search.cost.devices import Device
 from search.cost.memory import inference_peak, training
-from search.cost.price import buffers, distinct, kept_per_token, owned
+from search.cost.price import buffers, counted, distinct, kept_per_token, owned
 from search.cost.roofline import weights_per_pass
 from search.cost.steps import Step, Steps, loss, run
 from search.cost.unit import Given
@@ -207,7 +207,7 @@ def _priced(
         raise NoChainError
     peaks = training(work, _kept(state, storages))
     onward = {wire.training for wire in out.wires}
-    owners = owned(work.steps)
+    counts = counted(work.steps)
     serving = [step for step in work.steps if not step.training]
     heads = [number for number, step in enumerate(work.steps) if step.node and step.node.tied]
     tables = [_table(graph.nodes[0], work.steps[0])] if isinstance(graph.nodes[0].kind, TokenEmbedding) else []
@@ -216,9 +216,9 @@ def _priced(
     levels = range(len(setting.device.memory))
     return Piece(
         after=_after(out, peaks.kept, (*state.tables, *tables)),
-        parameters=sum(step.unit.weights.total for step in owners),
-        active=sum(step.unit.weights.active for step in owners),
-        stored=sum(step.unit.stored for step in owners),
+        parameters=sum(count.total for count in counts),
+        active=sum(count.active for count in counts),
+        stored=sum(step.unit.stored for step in owned(work.steps)),
         resident=sum(weights_per_pass(step.unit.cost.inference) for step in serving),
         forward=sum(step.unit.forward for step in serving),
         step=sum(step.unit.step for step in work.steps),

@@ -6,7 +6,7 @@ its steps, and its peaks follow from what is live between them (`search.cost.mem
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -22,7 +22,7 @@ from search.cost import devices, roofline
 from search.cost.devices import Device
 from search.cost.memory import inference_peak, training
 from search.cost.steps import Step, Steps, steps
-from search.cost.unit import Unit
+from search.cost.unit import Unit, Weights
 
 SCHEMA = 1
 DTYPES = {
@@ -129,19 +129,19 @@ def price(
     profile = known_device(device)
     lengths = resolve_lengths(spec, length)
     work = steps(spec, batch=batch, lengths=lengths, dtype=known_dtype(dtype))
-    owners = owned(work.steps)
+    counts = counted(work.steps)
     resident = sum(roofline.weights_per_pass(step.unit.cost.inference) for step in work.steps if not step.training)
     level = profile.level(resident)
-    parameters = sum(step.unit.weights.total for step in owners)
+    parameters = sum(count.total for count in counts)
     size = DTYPES[dtype].itemsize
-    weights = parameters * size + sum(step.unit.stored for step in owners)
+    weights = parameters * size + sum(step.unit.stored for step in owned(work.steps))
     held = weights + sum(buffers(work).values()) + sum(wire.bytes for wire in work.inputs)
     targets = sum(wire.bytes for wire in work.loss.inputs[1:]) if work.loss else 0
     forward = sum(step.unit.forward for step in work.steps if not step.training)
     latency = sum(step.unit.femtoseconds(profile, device, level) for step in work.steps if not step.training)
     return Cost(
         parameters=parameters,
-        active=sum(step.unit.weights.active for step in owners),
+        active=sum(count.active for count in counts),
         forward=forward,
         training_step=sum(step.unit.step for step in work.steps),
         weights=weights,
@@ -155,7 +155,7 @@ def price(
         dtype=dtype,
         device=device,
         unpriced=tuple(sorted({name for unit in distinct(work) for name in unit.cost.unpriced})),
-        rows=tuple(_rows(spec, work, owners, forward, profile, device, level)),
+        rows=tuple(_rows(spec, work, counts, forward, profile, device, level)),
     )
 
 
@@ -212,6 +212,12 @@ def owned(work: Iterable[Step]) -> list[Step]:
     return list({step.weights: step for step in reversed(list(work))}.values())[::-1]
 
 
+def counted(work: Sequence[Step]) -> list[Weights]:
+    """For each step, the parameters that no earlier step has."""
+    mine = set(map(id, owned(work)))
+    return [step.unit.weights if id(step) in mine else step.unit.apart for step in work]
+
+
 def buffers(work: Steps) -> dict[str, int]:
     """Bytes of tables that are computed and not stored, by block: equal blocks share them."""
     return {step.unit.content: step.unit.computed for step in work.steps if step.unit.computed}
@@ -244,12 +250,12 @@ def kept_per_token(graph: Graph) -> int:
 
 
 def _rows(
-    spec: Spec, work: Steps, owners: list[Step], forward: int, profile: Device, device: str, level: int
+    spec: Spec, work: Steps, counts: list[Weights], forward: int, profile: Device, device: str, level: int
 ) -> Iterable[Row]:
     groups: dict[tuple[str, ...], list[Step]] = {}
     for step in work.steps:
         groups.setdefault(step.row, []).append(step)
-    mine = set(map(id, owners))
+    parameters = {id(step): count.total for step, count in zip(work.steps, counts, strict=True)}
     for row, members in groups.items():
         node = spec.graph.node(row[0])
         output: Stream = node.output
@@ -261,7 +267,7 @@ def _rows(
             name=".".join(row),
             kind=node.kind.name_,
             output=str(output),
-            parameters=sum(step.unit.weights.total for step in members if id(step) in mine),
+            parameters=sum(parameters[id(step)] for step in members),
             flops=count,
             share=count / forward if forward else 0.0,
             latency_ms=sum(step.unit.femtoseconds(profile, device, level) for step in run) / 1e12,

@@ -44,6 +44,9 @@ class Weights(NamedTuple):
     active: int
 
 
+NONE = Weights(0, 0)
+
+
 @dataclass(frozen=True, eq=False)
 class Unit:
     """What one node costs.
@@ -54,7 +57,8 @@ class Unit:
         outputs: for each output its type, and where each of its tensors comes from: ``~n`` the result of number n, else
             the number of a tensor that is given.
         weights: its parameters, without the tables of tied heads.
-        size, widest: bytes of its parameters, and of the largest.
+        apart: those of them that are its own where it uses the weights of another node.
+        size, shared, widest: bytes of its parameters, of those that are not its own alone, and of the largest.
         stored, computed: bytes of buffers that are saved with the weights, and of those that are not.
     """
 
@@ -62,7 +66,9 @@ class Unit:
     cost: BlockCost
     outputs: dict[str, tuple[Stream, tuple[int, ...]]]
     weights: Weights
+    apart: Weights
     size: int
+    shared: int
     widest: int
     stored: int
     computed: int
@@ -122,7 +128,7 @@ def loss_unit(interface: str, logits: Given) -> Unit:
     key = ("loss", interface, logits)
     if key not in _units:
         inputs = [_tensor(logits), torch.empty(logits.shape[:-1], dtype=torch.int64, device="meta")]
-        _units[key] = Unit("loss", measure_block(_Loss(interface), inputs, train=True), {}, Weights(0, 0), 0, 0, 0, 0)
+        _units[key] = Unit("loss", measure_block(_Loss(interface), inputs, train=True), {}, NONE, NONE, 0, 0, 0, 0, 0)
     return _units[key]
 
 
@@ -166,9 +172,12 @@ def _measure(graph: Graph, given: Sequence[Given], dtype: torch.dtype, seeds: tu
     outputs = {
         "" if name == OUT else name: (stream, tuple(places)) for name, stream, places in block.signature.outputs[True]
     }
-    weights = _weights(Body(graph, _Untraced()), sum(_tied(graph)))
+    untraced = Body(graph, _Untraced())
+    weights, apart = _weights(untraced, sum(_tied(graph))), _weights(untraced, 0, own=True) if graph.apart else NONE
     sizes = [parameter.nbytes for parameter in block.parameters()]
-    return Unit(graph.digest("layout"), cost, outputs, weights, sum(sizes), max(sizes, default=0), stored, computed)
+    size, widest = sum(sizes), max(sizes, default=0)
+    shared = size - apart.total * dtype.itemsize
+    return Unit(graph.digest("layout"), cost, outputs, weights, apart, size, shared, widest, stored, computed)
 
 
 def _tensor(given: Given) -> Tensor:
@@ -183,14 +192,14 @@ class _Untraced(Blocks):
         return Body(graph, self)
 
 
-def _weights(block: nn.Module, tied: int) -> Weights:
-    """Parameters of a block; a module's ``active_share`` scales those below it."""
+def _weights(block: nn.Module, tied: int, *, own: bool = False) -> Weights:
+    """Parameters of a block, or those that are its own; a module's ``active_share`` scales those below it."""
     found: dict[int, tuple[int, int]] = {}
 
     def below(module: nn.Module, share: float) -> None:
         share *= getattr(module, "active_share", 1.0)
         for parameter in module._parameters.values():
-            if parameter is not None:
+            if parameter is not None and (not own or getattr(module, "own", False)):
                 count = parameter.numel()
                 found[id(parameter)] = count, round(count * share)
         for inner in module._modules.values():
