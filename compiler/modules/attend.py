@@ -70,7 +70,7 @@ class Attend(Keeper):
             return self.read(q, k, v, causal=self.causal, rate=rate)
         if self.causal and self.chunk is not None:
             return self.chunks(q, k, v, self.chunk, rate)
-        if self.causal and self.window is not None and isinstance(q.shape[2], int) and q.shape[2] > 2 * self.window:
+        if self.causal and self.window is not None and isinstance(q.shape[2], int) and q.shape[2] > 4 * self.window:
             return self.bands(q, k, v, self.window, rate)
         return self.read(q, k, v, mask=self.mask(q, k, None, None, None, None, None), rate=rate)
 
@@ -106,12 +106,9 @@ class Attend(Keeper):
             logit = (self.sinks / self.scale).to(q.dtype)[:, None, None].expand(*q.shape[:3], 1)
             q = F.pad(torch.cat((q, logit), dim=-1), (0, 0, int(causal), 0))
             k, v = F.pad(k, (0, 1, 1, 0)), F.pad(v, (0, 0, 1, 0))
-            k = torch.cat((torch.cat((k[:, :, :1, :-1], torch.ones_like(k[:, :, :1, :1])), dim=-1), k[:, :, 1:]), dim=2)
+            k[:, :, 0, -1] = 1
             mask = mask if mask is None else F.pad(mask, (1, 0), value=True if mask.dtype == torch.bool else 0.0)
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=rate, is_causal=causal, scale=self.scale,
-            enable_gqa=k.shape[1] != q.shape[1],
-        )  # fmt: skip
+        y = attention(q, k, v, mask, causal=causal, scale=self.scale, rate=rate)
         return y[:, :, 1:] if self.sinks is not None and causal else y
 
     def chunks(self, q: Tensor, k: Tensor, v: Tensor, size: int, rate: float) -> Tensor:
@@ -269,6 +266,19 @@ class Attend(Keeper):
         weights = F.dropout(weights, rate) if rate else weights
         y = weights.unflatten(1, (shared, groups)).flatten(2, 3) @ v
         return y.unflatten(2, (groups, -1)).flatten(1, 2), given
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, scale: float, causal: bool = False,
+    rate: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """``softmax(q k' * scale) v``; narrower values get features of zeros, since fast kernels take one width alone."""
+    width, missing = v.shape[-1], q.shape[-1] - v.shape[-1]
+    y = F.scaled_dot_product_attention(
+        q, k, F.pad(v, (0, missing)) if missing > 0 else v, attn_mask=mask, dropout_p=rate, is_causal=causal,
+        scale=scale, enable_gqa=k.shape[1] != q.shape[1],
+    )  # fmt: skip
+    return y[..., :width] if missing > 0 else y
 
 
 def blocks(x: Tensor, size: int) -> Tensor:
