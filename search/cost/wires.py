@@ -48,17 +48,15 @@ Values = dict[tuple[str, str], Value]  # by node and port
 
 
 def inputs(streams: Mapping[str, Stream], *, batch: int, lengths: Mapping[str, int], dtype: torch.dtype) -> Values:
-    """What a model is given; labels and validity are one tensor for all of its inputs."""
+    """What a model is given."""
     values: Values = {}
-    shared: dict[str, Wire] = {}
     for name, stream in streams.items():
         wires = []
         for suffix in suffixes(stream):
             tokens = [] if not stream.spans else [count(stream, lengths)]
             features = suffix == "" and stream.content == "features"
             shape = (batch, *tokens, stream.width) if features else (batch, *tokens)
-            wire = caller_s(shape, dtype if features else torch.bool if suffix == "_valid" else torch.int64)
-            wires.append(shared.setdefault(suffix, wire) if suffix else wire)
+            wires.append(caller_s(shape, dtype if features else torch.bool if suffix == "_valid" else torch.int64))
         values[name, ""] = Value(stream, tuple(wires))
     return values
 

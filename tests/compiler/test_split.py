@@ -83,3 +83,16 @@ def test_two_parts_are_the_whole_and_leave_it_alone() -> None:
     known = once(tensors["source"], tensors["source_valid"])
     assert torch.equal(step(tensors["target"], tensors["target_valid"], *known), expected)
     assert {id(p) for part in (once, step) for p in part.parameters()} == {id(p) for p in built.parameters()}
+
+
+@torch.no_grad()
+def test_padding_before_a_target_changes_nothing_where_a_source_is_read() -> None:
+    built, tensors = model("kind: attention, heads: 2"), given(9, 11)
+    expected = built(*tensors.values())
+    start = torch.tensor([0, 4, 1])
+    rows = zip(tensors["target"], start.tolist(), strict=True)
+    shifted = torch.stack([torch.cat((row[:before], row[: 11 - before])) for row, before in rows])
+    decoding = Decoding(built, start=start, source={name: tensors[name] for name in ("source", "source_valid")})
+    found = torch.cat([decoding(piece) for piece in shifted.split([6, 1, 1, 3], dim=1)], dim=1)
+    for row, before in enumerate(start.tolist()):
+        torch.testing.assert_close(found[row, before:], expected[row, : 11 - before], atol=1e-5, rtol=1e-5)
