@@ -11,6 +11,7 @@ from torch import Tensor
 from archspec.kinds import attention as kinds
 from archspec.streams import Stream
 from compiler.build import weight
+from compiler.modules.kernel import attention, blocks, joined
 from compiler.registry import Keeper
 
 
@@ -266,46 +267,3 @@ class Attend(Keeper):
         weights = F.dropout(weights, rate) if rate else weights
         y = weights.unflatten(1, (shared, groups)).flatten(2, 3) @ v
         return y.unflatten(2, (groups, -1)).flatten(1, 2), given
-
-
-def attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, scale: float, causal: bool = False,
-    rate: float = 0.0,
-) -> Tensor:  # fmt: skip
-    """``softmax(q k' * scale) v``; narrower values get features of zeros, since fast kernels take one width alone."""
-    width, missing = v.shape[-1], q.shape[-1] - v.shape[-1]
-    y = F.scaled_dot_product_attention(
-        q, k, F.pad(v, (0, missing)) if missing > 0 else v, attn_mask=mask, dropout_p=rate, is_causal=causal,
-        scale=scale, enable_gqa=k.shape[1] != q.shape[1],
-    )  # fmt: skip
-    return y[..., :width] if missing > 0 else y
-
-
-def blocks(x: Tensor, size: int) -> Tensor:
-    """``[batch, heads, tokens, width]`` as ``[batch, blocks, heads, size, width]``, zeros after the last token."""
-    return F.pad(x, (0, 0, 0, -x.shape[2] % size)).unflatten(2, (-1, size)).transpose(1, 2)
-
-
-def joined(mask: Tensor | None, bias: Tensor | None, q: Tensor) -> Tensor | None:
-    """Mask and bias as one addend of the scores."""
-    if bias is None:
-        return mask
-    bias = bias.to(q.dtype)
-    return bias if mask is None else bias.masked_fill(~mask, float("-inf"))
-
-
-class Temperature(Keeper):
-    """Multiplies queries ``[batch, tokens, heads, width]`` by a factor that grows with their place."""
-
-    def __init__(self, spec: kinds.Temperature, stream: Stream) -> None:
-        super().__init__()
-        self.spec_, self.causal = spec, stream.causal
-
-    def forward(self, q: Tensor, place: Tensor | None) -> Tensor:
-        spec = self.spec_
-        if self.decoding is not None and self.causal:
-            place = self.decoding.places(q.shape[1], q.device)
-        elif place is None:
-            place = torch.arange(q.shape[1], device=q.device)[None]
-        steps = torch.floor((place.float() + spec.offset) / spec.length)
-        return q * (1 + spec.factor * steps.log1p())[..., None, None].to(q.dtype)

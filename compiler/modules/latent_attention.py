@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from archspec.kinds import latent_attention as kinds
 from compiler.build import Make, main, project
 from compiler.modules.activations import ACTIVATIONS
-from compiler.modules.attend import Temperature, attention
+from compiler.modules.kernel import attention
+from compiler.modules.temperature import Temperature
 from compiler.registry import Keeper, builds
 from compiler.tokens import Tokens
 
