@@ -215,7 +215,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _numbers(value: Any) -> Any:
-    """A value with its numbers; transformers writes those that JSON has no word for as ``{"__float__": "Infinity"}``."""
+    """A value with its numbers; those that JSON has no word for are written as ``{"__float__": "Infinity"}``."""
     if isinstance(value, list):
         return [_numbers(item) for item in value]
     if not isinstance(value, dict):

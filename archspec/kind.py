@@ -2,9 +2,9 @@
 
 A kind says which *roles* it can fill; a parent types the role of its slot and never names concrete children. Schema,
 JSON Schema, reference page, default search range and property tests are all derived from the class.
-"""
 
-from __future__ import annotations
+Annotations are not postponed here and in `archspec.kinds`: pydantic would evaluate the text of each anew for every kind.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
@@ -73,13 +73,16 @@ class Kept(NamedTuple):
     window: int | None = None
 
 
-REGISTRY: dict[str, type[Kind]] = {}
+REGISTRY: dict[str, type["Kind"]] = {}
 
 
 class Kind(BaseModel):
     """A node of a graph, its fields filled and checked."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, protected_namespaces=(),
+        defer_build=True,  # a file uses few of the kinds
+    )  # fmt: skip
 
     name_: ClassVar[str]
     roles: ClassVar[tuple[str, ...]] = ("body",)
@@ -127,7 +130,7 @@ class Kind(BaseModel):
         """The weight matrices, by role; each may be of another kind than a plain one."""
         return {}
 
-    def infer(self, at: Place) -> Stream | dict[str, Stream]:
+    def infer(self, at: "Place") -> Stream | dict[str, Stream]:
         """The types of the outputs; the main one, or all by port name with ``""`` for the main one.
 
         Kinds with slots elaborate them here, through ``at``.
@@ -140,11 +143,11 @@ class Kind(BaseModel):
         """What decoding keeps of each sequence; nothing where the input is not causal or the memory another stream."""
         return ()
 
-    def settle(self, node: Node) -> dict[str, Any]:
+    def settle(self, node: "Node") -> dict[str, Any]:
         """Fields that may be said in several ways, as they came out."""
         return {}
 
-    def written(self, node: Node, writer: Any) -> dict[str, Any]:
+    def written(self, node: "Node", writer: Any) -> dict[str, Any]:
         """Its slots in the canonical form, where a slot is written as it was read."""
         result: dict[str, Any] = {}
         for key, body in node.bodies.items():

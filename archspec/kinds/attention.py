@@ -1,7 +1,5 @@
 """Attention: each query token reads a weighted mean of what the memory tokens say."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field

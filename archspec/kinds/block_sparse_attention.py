@@ -1,7 +1,5 @@
 """Block-sparse attention: blocks of tokens read their neighbours, the ends, and a few blocks at random."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

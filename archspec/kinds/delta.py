@@ -1,7 +1,5 @@
 """Delta rules: a matrix as memory, of which each token rewrites what it holds under the token's key."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import Field

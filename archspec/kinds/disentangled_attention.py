@@ -1,7 +1,5 @@
 """Disentangled attention: what a token says and how far away it is are two vectors."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Heads: what attentions share whose queries, keys and values come from one stream by matrices of one shape."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from pydantic import Field

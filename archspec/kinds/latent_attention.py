@@ -1,7 +1,5 @@
 """Latent attention: keys and values are read from one small vector for each token."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Linear attention: a kernel in place of the softmax, so that what was read is one matrix."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import Field

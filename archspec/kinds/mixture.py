@@ -1,7 +1,5 @@
 """Mixtures of experts: a router sends each token to a few of many bodies."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Mixtures of attention: a router chooses the heads by which a token asks; all read the same keys and values."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import Field

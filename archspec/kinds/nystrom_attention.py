@@ -1,7 +1,5 @@
 """Nyström attention: all pairs of tokens are estimated from a few landmarks."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Where tokens mix: streams cut into groups, a body applied in each (`partition`), and the schemes that cut."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 

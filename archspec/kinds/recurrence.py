@@ -1,7 +1,5 @@
 """Linear recurrences of each feature: a state that decays and is written to, token by token."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Relative attention: scores of contents, of distances, and of belonging together, each with a bias."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import Field

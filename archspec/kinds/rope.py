@@ -1,7 +1,5 @@
 """Rotary positions, and how their frequencies change for contexts longer than a model was first trained on."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Literal
 

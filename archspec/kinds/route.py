@@ -1,7 +1,5 @@
 """Routed depth: some tokens enter a body and come back; the others pass."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 

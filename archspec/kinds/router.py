@@ -1,7 +1,5 @@
 """Routers: which experts of a mixture a token meets, and what each of them weighs."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """RWKV: an average of all earlier tokens whose weights fade, and a channel mixer that sees the token before."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Sliding-window attention: tokens read their neighbours, and a few tokens read and are read by all."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Selective state spaces: a state that decays and is written to at a pace that each token sets."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
