@@ -119,11 +119,11 @@ def header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     with path.open("rb") as file:
         first = file.read(8)
         length = int.from_bytes(first, "little")
-        if first.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
-            raise Damaged("a pickle, which can run any code when it is read", SAFE)
         if first == b"version ":
             raise Damaged("a note of Git LFS where the file belongs", "git lfs pull fetches it")
         if there < 8 or length > max(0, there - 8) or length > HEADER:
+            if first.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):  # a length may begin so as well
+                raise Damaged("a pickle, which can run any code when it is read", SAFE)
             raise Damaged(f"no safetensors file: its {there:,} bytes do not begin with a header")
         text = file.read(length)
     try:

@@ -11,6 +11,7 @@ from torch import Tensor
 from archspec.kinds import attention as kinds
 from archspec.streams import Stream
 from compiler.build import weight
+from compiler.modules.kernel import attention, blocks, joined
 from compiler.registry import Keeper
 
 
@@ -70,7 +71,7 @@ class Attend(Keeper):
             return self.read(q, k, v, causal=self.causal, rate=rate)
         if self.causal and self.chunk is not None:
             return self.chunks(q, k, v, self.chunk, rate)
-        if self.causal and self.window is not None and isinstance(q.shape[2], int) and q.shape[2] > 2 * self.window:
+        if self.causal and self.window is not None and isinstance(q.shape[2], int) and q.shape[2] > 4 * self.window:
             return self.bands(q, k, v, self.window, rate)
         return self.read(q, k, v, mask=self.mask(q, k, None, None, None, None, None), rate=rate)
 
@@ -106,12 +107,9 @@ class Attend(Keeper):
             logit = (self.sinks / self.scale).to(q.dtype)[:, None, None].expand(*q.shape[:3], 1)
             q = F.pad(torch.cat((q, logit), dim=-1), (0, 0, int(causal), 0))
             k, v = F.pad(k, (0, 1, 1, 0)), F.pad(v, (0, 0, 1, 0))
-            k = torch.cat((torch.cat((k[:, :, :1, :-1], torch.ones_like(k[:, :, :1, :1])), dim=-1), k[:, :, 1:]), dim=2)
+            k[:, :, 0, -1] = 1
             mask = mask if mask is None else F.pad(mask, (1, 0), value=True if mask.dtype == torch.bool else 0.0)
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=rate, is_causal=causal, scale=self.scale,
-            enable_gqa=k.shape[1] != q.shape[1],
-        )  # fmt: skip
+        y = attention(q, k, v, mask, causal=causal, scale=self.scale, rate=rate)
         return y[:, :, 1:] if self.sinks is not None and causal else y
 
     def chunks(self, q: Tensor, k: Tensor, v: Tensor, size: int, rate: float) -> Tensor:
@@ -269,33 +267,3 @@ class Attend(Keeper):
         weights = F.dropout(weights, rate) if rate else weights
         y = weights.unflatten(1, (shared, groups)).flatten(2, 3) @ v
         return y.unflatten(2, (groups, -1)).flatten(1, 2), given
-
-
-def blocks(x: Tensor, size: int) -> Tensor:
-    """``[batch, heads, tokens, width]`` as ``[batch, blocks, heads, size, width]``, zeros after the last token."""
-    return F.pad(x, (0, 0, 0, -x.shape[2] % size)).unflatten(2, (-1, size)).transpose(1, 2)
-
-
-def joined(mask: Tensor | None, bias: Tensor | None, q: Tensor) -> Tensor | None:
-    """Mask and bias as one addend of the scores."""
-    if bias is None:
-        return mask
-    bias = bias.to(q.dtype)
-    return bias if mask is None else bias.masked_fill(~mask, float("-inf"))
-
-
-class Temperature(Keeper):
-    """Multiplies queries ``[batch, tokens, heads, width]`` by a factor that grows with their place."""
-
-    def __init__(self, spec: kinds.Temperature, stream: Stream) -> None:
-        super().__init__()
-        self.spec_, self.causal = spec, stream.causal
-
-    def forward(self, q: Tensor, place: Tensor | None) -> Tensor:
-        spec = self.spec_
-        if self.decoding is not None and self.causal:
-            place = self.decoding.places(q.shape[1], q.device)
-        elif place is None:
-            place = torch.arange(q.shape[1], device=q.device)[None]
-        steps = torch.floor((place.float() + spec.offset) / spec.length)
-        return q * (1 + spec.factor * steps.log1p())[..., None, None].to(q.dtype)

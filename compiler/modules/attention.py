@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from archspec.kinds import attention as kinds
 from compiler.build import Make, main, project
 from compiler.modules.activations import ACTIVATIONS
-from compiler.modules.attend import Attend, Temperature
+from compiler.modules.attend import Attend
 from compiler.modules.rope import Rope
+from compiler.modules.temperature import Temperature
 from compiler.registry import builds
 from compiler.tokens import Tokens
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from archspec.kinds import disentangled_attention as kinds
 from compiler.build import Make, project
-from compiler.modules.attend import joined
 from compiler.modules.heads import Heads, fitting, pairs, repeated
+from compiler.modules.kernel import joined
 from compiler.registry import Leaf, builds
 from compiler.tokens import Tokens
 

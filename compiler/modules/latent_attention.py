@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from archspec.kinds import latent_attention as kinds
 from compiler.build import Make, main, project
 from compiler.modules.activations import ACTIVATIONS
-from compiler.modules.attend import Temperature
+from compiler.modules.kernel import attention
+from compiler.modules.temperature import Temperature
 from compiler.registry import Keeper, builds
 from compiler.tokens import Tokens
 
@@ -95,9 +96,9 @@ class LatentAttend(Keeper):
             mask = at[:, None, :, None] >= at[:, None, None, :] if self.causal else None
             if valid is not None:
                 mask = valid[:, None, None] if mask is None else mask & valid[:, None, None]
-        y = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, scale=self.scale,
-            dropout_p=self.dropout if self.training else 0.0, is_causal=self.causal and mask is None,
+        y = attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask, scale=self.scale,
+            rate=self.dropout if self.training else 0.0, causal=self.causal and mask is None,
         )  # fmt: skip
         return y.transpose(1, 2).flatten(2)
 
@@ -122,7 +123,7 @@ class LatentAttend(Keeper):
                 mask = mask & ((there >= decoding.start[:, None, None]) | (there == here))
             mask = mask[:, None]
         if up is None or start == 0:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=whole, scale=self.scale)
+            y = attention(q, k, v, mask, causal=whole, scale=self.scale)
             return y.transpose(1, 2).flatten(2)
         matrices = up.unflatten(0, (q.shape[1], -1))  # [heads, nope + value, kv_rank]
         asked = torch.cat((q[..., : self.nope] @ matrices[:, : self.nope], q[..., self.nope :]), dim=-1)

@@ -58,6 +58,12 @@ def test_numbers_go_into_weights_of_any_type_and_layout(
     assert torch.stack([part.tensor() for part in found.parts()]).equal(value)
 
 
+@pytest.mark.parametrize("length", [0x280, 0x480])
+def test_a_header_may_be_as_long_as_a_pickle_begins(tmp_path: Path, length: int) -> None:
+    (tmp_path / "a").write_bytes(struct.pack("<Q", length) + b"{}".ljust(length))
+    assert header(tmp_path / "a") == ({}, {})
+
+
 @pytest.mark.parametrize(
     ("content", "cause"),
     [

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compiler.modules.attend import Attend, Temperature
+from compiler.modules.attend import Attend
+from compiler.modules.temperature import Temperature
 from tests.compiler.modules.bodies import assert_close, body, under
 
 
