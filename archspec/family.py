@@ -106,7 +106,7 @@ class Family:
         Errors:
             SpecError: what the configuration says cannot be said, each field by name.
         """
-        given = {self.aliases.get(key, key): value for key, value in given.items()}
+        given = {self.aliases.get(key, key): _numbers(value) for key, value in given.items()}
         config = self.fields(given, where)
         functions = {word: _Function(word, body, self) for word, body in self._define.items()}
         template = Template({**config, "given": dict(given), "config": config}, functions)
@@ -126,7 +126,10 @@ class Family:
         except TemplateError as error:
             raise SpecError(Problem(f"this configuration has no meaning for {self.name}: {error}", None, "",
                                     Mark(where, 1, 1) if where else None)) from None  # fmt: skip
-        tree = {"archspec": 1, "name": name or self.model_type, **tree}
+        order = ("interface", "dims", "init", "defaults", "blocks", "graph", "outputs")
+        parts = {key: tree[key] for key in order if tree.get(key)}
+        assert parts.keys() >= {key for key in tree if tree[key]}, tree.keys()
+        tree = {"archspec": 1, "name": name or self.model_type, **parts}
         comment = f"Imported from a configuration of {self.architecture} ({self.model_type})."
         text = readable(tree, comment)
         spec, places = loads(text, f"spec of {where or self.name}"), {word: tuple(of) for word, of in stacks.items()}
@@ -209,6 +212,15 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise refuse("not a JSON object")
     return found
+
+
+def _numbers(value: Any) -> Any:
+    """A value with its numbers; transformers writes those that JSON has no word for as ``{"__float__": "Infinity"}``."""
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return float(value["__float__"]) if value.keys() == {"__float__"} else {k: _numbers(v) for k, v in value.items()}
 
 
 def mark_of(where: str, *keys: str) -> Mark | None:

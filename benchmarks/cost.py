@@ -101,7 +101,7 @@ def all_of_it(path: Path) -> None:
 def specs() -> list[dict[str, Any]]:
     """CPU milliseconds to price a spec: with nothing remembered, and again; and the whole way from its file."""
     rows = []
-    for file in ("tiny.yaml", "zoo/language/gpt2.yaml", "zoo/deepseek_v3.yaml"):
+    for file in ("tiny.yaml", "zoo/language/gpt2.yaml", "zoo/language/deepseek_v3.yaml"):
         path = EXAMPLES / file
         model = spec.load(path)
         again = partial(price, model, device=DEVICE, dtype="bfloat16")

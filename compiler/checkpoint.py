@@ -13,19 +13,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, fx
 
 from archspec.errors import Problem, SpecError
 from archspec.family import Imported, family_of, read_config
-from compiler.correspondence import Correspondence, fill
+from compiler.correspondence import WEIGHTS, Correspondence, Outgoing, fill
 from compiler.initialise import allocate
 from compiler.model import compile
+from compiler.stored import SAFE, Damaged, Stored, header, write
 from compiler.weights import BESIDE, CONFIG, write_folder
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "consolidated.00.pth")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SHARD = 5 * 10**9  # bytes of a file, as transformers has it
 
 
@@ -51,7 +50,10 @@ def import_checkpoint(
     checkpoint = Checkpoint(place)
     model: Any = compile(imported.spec, device="meta")
     allocate(model, device=device, dtype=dtype or checkpoint.dtype())
-    fill(model, imported, checkpoint.readers(), str(place))
+    try:
+        fill(model, imported, checkpoint.readers(), str(place))
+    except (Damaged, OSError) as error:  # it was whole when it was opened
+        _refuse(place, f"cannot be read: {error}", "it changed while it was read")
     model.beside = {name: (place / name).read_bytes() for name in BESIDE if (place / name).is_file()}
     return model  # type: ignore[no-any-return]
 
@@ -64,32 +66,32 @@ def export_checkpoint(model: fx.GraphModule, folder: str | Path) -> None:
             written.
     """
     imported = source_of(model)
-    tensors: list[dict[str, Callable[[], Tensor]]] = [{}]
-    size, taken = 0, 0
+    shards: list[dict[str, tuple[Tensor, Outgoing]]] = [{}]
+    size = 0
     mapping = Correspondence(imported, model)
     for name, make in mapping.exported():
         if mapping.repeats(name):  # tied: a file holds it once
             continue
-        value = make()
-        taken = value.numel() * value.element_size()
+        blank = make.blank()
+        taken = blank.numel() * blank.element_size()
         if size and size + taken > SHARD:
-            tensors.append({})
+            shards.append({})
             size = 0
-        tensors[-1][name] = make
+        shards[-1][name] = (blank, make)
         size += taken
     files: dict[str, Callable[[Path], Any]] = {}
     index: dict[str, str] = {}
-    for number, part in enumerate(tensors, 1):
-        file = SINGLE if len(tensors) == 1 else f"model-{number:05}-of-{len(tensors):05}.safetensors"
+    for number, part in enumerate(shards, 1):
+        file = SINGLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
         index |= dict.fromkeys(part, file)
-        files[file] = lambda path, part=part: save_file({n: make() for n, make in part.items()}, path, {"format": "pt"})
-    if len(tensors) > 1:
+        files[file] = lambda path, part=part: write(path, part, {"format": "pt"})
+    if len(shards) > 1:
         text = json.dumps({"metadata": {}, "weight_map": index}, indent=1)
         files[INDEX] = lambda path: path.write_text(text, "utf-8")
     beside: dict[str, bytes] = getattr(model, "beside", {})
     for name, data in beside.items():
         files[name] = lambda path, data=data: path.write_bytes(data)
-    write_folder(Path(folder), files)
+    write_folder(Path(folder), files, without={SINGLE, INDEX, *BESIDE} - files.keys())
 
 
 def source_of(model: fx.GraphModule) -> Imported:
@@ -115,69 +117,85 @@ def source_of(model: fx.GraphModule) -> Imported:
 class Checkpoint:
     """The tensors of a folder of safetensors files, of one or several shards.
 
+    Attributes:
+        tensors: by name, shard by shard.
+
     Errors:
         SpecError: a file is missing, truncated or damaged, or the weights are a pickle.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.files: dict[str, str] = {}
-        if (folder / INDEX).is_file():
-            try:
-                self.files = dict(json.loads((folder / INDEX).read_text("utf-8"))["weight_map"])
-            except (ValueError, KeyError, TypeError):
-                _refuse(folder / INDEX, "no index of tensors: weight_map is missing or no mapping", None)
-        elif (folder / SINGLE).is_file():
-            self.files = dict.fromkeys(self._names(SINGLE), SINGLE)
+        self.tensors: dict[str, Stored] = {}
+        if (folder / SINGLE).is_file():
+            self.tensors = self._header(SINGLE)
+        elif (folder / INDEX).is_file():
+            named = self._index()
+            for file in sorted(set(named.values())):
+                held = self._header(file)
+                for name in (name for name, one in named.items() if one == file):
+                    if name not in held:
+                        cause = f"has no tensor {name}, which {INDEX} says it has"
+                        _refuse(folder / file, cause, "it belongs to another model; fetch both again")
+                    self.tensors[name] = held[name]
         else:
-            pickled = next((name for name in PICKLES if (folder / name).exists()), None)
-            if pickled:
-                hint = "save it as safetensors: model.save_pretrained(folder)"
-                _refuse(folder / pickled, "a pickle, which can run any code when it is read", hint)
-            _refuse(folder, f"has no {SINGLE}", f"a checkpoint is config.json and {SINGLE}, or shards and {INDEX}")
-        for file in sorted(set(self.files.values())):
-            held = set(self._names(file))
-            lost = next((name for name, one in self.files.items() if one == file and name not in held), None)
-            if lost is not None:
-                _refuse(folder / file, f"has no tensor {lost}, which the index promises", "a shard of another model")
-
-    def _names(self, file: str) -> list[str]:
-        with self._open(file) as shard:
-            return list(shard.keys())
-
-    def _open(self, file: str) -> Any:
-        if "/" in file or not (self.folder / file).is_file():
-            _refuse(self.folder / file, "this shard is missing", f"{INDEX} lists it")
-        try:
-            return safe_open(self.folder / file, framework="pt")
-        except (SafetensorError, OSError, ValueError) as error:
-            _refuse(self.folder / file, f"cannot be read: {error}", "truncated or damaged; fetch it again")
+            self._other()
 
     def dtype(self) -> torch.dtype:
         """The type of most of the numbers."""
         sizes: dict[torch.dtype, int] = {}
-        for file in sorted(set(self.files.values())):
-            names = self._names(file)
-            with self._open(file) as shard:
-                for part in map(shard.get_slice, names):
-                    found = _DTYPES.get(part.get_dtype())
-                    if found is not None:
-                        sizes[found] = sizes.get(found, 0) + math.prod(part.get_shape())
+        for one in self.tensors.values():
+            if one.dtype in WEIGHTS:
+                sizes[one.dtype] = sizes.get(one.dtype, 0) + math.prod(one.shape)
         return max(sizes, key=lambda one: sizes[one], default=torch.float32)
 
-    def readers(self) -> dict[str, Callable[[], Tensor]]:
-        """What reads each tensor, shard by shard."""
-        names = sorted(self.files, key=lambda name: (self.files[name], name))
-        return {name: lambda n=name: self.read(n) for name in names}  # type: ignore[misc]
+    def rounded(self, dtype: torch.dtype) -> list[str]:
+        """Tensors with numbers that a type of weights may not hold."""
+        room = torch.finfo(dtype)
+        return [name for name, one in self.tensors.items() if one.dtype in WEIGHTS
+                and (torch.finfo(one.dtype).eps < room.eps or torch.finfo(one.dtype).max > room.max)]  # fmt: skip
 
-    def read(self, name: str) -> Tensor:
-        """One tensor; its pages of the file are let go with it."""
-        with self._open(self.files[name]) as shard:
-            found: Tensor = shard.get_tensor(name)
-            return found
+    def readers(self) -> dict[str, Callable[[], Stored]]:
+        """What gives each tensor, shard by shard."""
+        return {name: lambda one=one: one for name, one in self.tensors.items()}  # type: ignore[misc]
 
+    def _header(self, file: str) -> dict[str, Stored]:
+        if not (self.folder / file).is_file():
+            _refuse(self.folder / file, "this shard is missing", f"{INDEX} lists it; fetch it again")
+        try:
+            return header(self.folder / file)[0]
+        except Damaged as error:
+            _refuse(self.folder / file, f"cannot be read: {error}", error.hint)
+        except OSError as error:
+            _refuse(self.folder / file, f"cannot be read: {error.strerror}", None)
 
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    def _index(self) -> dict[str, str]:
+        """The file of each tensor."""
+        place = self.folder / INDEX
+        try:
+            found = json.loads(place.read_text("utf-8"))["weight_map"]
+            files = set(found.values())
+        except OSError as error:
+            _refuse(place, f"cannot be read: {error.strerror}", None)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            _refuse(place, "no index of tensors: weight_map is missing or no mapping", "damaged; fetch it again")
+        for file in files:
+            if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+                cause = f"{json.dumps(file)} is no file of this folder that could hold tensors"
+                _refuse(place, cause, "it may name .safetensors files that stand beside it")
+        return dict(found)
+
+    def _other(self) -> NoReturn:
+        """Tells what there is instead of weights that can be read."""
+        files = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
+        pickle = next((file for file in files if file.suffix in PICKLES), None)
+        if pickle:
+            _refuse(pickle, "a pickle, which can run any code when it is read", SAFE)
+        other = next((file for file in files if file.suffix in (".gguf", ".h5", ".msgpack", ".onnx")), None)
+        if other:
+            _refuse(other, "not safetensors, which is what is read", SAFE)
+        hint = f"a checkpoint is {CONFIG} and {SINGLE}, or shards and {INDEX}; without weights, -o spec.yaml"
+        _refuse(self.folder, f"has no {SINGLE}", hint)
 
 
 def _refuse(place: Path, cause: str, hint: str | None) -> NoReturn:

@@ -9,17 +9,23 @@ no number is changed, so that what is exported is bit for bit what was imported.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, NoReturn
 
 import torch
-from einops import EinopsError, rearrange
+from einops import rearrange
 from torch import Tensor, fx
 
 from archspec.errors import Problem, SpecError, either
 from archspec.family import Imported, pattern
 from compiler.logical import logical
+from compiler.stored import Stored
+
+WEIGHTS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+OTHER = "the configuration describes another model"
+QUANTISED = "transformers can save it without: model.dequantize()"
 
 
 @dataclass(frozen=True)
@@ -144,57 +150,64 @@ class Correspondence:
 
     def targets(self, rule: Rule, words: Mapping[str, str]) -> list[str]:
         """Our names, of the first of the stack if there is one; empty if there are no such weights."""
-        first = {**words, **({rule.each: "0"} if rule.each else {})}
-        names = [_put(text, first) for text in rule.to]
+        names = self.names(rule, words, 0)
         return names if all(name in self.views for name in names) else []
 
-    def write(self, name: str, tensor: Tensor, rule: Rule, words: Mapping[str, str]) -> list[str]:
+    def names(self, rule: Rule, words: Mapping[str, str], number: int) -> list[str]:
+        """Our names, of one of the stack if there is one."""
+        inner = {**words, rule.each: str(number)} if rule.each else words
+        return [_put(text, inner) for text in rule.to]
+
+    def stacked(self, rule: Rule, words: Mapping[str, str]) -> Iterator[list[str]]:
+        """Our names, of all of the stack."""
+        number = 0
+        while number == 0 or (rule.each and self.names(rule, words, number)[0] in self.views):
+            yield self.names(rule, words, number)
+            number += 1
+
+    def write(self, name: str, tensor: Tensor | Stored, rule: Rule, words: Mapping[str, str]) -> list[str]:
         """Puts their tensor into our weights; gives the names of these.
 
         Errors:
-            ValueError: it has another shape.
+            SpecError: it has another shape, or differs from one to which it is tied.
         """
-        parts = [(words, tensor)]
+        wanted = self.read(rule, words, blank=True)
+        if tuple(tensor.shape) != tuple(wanted.shape):
+            _refuse(f"{name} is {_shape(tensor.shape)}; expected {_shape(wanted.shape)}", OTHER)
+        parts: Iterable[Tensor | Stored] = [tensor]
         if rule.each:
-            parts = [({**words, rule.each: str(number)}, part) for number, part in enumerate(tensor)]
+            parts = tensor if isinstance(tensor, Tensor) else tensor.parts()
         written = []
-        for inner, part in parts:
-            names = [_put(text, inner) for text in rule.to]
-            views = [self.views.get(one) for one in names]
-            missing = next((one for one, view in zip(names, views, strict=True) if view is None), None)
-            if missing is not None:
-                raise ValueError(f"is {_shape(tensor)}; there is no {missing}")
-            wanted = [view for view in views if view is not None]
-            try:
-                value = rule.ours(part)
-            except EinopsError:
-                raise ValueError(f"is {_shape(tensor)}; expected {self.shape(rule, wanted, len(tensor))}") from None
-            whole = [sum(view.shape[0] for view in wanted), *wanted[0].shape[1:]] if wanted[0].ndim else []
-            if list(value.shape) != whole:
-                raise ValueError(f"is {_shape(tensor)}; expected {self.shape(rule, wanted, len(tensor))}")
-            shares = [value] if len(wanted) == 1 else rule.split(value, [view.shape[0] for view in wanted])
-            for view, share in zip(wanted, shares, strict=True):
-                tied = self.written.setdefault(view.data_ptr(), name)
-                if tied != name and not torch.equal(view, share.to(view)):
-                    raise ValueError(f"is not {tied}, to which it is tied")
-                view.copy_(share)
+        for names, part in zip(self.stacked(rule, words), parts, strict=True):
+            views = [self.views[one] for one in names]
+            if isinstance(part, Stored) and (rule.layout or rule.groups > 1):
+                part = part.tensor()
+            sizes = [view.shape[0] for view in views] if len(views) > 1 else []
+            shares: Iterable[Tensor | Stored]
+            if isinstance(part, Stored):
+                shares = part.split(sizes) if sizes else [part]
+            else:
+                shares = rule.split(rule.ours(part), sizes) if sizes else [rule.ours(part)]
+            for view, share in zip(views, shares, strict=True):
+                self._put(name, view, share)
             written += names
         return written
 
-    def shape(self, rule: Rule, wanted: list[Tensor], count: int) -> str:
-        """The shape that their tensor should have."""
-        try:
-            value = rule.theirs(
-                torch.cat([torch.empty(view.shape) for view in wanted]) if wanted[0].ndim else wanted[0]
-            )
-        except EinopsError:
-            return "another shape"
-        return _shape(value) if not rule.each else f"{count} × {_shape(value)}"
+    def _put(self, name: str, view: Tensor, share: Tensor | Stored) -> None:
+        tied = self.written.setdefault(view.data_ptr(), name)
+        if tied != name:
+            value = share if isinstance(share, Tensor) else share.tensor()
+            if not torch.equal(view, value.to(view)):
+                _refuse(f"{name} is not {tied}, to which it is tied", OTHER)
+        elif isinstance(share, Stored):
+            share.into(view)
+        else:
+            view.copy_(share)
 
-    def exported(self) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    def exported(self) -> Iterator[tuple[str, Outgoing]]:
         """Their names, and what makes the tensor of each from our weights."""
         for rule in (rule for rule in self.rules if rule.write):
-            found: dict[tuple[tuple[str, str], ...], set[int]] = {}
+            found: dict[tuple[tuple[str, str], ...], None] = {}
             stack, places = self.stack(rule.to[0])
             for number, place in places:
                 layer = {stack: str(number)} if stack else {}
@@ -202,12 +215,13 @@ class Correspondence:
                 for name in self.under.get(place, ()):
                     match = form.fullmatch(name)
                     if match:
-                        self._found(rule, {**match.groupdict(), **layer}, found)
-            for key, numbers in found.items():
-                words = dict(key)
+                        words = {**match.groupdict(), **layer}
+                        words.pop(rule.each or "", None)
+                        found[tuple(sorted(words.items()))] = None
+            for words in map(dict, found):
                 ours = self.placed(words)
                 if self.targets(rule, ours):
-                    yield _put(rule.name, words), lambda r=rule, w=ours, n=numbers: self.read(r, w, len(n))  # type: ignore[misc]
+                    yield _put(rule.name, words), Outgoing(self, rule, ours)
 
     def repeats(self, name: str) -> bool:
         """Whether a name before it stands for the same weights."""
@@ -220,20 +234,29 @@ class Correspondence:
         found = self.find(name)
         return tuple(self.views[one].data_ptr() for one in self.targets(*found)) if found else ()
 
-    def _found(
-        self, rule: Rule, words: dict[str, str], found: dict[tuple[tuple[str, str], ...], set[int]]
-    ) -> None:  # fmt: skip
-        number = int(words.pop(rule.each)) if rule.each else 0
-        found.setdefault(tuple(sorted(words.items())), set()).add(number)
-
-    def read(self, rule: Rule, words: Mapping[str, str], count: int) -> Tensor:
-        """Their tensor, made of our weights."""
+    def read(self, rule: Rule, words: Mapping[str, str], *, blank: bool = False) -> Tensor:
+        """Their tensor, made of our weights; ``blank`` gives one of its shape without numbers."""
         made = []
-        for number in range(count):
-            inner = {**words, **({rule.each: str(number)} if rule.each else {})}
-            views = [self.views[_put(text, inner)] for text in rule.to]
+        for names in self.stacked(rule, words):
+            views = [self.views[one].to("meta") if blank else self.views[one] for one in names]
             made.append(rule.theirs(views[0] if len(views) == 1 else rule.joined(views)))
         return torch.stack(made) if rule.each else made[0].contiguous()
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A tensor of theirs; calling it makes the numbers from our weights."""
+
+    mapping: Correspondence
+    rule: Rule
+    words: Mapping[str, str]
+
+    def __call__(self) -> Tensor:
+        return self.mapping.read(self.rule, self.words)
+
+    def blank(self) -> Tensor:
+        """A tensor of its shape and type without numbers."""
+        return self.mapping.read(self.rule, self.words, blank=True)
 
 
 def _rules(tensors: Mapping[str, Any]) -> Iterator[Rule]:
@@ -250,7 +273,9 @@ def _put(text: str, words: Mapping[str, str]) -> str:
 
 
 @torch.no_grad()
-def fill(model: fx.GraphModule, imported: Imported, tensors: Mapping[str, Callable[[], Tensor]], where: str) -> None:
+def fill(
+    model: fx.GraphModule, imported: Imported, tensors: Mapping[str, Callable[[], Tensor | Stored]], where: str
+) -> None:  # fmt: skip
     """Gives a model with storage the weights of a checkpoint.
 
     Args:
@@ -258,48 +283,72 @@ def fill(model: fx.GraphModule, imported: Imported, tensors: Mapping[str, Callab
         where: the checkpoint, for errors.
 
     Errors:
-        SpecError: a tensor is missing, too much or misshapen; each by name.
+        SpecError: a tensor is missing, too much, misshapen or quantised; each by name.
     """
     mapping = Correspondence(imported, model)
     written: set[str] = set()
-    problems = []
+    problems: list[Problem] = []
+    extra, quantised = [], []
     for name, get in tensors.items():
         found = mapping.find(name)
         if found is None:
-            if not mapping.ignores(name):
-                problems.append(Problem(f"{name} is no tensor of this {imported.family.model_type}", None, where))
+            extra += [] if mapping.ignores(name) else [name]
             continue
+        value = get()
+        if value.dtype not in WEIGHTS and mapping.views[mapping.targets(*found)[0]].is_floating_point():
+            quantised.append(f"{name} ({str(value.dtype).removeprefix('torch.')})")
         try:
-            written.update(mapping.write(name, get(), *found))
-        except ValueError as error:
-            problems.append(Problem(f"{name} {error}", "the configuration describes another model", where))
+            written.update(mapping.write(name, value, *found))
+        except SpecError as error:
+            problems += [problem._replace(path=where) for problem in error.problems]
             written.update(mapping.targets(*found))
     missing = _missing(mapping, written)
+    if quantised:
+        cause = f"{_and(quantised)} {'is' if len(quantised) == 1 else 'are'} quantised"
+        problems.append(Problem(cause, QUANTISED, where))
+    if extra:
+        cause = f"{_and(extra)} {'is no tensor' if len(extra) == 1 else 'are no tensors'} of this"
+        near = get_close_matches(extra[0], missing, n=1)
+        hint = f"did you mean {near[0]}?" if near else OTHER
+        problems.append(Problem(f"{cause} {imported.family.model_type}", hint, where))
     if missing:
-        words = either(missing).replace(" or ", " and ")
-        problems.append(Problem(f"the checkpoint has no {words}", f"needed for {len(missing)} of the weights", where))
+        cause = f"the checkpoint has no {_and([f'{name} ({shape})' for name, shape in missing.items()])}"
+        problems.append(Problem(cause, OTHER, where))
+    if len(problems) > MOST:
+        problems[MOST:] = [Problem(f"and {len(problems) - MOST} more", None, where)]
     if problems:
-        raise SpecError(*problems[:20])
+        raise SpecError(*problems)
 
 
-def _missing(mapping: Correspondence, written: set[str]) -> list[str]:
-    """Their names of what was not written and has to be; tied weights are written under any of their names."""
+MOST = 20  # problems that are told
+
+
+def _missing(mapping: Correspondence, written: set[str]) -> dict[str, str]:
+    """Their names and shapes of what was not written and has to be; tied weights are written under any name."""
     seen = {mapping.views[name].data_ptr() for name in written if name in mapping.views}
     lacking = {n for n, view in mapping.views.items() if n not in written and view.data_ptr() not in seen}
     if not lacking:
-        return []
-    found = []
-    for name, _ in mapping.exported():
-        rule_words = mapping.find(name)
-        targets = set(mapping.targets(*rule_words)) & lacking if rule_words else set()
-        if targets and rule_words and rule_words[0].absent is not None:
-            for one in targets:
-                mapping.views[one].fill_(rule_words[0].absent)
+        return {}
+    found = {}
+    for name, one in mapping.exported():
+        targets = set().union(*mapping.stacked(one.rule, one.words)) & lacking
+        if targets and one.rule.absent is not None:
+            for target in targets:
+                mapping.views[target].fill_(one.rule.absent)
         elif targets:
-            found.append(name)
+            found[name] = _shape(one.blank().shape)
         lacking -= targets
-    return found or sorted(lacking)
+    return found | {name: _shape(mapping.views[name].shape) for name in sorted(lacking)}
 
 
-def _shape(value: Any) -> str:
-    return " × ".join(map(str, value.shape)) or "a number"
+def _and(names: Sequence[str]) -> str:
+    shown = either(names).replace(" or ", " and ")
+    return f"{shown} ({len(names)} tensors)" if len(names) > 9 else shown
+
+
+def _shape(sizes: Iterable[int]) -> str:
+    return " × ".join(map(str, sizes)) or "a number"
+
+
+def _refuse(cause: str, hint: str) -> NoReturn:
+    raise SpecError(Problem(cause, hint)) from None

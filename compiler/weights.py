@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, fx, nn
 
 from archspec.canonical import text
@@ -26,6 +25,7 @@ from archspec.errors import Problem, SpecError, either
 from archspec.spec import load as load_spec
 from compiler.initialise import compute_tables
 from compiler.model import compile
+from compiler.stored import Damaged, header, write
 from compiler.trace import Traced
 
 SPEC, WEIGHTS = "spec.yaml", "weights.safetensors"
@@ -37,6 +37,8 @@ BESIDE = (CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.
 def save(model: fx.GraphModule, folder: str | os.PathLike[str]) -> None:
     """Writes a compiled model into a folder, which is made if it is missing.
 
+    Of an imported model, the configuration and tokenizer of another one that stood there do not stay.
+
     Errors:
         SpecError: the folder cannot be written, the disk is full, or the model has no weights (the meta device).
     """
@@ -45,29 +47,32 @@ def save(model: fx.GraphModule, folder: str | os.PathLike[str]) -> None:
     bare = next((name for name, tensor in tensors.items() if tensor.is_meta), None)
     if bare is not None:
         _refuse(f"{bare} has no values: the model is on the meta device", "compile it on a device before saving", place)
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    held = {name: (tensor, lambda tensor=tensor: tensor) for name, tensor in tensors.items()}
     metadata = {"format": "pt", "ties": json.dumps(ties)}
     spec: Any = model.spec
     files: dict[str, Callable[[Path], Any]] = {
-        WEIGHTS: lambda path: save_file(held, path, metadata),
+        WEIGHTS: lambda path: write(path, held, metadata),
         SPEC: lambda path: path.write_text(text(spec.canonical()), encoding="utf-8"),
     }
     beside: dict[str, bytes] = getattr(model, "beside", {})
     files |= {name: lambda path, data=data: path.write_bytes(data) for name, data in beside.items()}
-    write_folder(place, files)
+    write_folder(place, files, without=set(BESIDE) - beside.keys() if beside else ())
 
 
-def write_folder(place: Path, files: Mapping[str, Callable[[Path], Any]]) -> None:
+def write_folder(place: Path, files: Mapping[str, Callable[[Path], Any]], *, without: Iterable[str] = ()) -> None:
     """Writes files of a folder, which is made if it is missing; none stands in its place before all are whole.
 
     Args:
         files: what writes each, by its name.
+        without: files that are removed, as they would tell of another model.
 
     Errors:
         SpecError: the folder cannot be written, or the disk is full.
     """
     beside = {name: place / f".{name}.{os.getpid()}" for name in files}
     with ExitStack() as leftovers:
+        for folder in (folder for folder in (place, *place.parents) if not folder.exists()):
+            leftovers.callback(_remove, folder)  # stays if there is something in it
         for path in beside.values():
             leftovers.callback(_remove, path)
         try:
@@ -77,8 +82,12 @@ def write_folder(place: Path, files: Mapping[str, Callable[[Path], Any]]) -> Non
                 _flush(path)
             for name, path in beside.items():
                 path.replace(place / name)
+            for name in without:
+                (place / name).unlink(missing_ok=True)
             _flush(place)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
+            if place.exists() and not place.is_dir():
+                _refuse("cannot be written: this is a file, not a folder", "name another folder", place)
             _refuse(f"cannot be written: {_reason(error)}", "make room, or name another folder", place)
 
 
@@ -144,6 +153,7 @@ def _read(
 ) -> dict[str, Tensor]:
     """The stored tensors by the first name that each has in the model; refused unless they are exactly the model's."""
     try:
+        header(path)  # tells in more words what is wrong
         with safe_open(path, framework="pt", device=str(device)) as file:
             names = set(file.keys())
             ties: dict[str, str] = json.loads((file.metadata() or {}).get("ties", "{}"))
@@ -154,6 +164,8 @@ def _read(
             return {own[0]: file.get_tensor(next(where[n] for n in own if n in where)) for own, _ in groups}
     except FileNotFoundError:
         _refuse("there is no such file", "name a folder that compiler.save wrote", path)
+    except Damaged as error:
+        _refuse(f"cannot be read: {error}", "the file is damaged; save it again", path)
     except (OSError, SafetensorError, ValueError) as error:
         if isinstance(error, SpecError):
             raise
@@ -199,7 +211,7 @@ def _flush(path: Path) -> None:
 
 def _remove(path: Path) -> None:
     with suppress(OSError):
-        path.unlink(missing_ok=True)
+        path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _reason(error: Exception) -> str:

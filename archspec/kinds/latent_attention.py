@@ -23,8 +23,7 @@ class LatentAttention(Weighted, kind="latent_attention", role=("mixer", "body"))
     """
 
     incremental = True
-    rare = ("bias",)
-    rare = ("gate_per",)
+    rare = ("bias", "gate_per")
     heads: Width
     kv_rank: Width
     query_rank: Width | None = None

@@ -12,6 +12,9 @@ from archspec.kind import Free, Kind, Rate, Real, Width
 from archspec.place import Place
 from archspec.streams import Stream
 
+BALANCE = "factor on the load-balancing loss"
+Z_LOSS = "factor on the squared log-partition of the scores"
+
 
 class Scored(Kind):
     """A router that scores every expert by ``w x`` and sends each token to k of them."""
@@ -23,13 +26,11 @@ class Scored(Kind):
     jitter: Annotated[Rate, Free()] = Field(
         0.0, description="in training, what the router reads is multiplied by uniform noise in 1 - jitter to 1 + jitter"
     )
-    balance_weight: Annotated[Real, Free()] = Field(0.01, description="factor on the load-balancing loss")
-    z_loss: Annotated[Real, Free()] = Field(0.0, description="factor on the squared log-partition of the scores")
 
     @property
     def loses(self) -> bool:
         """Whether it adds a loss in training."""
-        return bool(self.z_loss) or getattr(self, "balance", "none") == "loss"
+        raise NotImplementedError
 
     def infer(self, at: Place) -> Stream:
         experts: int = at.scope["experts"]
@@ -71,7 +72,9 @@ class TopK(Scored, kind="top_k", role="router"):
     )
     scale: Real = Field(1.0, description="factor on the weights")
     balance: Literal["none", "loss", "bias"] = "loss"
+    balance_weight: Annotated[Real, Free()] = Field(0.01, description=BALANCE)
     balance_rate: Annotated[Real, Free()] = Field(0.001, description="how fast the balancing bias moves in a step")
+    z_loss: Annotated[Real, Free()] = Field(0.0, description=Z_LOSS)
     capacity: Annotated[float, Field(gt=0)] | None = Field(
         None,
         description="an expert takes at most this many times its even share; others are dropped. Dropless by default",
@@ -79,6 +82,10 @@ class TopK(Scored, kind="top_k", role="router"):
     room: Width | None = Field(
         None, description="an expert takes at most this many tokens of a sequence, the first ones; others are dropped"
     )
+
+    @property
+    def loses(self) -> bool:
+        return bool(self.z_loss) or self.balance == "loss"
 
     @property
     def normalizes(self) -> bool:
@@ -117,6 +124,12 @@ class SparseMixer(Scored, kind="sparse_mixer", role="router"):
         1.0, description="factor on the Gumbel noise with which experts are drawn in training; 0 takes the best"
     )
     balance: Literal["none", "loss"] = "loss"
+    balance_weight: Annotated[Real, Free()] = Field(0.01, description=BALANCE)
+    z_loss: Annotated[Real, Free()] = Field(0.0, description=Z_LOSS)
+
+    @property
+    def loses(self) -> bool:
+        return bool(self.z_loss) or self.balance == "loss"
 
 
 class ByLabelRouter(Kind, kind="label_router", role="router"):

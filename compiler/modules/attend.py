@@ -52,26 +52,38 @@ class Attend(Keeper):
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if self.decoding is not None and self.causal:
             return self.decode(q, k, v, bias)
-        flat = self.stride == self.rows == 1 and q_place is None
-        plain = flat and valid is None and q_segment is None and bias is None
-        by_hand = self.talking or self.softcap is not None or self.gives_scores
         rate = self.dropout if self.training else 0.0
-        near = self.reaches(q, k)
-        if plain and self.chunk is not None and self.causal and not near and not by_hand:
-            return self.chunks(q, k, v, rate).transpose(1, 2).flatten(2)
-        plain = plain and near
-        mask = None
-        if not plain or by_hand:
-            mask = self.mask(q, k, q_place, k_place, valid, q_segment, k_segment)
-            if mask is not None and mask.shape[0] not in (1, q.shape[0]):
-                mask = mask.repeat(q.shape[0] // mask.shape[0], 1, 1, 1)
-        if by_hand:
+        flat = self.stride == self.rows == 1 and q_place is None
+        if flat and valid is None and q_segment is None and bias is None and not self.gives_scores:
+            return self.plainly(q, k, v, rate).transpose(1, 2).flatten(2)
+        mask = self.mask(q, k, q_place, k_place, valid, q_segment, k_segment)
+        if mask is not None and mask.shape[0] not in (1, q.shape[0]):
+            mask = mask.repeat(q.shape[0] // mask.shape[0], 1, 1, 1)
+        if self.gives_scores:
             y, scores = self.by_hand(q, k, v, bias, mask, rate)
-            if self.gives_scores:
-                return y.transpose(1, 2).flatten(2), scores.permute(0, 2, 3, 1).flatten(1, 2)
-        else:
-            y = self.fused(q, k, v, joined(mask, bias, q), causal=self.causal and plain, rate=rate)
-        return y.transpose(1, 2).flatten(2)
+            return y.transpose(1, 2).flatten(2), scores.permute(0, 2, 3, 1).flatten(1, 2)
+        return self.read(q, k, v, bias=bias, mask=mask, rate=rate).transpose(1, 2).flatten(2)
+
+    def plainly(self, q: Tensor, k: Tensor, v: Tensor, rate: float = 0.0) -> Tensor:
+        """The attention of whole sequences whose tokens are all real and lie at their indices."""
+        if self.reaches(q, k):
+            return self.read(q, k, v, causal=self.causal, rate=rate)
+        if self.causal and self.chunk is not None:
+            return self.chunks(q, k, v, self.chunk, rate)
+        if self.causal and self.window is not None and isinstance(q.shape[2], int) and q.shape[2] > 2 * self.window:
+            return self.bands(q, k, v, self.window, rate)
+        return self.read(q, k, v, mask=self.mask(q, k, None, None, None, None, None), rate=rate)
+
+    def read(
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, mask: Tensor | None = None,
+        causal: bool = False, rate: float = 0.0,
+    ) -> Tensor:  # fmt: skip
+        """The attention under a mask, or of each query to the keys up to its own index."""
+        if not self.talking and self.softcap is None:
+            return self.fused(q, k, v, joined(mask, bias, q), causal=causal, rate=rate)
+        if causal:
+            mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()[None, None]
+        return self.by_hand(q, k, v, bias, mask, rate)[0]
 
     def reaches(self, q: Tensor, k: Tensor) -> bool:
         """Whether there are so few tokens that no window or chunk keeps them apart."""
@@ -102,16 +114,26 @@ class Attend(Keeper):
         )  # fmt: skip
         return y[:, :, 1:] if self.sinks is not None and causal else y
 
-    def chunks(self, q: Tensor, k: Tensor, v: Tensor, rate: float) -> Tensor:
+    def chunks(self, q: Tensor, k: Tensor, v: Tensor, size: int, rate: float) -> Tensor:
         """Causal attention inside each chunk; the last one is filled up with tokens that nobody reads."""
-        assert self.chunk is not None
-        count = q.shape[2]
-        cut = [
-            F.pad(x, (0, 0, 0, -count % self.chunk)).unflatten(2, (-1, self.chunk)).transpose(1, 2).flatten(0, 1)
-            for x in (q, k, v)
-        ]
-        y = self.fused(cut[0], cut[1], cut[2], None, causal=True, rate=rate)
-        return y.unflatten(0, (q.shape[0], -1)).transpose(1, 2).flatten(2, 3)[:, :, :count]
+        cut = [blocks(x, size).flatten(0, 1) for x in (q, k, v)]
+        y = self.read(cut[0], cut[1], cut[2], causal=True, rate=rate)
+        return y.unflatten(0, (q.shape[0], -1)).transpose(1, 2).flatten(2, 3)[:, :, : q.shape[2]]
+
+    def bands(self, q: Tensor, k: Tensor, v: Tensor, size: int, rate: float) -> Tensor:
+        """Attention in a causal window, at a cost that grows with the length.
+
+        Queries stand in blocks of the window's size, which read their own keys and those of the block before.
+        """
+        cut = [blocks(x, size) for x in (q, k, v)]
+        keys, values = (torch.cat((F.pad(x, (0, 0, 0, 0, 0, 0, 1, 0))[:, :-1], x), dim=3) for x in cut[1:])
+        index = torch.arange(2 * size, device=q.device)
+        distance = index[:size, None] + size - index
+        seen = (distance >= 0) & (distance < size)
+        seen = seen & ((torch.arange(cut[0].shape[1], device=q.device)[:, None, None] > 0) | (index >= size))
+        mask = seen[None, :, None].expand(q.shape[0], -1, -1, -1, -1).flatten(0, 1)
+        y = self.read(cut[0].flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1), mask=mask, rate=rate)
+        return y.unflatten(0, (q.shape[0], -1)).transpose(1, 2).flatten(2, 3)[:, :, : q.shape[2]]
 
     def decode(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         """The attention of the next tokens, given their keys and values; those of earlier ones were kept.
@@ -138,8 +160,7 @@ class Attend(Keeper):
             y = F.scaled_dot_product_attention(q.unflatten(1, (k.shape[1], -1)).squeeze(3), k, v, scale=self.scale)
             y = y.flatten(1, 2)[:, :, None]
         else:
-            whole = count > 1 and start == 0 and reach is None and decoding.start is None and bias is None
-            y = self.fused(q, k, v, None if whole else joined(mask, bias, q), causal=whole)
+            y = self.fused(q, k, v, joined(mask, bias, q))
         return y.transpose(1, 2).flatten(2)
 
     def known(self, q: Tensor, k: Tensor, places: Tensor | None, start: int) -> Tensor:
@@ -248,6 +269,11 @@ class Attend(Keeper):
         weights = F.dropout(weights, rate) if rate else weights
         y = weights.unflatten(1, (shared, groups)).flatten(2, 3) @ v
         return y.unflatten(2, (groups, -1)).flatten(1, 2), given
+
+
+def blocks(x: Tensor, size: int) -> Tensor:
+    """``[batch, heads, tokens, width]`` as ``[batch, blocks, heads, size, width]``, zeros after the last token."""
+    return F.pad(x, (0, 0, 0, -x.shape[2] % size)).unflatten(2, (-1, size)).transpose(1, 2)
 
 
 def joined(mask: Tensor | None, bias: Tensor | None, q: Tensor) -> Tensor | None:

@@ -35,6 +35,7 @@ class DisentangledAttention(Heads):
 
     def forward(self, x: Tokens, outer: Mapping[str, Tokens]) -> Tensor:
         rows = outer[self.positions]
+        rows = rows.give(rows.features.to(x.features.dtype), rows.stream)  # tables are in single precision
         q, k, v = self.queries_keys_values(x)
         query, key = self.of_positions(rows)
         query = None if query is None or not self.p2c else self.split(query)

@@ -51,18 +51,18 @@ class GroupedLinear(Keeper):
         self.bias = weight(groups, sum(self.parts)) if first.bias else None
         self.writes = first.init == "out"
         self.initial = {"weight": ("scheme",), "bias": 0.0}
+        self.static = False
 
     def forward(self, rows: Tensor, ends: Tensor) -> Tensor:
         if rows.is_meta:
             out = even(rows, self.weight)
+        elif self.static:
+            out = masked(rows, self.weight, groups_of(rows, ends))
         elif self.few(rows) or not self.aligned(rows):
             out = each(rows, self.weight, ends.tolist())
         else:
             out = F.grouped_mm(rows, self.weight, offs=ends)
-        if self.bias is None:
-            return out
-        places = torch.arange(rows.shape[0], dtype=ends.dtype, device=rows.device)
-        return out + self.bias.index_select(0, torch.searchsorted(ends, places, right=True, out_int32=True))
+        return out if self.bias is None else out + self.bias.index_select(0, groups_of(rows, ends))
 
     def few(self, rows: Tensor) -> bool:
         """Whether some groups are sure to be left out."""
@@ -74,6 +74,12 @@ class GroupedLinear(Keeper):
         return rows.dtype != torch.float64 and not any(length * size % 16 for length in self.weight.shape[1:])
 
 
+def groups_of(rows: Tensor, ends: Tensor) -> Tensor:
+    """The group of each row, ``[rows]``."""
+    places = torch.arange(rows.shape[0], dtype=ends.dtype, device=rows.device)
+    return torch.searchsorted(ends, places, right=True, out_int32=True)
+
+
 def unsorted(rows: Tensor, order: Tensor) -> Tensor:
     """Sorted rows back at their places."""
     return torch.empty_like(rows).index_copy(0, order, rows)
@@ -82,6 +88,14 @@ def unsorted(rows: Tensor, order: Tensor) -> Tensor:
 def summed(rows: Tensor, weights: Tensor) -> Tensor:
     """``[rows, width]`` from k of each with weights ``[rows, k]``; one product, so that no product of all is stored."""
     return torch.bmm(weights[:, None], rows.unflatten(0, (-1, weights.shape[1]))).squeeze(1)
+
+
+def masked(rows: Tensor, weights: Tensor, group: Tensor) -> Tensor:
+    """All rows through all matrices, each keeping what its own says: nothing depends on the data but values."""
+    out = rows.new_zeros(rows.shape[0], weights.shape[2])
+    for number, matrix in enumerate(weights.unbind()):
+        out = out + (group == number)[:, None] * (rows @ matrix)
+    return out
 
 
 def each(rows: Tensor, weights: Tensor, ends: list[int]) -> Tensor:

@@ -191,8 +191,8 @@ def run(body: nn.Module, tensors: list[Tensor]) -> Tensor:
 def static_routing(model: nn.Module, on: bool = True) -> None:
     """Makes experts run on all tokens, or on their own again: slower, but free of shapes that depend on data.
 
-    For `torch.export` and `torch.func.vmap` of mixtures whose experts are not one stacked perceptron.
+    For `torch.export` and `torch.func.vmap` of models with experts, or with matrices by label.
     """
     for module in model.modules():
-        if isinstance(module, Dispatch):
+        if isinstance(module, (Dispatch, GroupedLinear)):
             module.static = on

@@ -85,19 +85,20 @@ class RelativeAttend(Leaf):
         valid: Tensor | None, between: int = 1,
     ) -> Tensor:  # fmt: skip
         between = between if q.shape[2] != k.shape[2] else 1
-        bias = shifted((q + position_bias[:, None]) @ repeated(rows, q).mT, k.shape[2], between)
+        scaled = q * self.scale
+        bias = shifted((scaled + self.scale * position_bias[:, None]) @ repeated(rows, q).mT, k.shape[2], between)
         if label is not None and other is not None and segments is not None and segment_bias is not None:
-            both = (q + segment_bias[:, None]) @ segments.permute(1, 2, 0)
+            both = (scaled + self.scale * segment_bias[:, None]) @ segments.permute(1, 2, 0)
             label, other = fitting(label, q.shape[0]), fitting(other, q.shape[0])
             same = label[:, :, None] == other[:, None, :]
             if self.joker is not None:
                 same = same | (label[:, :, None] == self.joker) | (other[:, None, :] == self.joker)
             bias = bias + torch.where(same[:, None], both[..., 1:], both[..., :1])
         if self.lone:
-            first = [torch.arange(x.shape[2], device=x.device) == 0 for x in (q, k)]
-            bias = bias.masked_fill(first[0][:, None] | first[1], 0.0)
+            bias[:, :, 0] = 0.0
+            bias[..., 0] = 0.0
         y = F.scaled_dot_product_attention(
-            q + content_bias[:, None], k, v, attn_mask=joined(pairs(valid, q.shape[0]), bias * self.scale, q),
+            q + content_bias[:, None], k, v, attn_mask=joined(pairs(valid, q.shape[0]), bias, q),
             scale=self.scale, dropout_p=self.dropout if self.training else 0.0,
         )  # fmt: skip
         return y.transpose(1, 2).flatten(2)

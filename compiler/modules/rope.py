@@ -17,6 +17,9 @@ from compiler.build import Make
 from compiler.modules.position import table
 from compiler.registry import Keeper, builds
 
+LARGEST = 8192
+"""Places of one axis that have a row in the tables; farther ones are computed when they come."""
+
 
 @builds(kinds.Rope)
 class Rope(Keeper):
@@ -30,12 +33,13 @@ class Rope(Keeper):
         self.spec_, self.stream, self.values = spec, make.stream, spec.values
         self.rotated = int(make.stream.width * spec.share)
         self.most = make.stream.most or spec.length or 0
+        self.rows = min(self.most, LARGEST) if len(make.stream.axes) == 1 else self.most
         for name in ("cos", "sin", *(("long_cos", "long_sin") if isinstance(spec.scaling, kinds.LongRope) else ())):
-            table(self, name, self.most, self.rotated // 2)
+            table(self, name, self.rows, self.rotated // 2)
 
     def fill(self) -> None:
         axes = self.stream.axes
-        sizes = [axis.most or self.spec_.length or 0 for axis in axes]
+        sizes = [axis.most or self.spec_.length or 0 for axis in axes] if len(axes) > 1 else [self.rows]
         places = torch.tensor(list(product(*(range(size) for size in sizes))), device=self.cos.device)
         for prefix, length in (("", 0), ("long_", self.most + 1)) if "long_cos" in self._buffers else (("", 0),):
             rates, factor = self.rates(length)
@@ -76,18 +80,27 @@ class Rope(Keeper):
             length: places of the whole sequence.
         """
         scaling = self.spec_.scaling
-        cos, sin = rows(self.cos, count, place), rows(self.sin, count, place)
-        if isinstance(scaling, kinds.DynamicScaling) and (isinstance(length, Tensor) or length > scaling.length):
-            places = torch.arange(count, device=cos.device)[None] if place is None else place
-            rates, factor = self.rates(length)
-            cos, sin = self.waves(places[..., None], rates.to(cos.device), factor)
-        elif isinstance(scaling, kinds.LongRope) and (isinstance(length, Tensor) or length > scaling.length):
-            long_cos, long_sin = rows(self.long_cos, count, place), rows(self.long_sin, count, place)
-            if isinstance(length, Tensor):
-                long = length > scaling.length
-                long_cos, long_sin = torch.where(long, long_cos, cos), torch.where(long, long_sin, sin)
-            cos, sin = long_cos, long_sin
+        known = not isinstance(length, Tensor)
+        far = length > self.rows if known else self.most > self.rows
+        if isinstance(scaling, kinds.DynamicScaling):
+            far = far or not known or length > scaling.length
+        if isinstance(scaling, kinds.LongRope) and not known:
+            short, long = self.row(count, place, 0, far), self.row(count, place, scaling.length + 1, far)
+            cos, sin = (torch.where(length > scaling.length, b, a) for a, b in zip(short, long, strict=True))
+        else:
+            cos, sin = self.row(count, place, length, far)
         return cos[:, :, None], sin[:, :, None]
+
+    def row(self, count: int, place: Tensor | None, length: int | Tensor, far: bool) -> tuple[Tensor, Tensor]:
+        """Cosines and sines ``[1 or batch, tokens, rotated / 2]``: rows of the tables, or computed where ``far``."""
+        scaling = self.spec_.scaling
+        if far:
+            places = torch.arange(count, device=self.cos.device)[None] if place is None else place
+            rates, factor = self.rates(length)
+            return self.waves(places[..., None], rates.to(places.device), factor)
+        long = isinstance(scaling, kinds.LongRope) and length > scaling.length
+        cos, sin = (self.long_cos, self.long_sin) if long else (self.cos, self.sin)
+        return (cos[None, :count], sin[None, :count]) if place is None else (cos[place], sin[place])
 
     def rotate(self, x: Tensor, waves: tuple[Tensor, Tensor]) -> Tensor:
         """``[batch, tokens, heads, width]`` turned by its places."""
@@ -102,11 +115,6 @@ class Rope(Keeper):
             a, b = turned.unflatten(-1, (-1, 2)).unbind(-1)
             turned = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
         return turned if rest is None else torch.cat((turned, rest), dim=-1)
-
-
-def rows(of: Tensor, count: int, place: Tensor | None) -> Tensor:
-    """The rows of a table at places, or the first ones, for ``[1 or batch, tokens]``."""
-    return of[None, :count] if place is None else of[place]
 
 
 def frequencies(

@@ -163,18 +163,20 @@ def rows(logits: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
 
 def assigned(chosen: Tensor, weights: Tensor, valid: Tensor | None, experts: int) -> tuple[Tensor, Tensor]:
     """Choices ``[rows, k]`` as ones in ``[rows, k, experts]``, and weights; padding has neither."""
-    picked = F.one_hot(chosen, experts)
+    picked = (chosen[..., None] == torch.arange(experts, device=chosen.device)).to(torch.int64)
     if valid is None:
         return picked, weights
     return picked * valid[:, None, None], weights * valid[:, None]
 
 
-def losses(spec: kinds.Scored, logits: Tensor, scores: Tensor, load: Tensor, valid: Tensor | None) -> Tensor:
+def losses(
+    spec: kinds.TopK | kinds.SparseMixer, logits: Tensor, scores: Tensor, load: Tensor, valid: Tensor | None
+) -> Tensor:
     """The sum of a router's losses; ``load`` is how often a token ``[rows]`` chose each expert ``[experts]``."""
     counted = logits.new_ones(logits.shape[0]) if valid is None else valid.to(logits.dtype)
     share = (counted / counted.sum())[:, None]
     total = logits.new_zeros(())
-    if getattr(spec, "balance", "none") == "loss":
+    if spec.balance == "loss":
         tokens = (load * share).sum(0) / spec.k
         total = total + spec.balance_weight * scores.shape[1] * (tokens * (scores * share).sum(0)).sum()
     if spec.z_loss:

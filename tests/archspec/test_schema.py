@@ -131,4 +131,4 @@ def test_every_kind_is_described() -> None:
 
 
 def test_it_is_small_enough_for_an_editor() -> None:
-    assert len(json.dumps(schema(space=True))) < 150_000
+    assert len(json.dumps(schema(space=True))) < 2_200 * len(REGISTRY)

@@ -60,11 +60,12 @@ def test_the_tree_accounts_for_all_parameters(path: Path) -> None:
 def test_layers_and_nodes() -> None:
     assert layers(load(TINY).graph) == 4
     assert {
-        path.stem: layers(load(path).graph) for path in EXAMPLES if path.stem in ("vit_base", "swin_t", "deepseek_v3")
+        name: layers(load(ROOT / "examples" / "zoo" / f"{name}.yaml").graph)
+        for name in ("vit_base", "swin_t", "language/deepseek_v3")
     } == {
         "vit_base": 12,
         "swin_t": 12,
-        "deepseek_v3": 61,
+        "language/deepseek_v3": 61,
     }
     graph = load(TINY).graph
     assert count(graph) == len(graph.nodes) + 4 * count(graph.node("layers").bodies["rounds.0"])

@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
 
-from archspec import source
 from archspec.family import family
 from compiler.checkpoint import export_checkpoint, import_checkpoint
 from compiler.correspondence import Correspondence, fill
@@ -43,24 +40,3 @@ def test_tied_weights_are_written_once_and_load_with_transformers(tmp_path: Path
     assert not any(report.values())
     for (name, wanted), found in zip(theirs.state_dict().items(), back.state_dict().values(), strict=True):
         assert torch.equal(found, wanted), name
-
-
-@pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "phimoe", "granitemoe", "deepseek_v3"])
-def test_experts_are_read_as_checkpoints_store_them(name: str, tmp_path: Path) -> None:
-    """`transformers` stacks the experts of a checkpoint when it loads it, and takes them apart when it saves."""
-    known = family(name)
-    config = type(transformers.AutoConfig.for_model(known.model_type))(
-        **json.loads(json.dumps(source.read(Path(__file__).with_name(f"{name}.yaml"))["small"]))
-    )
-    theirs = getattr(transformers, known.architecture)(config)
-    theirs.save_pretrained(tmp_path / "theirs")
-    state = theirs.state_dict()
-    assert load_file(tmp_path / "theirs" / "model.safetensors").keys() - state.keys()
-    ours = import_checkpoint(tmp_path / "theirs")
-    for key, get in Correspondence(known.expand(json.loads(json.dumps(config.to_dict()))), ours).exported():
-        assert torch.equal(get(), state[key])
-    export_checkpoint(ours, tmp_path / "ours")
-    back, report = type(theirs).from_pretrained(tmp_path / "ours", output_loading_info=True)
-    assert not any(report.values())
-    for key, value in back.state_dict().items():
-        assert torch.equal(value, state[key])

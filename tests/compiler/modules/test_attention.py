@@ -58,6 +58,21 @@ def test_sinks_learn_whatever_computes_them() -> None:
     assert grads[0].abs().min() > 1e-4
 
 
+@pytest.mark.parametrize("options", ["", ", sinks: true", ", softcap: 3.0"])
+@pytest.mark.parametrize("count", [7, 8, 9, 24, 30])
+def test_windows_in_bands_are_windows_under_a_mask(count: int, options: str) -> None:
+    leaf = attend(f"window: 4{options}")
+    parameters = [p.requires_grad_() for p in parts(count)] + list(leaf.parameters())
+    q, k, v = (x.transpose(1, 2) for x in parameters[:3])
+    found = leaf.bands(q, k, v, 4, 0.0)
+    expected = leaf.read(q, k, v, mask=leaf.mask(q, k, None, None, None, None, None))
+    assert_close(found, expected)
+    weigh = torch.randn_like(found)
+    for a, b in zip(torch.autograd.grad((found * weigh).sum(), parameters),
+                    torch.autograd.grad((expected * weigh).sum(), parameters), strict=True):  # fmt: skip
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("count", [3, 5, 6, 14, 15])
 @torch.no_grad()
 def test_a_token_reads_its_own_chunk(count: int) -> None:

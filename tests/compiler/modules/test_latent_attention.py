@@ -36,10 +36,10 @@ def test_latent_attention_is_that_of_deepseek_v3(rank: int | None, interleaved: 
         "heads": 4, "kv_rank": 16, "nope_width": 8, "rope_width": 4, "value_width": 6, "norm": "rms_norm",
         "position": f"{{kind: rope, layout: {'pairs' if interleaved else 'halves'}{', ' + scaling if yarn else ''}}}",
         "scale": (0.1 * 0.8 * math.log(40) + 1) ** 2 / math.sqrt(12) if yarn else 1 / math.sqrt(12),
-        "biases": "{kv_down: true, out: true}",
+        "bias": "true",
     }  # fmt: skip
     if rank is not None:
-        told |= {"query_rank": rank, "biases": "{query_down: true, kv_down: true, out: true}"}
+        told["query_rank"] = rank
     fields = ", ".join(f"{name}: {value}" for name, value in told.items())
     model = body(f"{{kind: latent_attention, {fields}}}", "token: n", 32, causal="token")
     for name, value in under(model, "latent_attention").items():

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import functional_call, grad, vmap
 
 from compiler import static_routing
 from compiler.decoding import Decoding
@@ -387,3 +388,31 @@ def test_jitter_is_noise_around_one_in_training() -> None:
         jitter = next(module for module in model.modules() if isinstance(module, Jitter))
         ratio = jitter(torch.ones(1000))
         assert 0.9 <= ratio.min() < 0.91 and 1.09 < ratio.max() <= 1.1
+
+
+STATIC = [
+    f"{{kind: mixture, experts: {{count: 4, body: {MLP}}}}}",
+    f"{{kind: mixture, experts: [{GLU}, {MLP}, identity], router: {{kind: sparse_mixer, tolerance: 0.5}}}}",
+    "{kind: mixture_of_attention, experts: 4, heads: 2}",
+]
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("node", STATIC)
+def test_static_routing_exports_and_maps(node: str) -> None:
+    model = body(node)
+    expected = model(X)
+    static_routing(model)
+    assert_close(model(X), expected)
+    assert_close(torch.export.export(model, (X,), strict=False).module()(X), expected)
+    parameters = dict(model.named_parameters())
+
+    def loss(parameters: Any, x: Tensor) -> Tensor:
+        return functional_call(model, parameters, (x[None],)).square().sum()
+
+    each = vmap(grad(loss), in_dims=(None, 0))(parameters, X)
+    for number, x in enumerate(X):
+        for name, value in grad(loss)(parameters, x).items():
+            torch.testing.assert_close(each[name][number], value, atol=1e-5, rtol=1e-5)
+    static_routing(model, on=False)
+    assert torch.equal(model(X), expected)

@@ -103,6 +103,19 @@ def test_a_length_in_a_tensor_is_that_length(name: str) -> None:
             torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("name", SCALINGS)
+def test_places_beyond_the_tables_are_turned_as_those_in_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = ours(name)
+    monkeypatch.setattr("compiler.modules.rope.LARGEST", 16)
+    cut = ours(name)
+    assert (len(whole.cos), len(cut.cos)) == (MOST, 16)
+    for count in (10, 100):
+        place = torch.arange(count)[None]
+        for given, length in ((None, count), (place, count), (place, place.max() + 1)):
+            for found, expected in zip(cut.at(count, given, length), whole.at(count, None, count), strict=True):
+                assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("scaling", [
     "{kind: dynamic, factor: 4, length: 8}",
     "{kind: longrope, length: 8, short: [1, 1.5, 2, 3], long: [2, 4, 6, 8], long_attention_factor: 1.3}",

@@ -167,7 +167,7 @@ def test_an_expert_is_active_for_its_share() -> None:
 
 
 def test_deepseek_v3_activates_37_billion() -> None:
-    file = EXAMPLES / "zoo" / "deepseek_v3.yaml"
+    file = EXAMPLES / "zoo" / "language" / "deepseek_v3.yaml"
     assert round(price(load(file), length=128, device="h100_sxm", dtype="bfloat16").active / 1e9) == 38
 
 
