@@ -60,7 +60,7 @@ class Decoding:
         if others:
             once, self._step = split(model, self._names)
             with torch.no_grad():
-                self._known = once(*((source or {})[name] for name in others))
+                self._known = tuple(map(_by_head, once(*((source or {})[name] for name in others))))
         leaves = [module for module in self._step.modules() if isinstance(module, Keeper)]
         self.leaves = [leaf for leaf in leaves if leaf.goes_on]
         self._kept: dict[int, list[dict[str, Any]]] = {id(leaf): [] for leaf in self.leaves}
@@ -138,6 +138,13 @@ class Decoding:
             buffer = kept[name] = grown
         buffer.narrow(dim, self.position, x.shape[dim]).copy_(x)
         return buffer.narrow(dim, 0, end)
+
+
+def _by_head(known: Any) -> Any:
+    """Tokens ``[batch, tokens, heads, width]`` laid out head by head, as attention reads them for every token."""
+    if not isinstance(known, Tensor) or known.ndim != 4:
+        return known
+    return known.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def refusals(spec: Spec) -> Iterator[Problem]:
