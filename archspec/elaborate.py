@@ -291,13 +291,15 @@ class Elaborator(Skimming):
             raise Broken
         return refs, streams
 
-    def embedding(self, width: int, rows: int, field: str) -> str:
+    def embedding(self, width: int, rows: int, name: str | None) -> str:
         """The name of the one embedding with a table of this shape, for a head that is tied to it."""
-        fits = [node for node in self.embeddings if node.output.width == width and _rows(node) == rows]
-        if len(fits) == 1:
-            return fits[0].name
-        shapes = ", ".join(f"{_rows(node)} × {node.output.width}" for node in self.embeddings) or "none"
-        raise Refused("tied", f"tied to which embedding? needed {rows} × {width}, there are: {shapes}", "tied: false")
+        fits = [node.name for node in self.embeddings if node.output.width == width and _rows(node) == rows]
+        if name in fits or (name is None and len(fits) == 1):
+            return name or fits[0]
+        shapes = ", ".join(f"{_rows(node)} × {node.output.width} ({node.name})" for node in self.embeddings) or "none"
+        cause = f"{name} is no embedding of" if name else "tied to which embedding? needed"
+        hint = f"tied: {fits[0]}" if fits else "tied: false"
+        raise Refused("tied", f"{cause} {rows} × {width}, there are: {shapes}", hint)
 
     def matrix(self, at: Place, role: str, matrix: Matrix) -> Node | None:
         """The node that replaces a plain weight matrix, or None."""

@@ -170,10 +170,13 @@ class Graph:
         for node in self.nodes:
             if identity == "structure" and node.when == "training":
                 continue
+            fields = _identified(node, identity)
+            if isinstance(fields.get("tied"), str):  # which embedding it is, not what it is called
+                fields["tied"] = position.get(str(node.tied), node.tied)
             nodes.append(
                 [
                     node.kind.name_,
-                    _identified(node, identity),
+                    fields,
                     [place(ref) for ref in node.inputs],
                     {slot: body.digest(identity) for slot, body in node.bodies.items()},
                     {

@@ -101,7 +101,11 @@ class Ordering(Blocks):
             bound = {self.derived(item) for item in raw if isinstance(item, Map)}
             return set().union(*map(self.read_inside, raw)) - bound
         if isinstance(raw, Map):
-            return set().union(*(self.read_inside(value) for key, value in raw.items() if key != "name"))
+            inside = set().union(*(self.read_inside(value) for key, value in raw.items() if key != "name"))
+            graph = raw.get("graph")
+            if isinstance(graph, Seq):  # what a block binds, it does not read
+                inside -= {self.derived(item) for item in graph if isinstance(item, Map)} | {*words(raw.get("inputs"))}
+            return inside
         return set()
 
     def arity(self, raw: Map) -> tuple[int, int]:

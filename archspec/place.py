@@ -52,9 +52,9 @@ class Place:
                 self._elaborator.unknown_field(named, role, matrices, f"the matrices of {self._node.kind.name_}")
                 raise Broken
 
-    def tie(self, what: str, width: int, rows: int) -> None:
-        """Uses the table of the file's token embedding of this width and number of rows."""
-        self._node.tied = self._elaborator.embedding(width, rows, what)
+    def tie(self, width: int, rows: int, name: str | None = None) -> None:
+        """Uses the table of the file's token embedding of this width and number of rows, and of this name if given."""
+        self._node.tied = self._elaborator.embedding(width, rows, name)
 
     def has(self, field: str) -> bool:
         """Whether a slot is filled."""

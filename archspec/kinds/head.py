@@ -18,7 +18,9 @@ class LmHead(Kind, kind="lm_head"):
 
     incremental = True
     vocab: Width | None = Field(None, description="the interface's vocabulary by default")
-    tied: bool = Field(False, description="uses the token embedding's table")
+    tied: bool | str = Field(
+        False, description="uses the token embedding's table; the name of the embedding, where several fit"
+    )
     bias: bool | Literal["fixed"] = Field(False, description="on the logits; a fixed one is stored and never trained")
     softcap: Annotated[float, Field(gt=0)] | None = Field(None, description="logits l become cap * tanh(l / cap)")
     scale: Real = Field(1.0, description="factor on the logits")
@@ -32,7 +34,7 @@ class LmHead(Kind, kind="lm_head"):
         if x.content != "features":
             raise Refused("", f"a head reads features, not {x}")
         if self.tied:
-            at.tie("vocab", x.width, vocab)
+            at.tie(x.width, vocab, self.tied if isinstance(self.tied, str) else None)
         return x.wide(vocab)
 
 

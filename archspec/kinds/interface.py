@@ -159,12 +159,13 @@ class Seq2SeqLm(Interface, kind="seq2seq_lm"):
     vocab: Width
     length: Width = Field(description="the longest target")
     source_length: Width | None = Field(None, description="the longest source; as the target by default")
+    source_vocab: Width | None = Field(None, description="vocabulary of the source; that of the target by default")
 
     def own_streams(self) -> dict[str, Stream]:
         source = Axis("source", "source_length", limit=self.source_length or self.length)
         target = Axis("token", "length", causal=True, limit=self.length)
-        ids = {"source": source, "target": target}
-        return {n: self.marked(Stream(self.vocab, single(1, n, axis).spans, "ids")) for n, axis in ids.items()}
+        ids = {"source": (source, self.source_vocab or self.vocab), "target": (target, self.vocab)}
+        return {n: self.marked(Stream(rows, single(1, n, axis).spans, "ids")) for n, (axis, rows) in ids.items()}
 
     def check(self, outputs: dict[str, Stream]) -> None:
         _per_token(outputs, self.vocab, "length", "token")
