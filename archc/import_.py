@@ -32,8 +32,9 @@ def import_(
         archc import Llama-3.1-8B/config.json -o llama.yaml
         archc import Llama-3.1-8B -o compiled
     """
+    from archspec.config_file import read_config
     from archspec.family import families as known
-    from archspec.family import family, family_of, read_config
+    from archspec.family import family, family_of
 
     if families:
         rows = [(family(one).model_type, family(one).architecture) for one in known()]

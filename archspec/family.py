@@ -5,7 +5,7 @@ The same file tells which stored tensor is which weight (`compiler.checkpoint`).
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,15 +13,18 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from archspec import blame
+from archspec.config_file import mark_of
 from archspec.errors import Mark, Problem, Refused, SpecError, did_you_mean
 from archspec.readable import readable
 from archspec.source import read
 from archspec.spec import Spec, loads
+from archspec.stacks import rounds
 from archspec.template import Template, TemplateError, reads
 
 FOLDER = Path(__file__).parent / "families"
-KEYS = ("archfamily", "extends", "use", "model_type", "class", "prefix", "aliases", "config", "only", "ignored",
-        "define", "let", "spec", "tensors", "renamed", "skipped")  # fmt: skip
+KEYS = ("archfamily", "extends", "use", "model_type", "class", "prefix", "aliases", "config", "types", "only",
+        "ignored", "define", "let", "spec", "tensors", "renamed", "skipped")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Family:
         self.aliases: dict[str, str] = tree.get("aliases", {})
         self.config: dict[str, Any] = tree.get("config", {})
         self.only: dict[str, Any] = tree.get("only", {})
+        self.types: dict[str, str] = tree.get("types", {})
         self.ignored: frozenset[str] = frozenset(tree.get("ignored", ()))
         self.skipped: list[str] = list(tree.get("skipped", ()))
         self.renamed: dict[str, str] = tree.get("renamed", {})
@@ -79,17 +83,18 @@ class Family:
             if key in self.only:
                 allowed = self.only[key] if isinstance(self.only[key], list) else [self.only[key]]
                 if value not in allowed and value != self.config.get(key, allowed[0]):
-                    shown = ", ".join(json.dumps(one) for one in allowed)
-                    problems.append((key, f"{json.dumps(value)} cannot be said for {self.name}", f"it can be {shown}"))
+                    problems.append((key, f"{blame.shown(value)} cannot be said for {self.name}",
+                                     f"it can be {', '.join(map(blame.shown, allowed))}"))  # fmt: skip
             elif key in self.config:
-                wanted = _type(self.config[key])
-                if value is not None and wanted and not isinstance(value, wanted[0]):
-                    problems.append((key, f"{json.dumps(value)} is no {wanted[1]}", None))
+                wanted = self.types.get(key) or _type(self.config[key])
+                if value is not None and wanted and not _is(value, wanted):
+                    problems.append((key, f"{blame.shown(value)} is {_NO[wanted]}", None))
             elif key not in self.ignored:
                 hint = did_you_mean(key, [*self.config, *self.only])
-                problems.append((key, f"the family {self.name} has no field {key!r}", hint))
+                problems.append((key, f"the family {self.name} has no field {blame.name(key)!r}", hint))
         if problems:
-            raise SpecError(*(Problem(cause, hint, key, self._mark(where, key)) for key, cause, hint in problems))
+            raise SpecError(*(Problem(cause, hint, blame.name(key), self._mark(where, key))
+                              for key, cause, hint in problems))  # fmt: skip
         return {**self.config, **{key: value for key, value in given.items() if key in self.config}}
 
     def _mark(self, where: str, key: str) -> Mark | None:
@@ -107,33 +112,81 @@ class Family:
             SpecError: what the configuration says cannot be said, each field by name.
         """
         given = {self.aliases.get(key, key): _numbers(value) for key, value in given.items()}
-        config = self.fields(given, where)
+        self.fields(given, where)
+        tree, places, tensors = self._filled(given, where)
+        text = self._text(tree, name)
+        try:
+            spec = loads(text, f"spec of {where or self.name}")
+        except SpecError as error:
+            raise SpecError(*(self._blamed(problem, given, tree, where) for problem in error.problems)) from None
+        return Imported(self, {**self.config, **{k: v for k, v in given.items() if k in self.config}}, text, spec,
+                        places, tensors)  # fmt: skip
+
+    def _filled(
+        self, given: Mapping[str, Any], where: str = ""
+    ) -> tuple[dict[str, Any], dict[str, tuple[str, ...]], dict[str, Any]]:
+        """The spec as a tree, the places of layers, and the tensors."""
+        try:
+            return self._expanded(given)
+        except Refused as refused:
+            field = refused.field or blame.of_failure(given, self._fails) or ""
+            raise SpecError(Problem(refused.cause, refused.hint, field, self._mark(where, field))) from None
+        except TemplateError as error:
+            field = blame.of_failure(given, self._fails) or ""
+            what = blame.shown(given[field]) if field else "this configuration"
+            cause = f"{what} has no meaning for {self.name}: {error.reason}"
+            raise SpecError(Problem(cause, None, field, self._mark(where, field))) from None
+
+    def _fails(self, given: Mapping[str, Any]) -> bool:
+        try:
+            self._expanded(given)
+        except (Refused, TemplateError):
+            return True
+        return False
+
+    def _expanded(
+        self, given: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, tuple[str, ...]], dict[str, Any]]:  # fmt: skip
+        config = {**self.config, **{key: value for key, value in given.items() if key in self.config}}
         functions = {word: _Function(word, body, self) for word, body in self._define.items()}
         template = Template({**config, "given": dict(given), "config": config}, functions)
         for function in functions.values():
             function.functions, function.names = template.functions, template.names
         stacks: dict[str, list[str]] = {"layer": []}
-        template.functions["layers"] = lambda layers, word="layers": _rounds(layers, word, stacks)
-        try:
-            for word, value in self._let.items():
-                template.names[word] = template.fill(value)
-            tree = template.fill(self._spec)
-            tree["graph"] = list(_flat(tree["graph"]))
-            tensors = template.fill(self._tensors)
-        except Refused as refused:
-            problem = Problem(refused.cause, refused.hint, refused.field, self._mark(where, refused.field))
-            raise SpecError(problem) from None
-        except TemplateError as error:
-            raise SpecError(Problem(f"this configuration has no meaning for {self.name}: {error}", None, "",
-                                    Mark(where, 1, 1) if where else None)) from None  # fmt: skip
+        template.functions["layers"] = lambda layers, word="layers": rounds(layers, word, stacks)
+        for word, value in self._let.items():
+            template.names[word] = template.fill(value)
+        tree = template.fill(self._spec)
+        tree["graph"] = list(_flat(tree["graph"]))
+        tensors = template.fill(self._tensors)
         order = ("interface", "dims", "init", "defaults", "blocks", "graph", "outputs")
         parts = {key: tree[key] for key in order if tree.get(key)}
         assert parts.keys() >= {key for key in tree if tree[key]}, tree.keys()
-        tree = {"archspec": 1, "name": name or self.model_type, **parts}
+        return parts, {word: tuple(of) for word, of in stacks.items()}, tensors
+
+    def _text(self, tree: Mapping[str, Any], name: str | None = None) -> str:
         comment = f"Imported from a configuration of {self.architecture} ({self.model_type})."
-        text = readable(tree, comment)
-        spec, places = loads(text, f"spec of {where or self.name}"), {word: tuple(of) for word, of in stacks.items()}
-        return Imported(self, config, text, spec, places, tensors)
+        return readable({"archspec": 1, "name": name or self.model_type, **tree}, comment)
+
+    def _blamed(self, problem: Problem, given: Mapping[str, Any], tree: Mapping[str, Any], where: str) -> Problem:
+        """A problem of the spec as one of the field that it comes from."""
+
+        def fails(given: Mapping[str, Any]) -> bool:
+            try:
+                loads(self._text(self._expanded(given)[0]))
+            except SpecError as error:
+                return any(other.path == problem.path for other in error.problems)
+            except (Refused, TemplateError):
+                return True
+            return False
+
+        said = {key: value for key, value in given.items() if key in self.config}
+        field = blame.of_value(problem, said, tree, lambda other: self._expanded(other)[0])
+        field = field or blame.of_failure(said, fails)
+        if field is None:
+            return problem._replace(mark=Mark(where, 1, 1) if where else None)
+        found = blame.told(problem, field, given[field], blame.wrong(tree, problem.path))
+        return found._replace(mark=self._mark(where, field))
 
 
 class _Function:
@@ -182,36 +235,11 @@ def family_of(config: Mapping[str, Any], where: str = "") -> Family:
             return family(name)
     known = [_head(name)["model_type"] for name in families()]
     hint = did_you_mean(word, known) or f"archc import --families lists the {len(known)} that are known"
-    raise SpecError(Problem(f"no family is called {word!r}", hint, "model_type", mark_of(where, "model_type") or mark))
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """A ``config.json``.
-
-    Errors:
-        SpecError: missing, unreadable or no JSON object.
-    """
-
-    def refuse(cause: str, line: int = 1, column: int = 1) -> SpecError:
-        return SpecError(Problem(cause, "name the config.json of a transformers model, or its folder", "",
-                                 Mark(str(path), line, column)))  # fmt: skip
-
-    try:
-        if path.stat().st_size > 16 * 2**20:
-            raise refuse("larger than 16 MiB; a configuration is small")
-        text = path.read_text(encoding="utf-8")
-        found = json.loads(text)
-    except FileNotFoundError:
-        raise refuse("there is no such file") from None
-    except OSError as error:
-        raise refuse(f"cannot be read: {error.strerror}") from None
-    except json.JSONDecodeError as error:
-        raise refuse(f"not JSON: {error.msg}", error.lineno, error.colno) from None
-    except (UnicodeDecodeError, RecursionError):
-        raise refuse("not a JSON text file") from None
-    if not isinstance(found, dict):
-        raise refuse("not a JSON object")
-    return found
+    for key, inner in config.items():
+        if isinstance(inner, dict) and inner.get("model_type") in known:
+            hint = f"its {key} is a {inner['model_type']}, which can be imported: write it as a config.json of its own"
+    cause = f"no family is called {blame.name(word)!r}"
+    raise SpecError(Problem(cause, hint, "model_type", mark_of(where, "model_type") or mark))
 
 
 def _numbers(value: Any) -> Any:
@@ -221,19 +249,6 @@ def _numbers(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return float(value["__float__"]) if value.keys() == {"__float__"} else {k: _numbers(v) for k, v in value.items()}
-
-
-def mark_of(where: str, *keys: str) -> Mark | None:
-    """Where a field, by any of its names, stands in a configuration file, as far as the text tells."""
-    try:
-        lines = Path(where).read_text(encoding="utf-8").splitlines() if where else []
-    except (OSError, UnicodeDecodeError):
-        return None
-    for number, line in enumerate(lines, 1):
-        for key in keys:
-            if f'"{key}"' in line:
-                return Mark(where, number, line.index(f'"{key}"') + 1)
-    return Mark(where, 1, 1) if where else None
 
 
 @cache
@@ -270,84 +285,28 @@ def _over(base: Any, tree: Any, path: tuple[str, ...] = ()) -> Any:
     return tree
 
 
-def _type(default: Any) -> tuple[Any, str] | None:
-    """What values a field takes, by its default, and how that is called."""
-    if isinstance(default, bool):
-        return bool, "true or false"
-    if isinstance(default, int):
-        return int, "whole number"
-    if isinstance(default, float):
-        return (int, float), "number"
-    if isinstance(default, str):
-        return str, "word"
-    return None
+_NO = {"flag": "not true or false", "integer": "no whole number", "number": "no number", "word": "no word",
+       "list": "no list", "mapping": "no mapping"}  # fmt: skip
+
+
+def _type(default: Any) -> str | None:
+    """What values a field takes, by its default."""
+    return {bool: "flag", int: "integer", float: "number", str: "word", list: "list", dict: "mapping"}.get(
+        type(default)
+    )  # fmt: skip
+
+
+def _is(value: Any, kind: str) -> bool:
+    if isinstance(value, bool):
+        return kind == "flag"
+    if kind == "number":
+        return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    return isinstance(value, {"integer": int, "word": str, "list": list, "mapping": dict}.get(kind, ()))
 
 
 def _flat(items: list[Any]) -> Iterator[Any]:
     for item in items:
         yield from _flat(item) if isinstance(item, list) else [item]
-
-
-def _rounds(layers: list[Any], word: str, stacks: dict[str, list[str]]) -> list[Any]:
-    """Layers, each the name of a block or a call of one, as repeats; ``stacks`` get the path of each."""
-    nodes: list[Any] = []
-    places = stacks.setdefault(word, [])
-    for number, (pattern, times) in enumerate(_segments(list(layers)), 1):
-        name = word if number == 1 else f"{word}_{number}"
-        if times == 1:
-            nodes.append({"name": name, **(pattern[0] if isinstance(pattern[0], dict) else {"kind": pattern[0]})})
-            places.append(name)
-            continue
-        items, inner = _pattern(pattern)
-        nodes.append({"name": name, "kind": "repeat", "times": times, "body": items[0] if len(items) == 1 else items})
-        for turn in range(times):
-            places += [f"{name}.{turn}{path}" for path in inner]
-    stacks["layer"] += places
-    return nodes
-
-
-def _pattern(pattern: list[Any]) -> tuple[list[Any], list[str]]:
-    """One round of several layers, and their paths in it."""
-    if len(pattern) == 1:
-        return pattern, [""]
-    runs: list[tuple[Any, int]] = []
-    for layer in pattern:
-        if runs and runs[-1][0] == layer:
-            runs[-1] = (layer, runs[-1][1] + 1)
-        else:
-            runs.append((layer, 1))
-    items: list[Any] = []
-    paths: list[str] = []
-    taken: set[str] = set()
-    for layer, count in runs:
-        name = base = layer["kind"] if isinstance(layer, dict) else layer
-        number = 1
-        while name in taken:
-            number += 1
-            name = f"{base}_{number}"
-        taken.add(name)
-        if count > 1:
-            items.append({"name": name, "kind": "repeat", "times": count, "body": layer})
-            paths += [f".{name}.{turn}" for turn in range(count)]
-        else:
-            items.append({"name": name, **(layer if isinstance(layer, dict) else {"kind": layer})})
-            paths.append(f".{name}")
-    return items, paths
-
-
-def _segments(layers: list[Any]) -> Iterator[tuple[list[Any], int]]:
-    """Layers as patterns and how often each is repeated; a single layer is a pattern once."""
-    start = 0
-    while start < len(layers):
-        best, times = 1, 1
-        for period in range(1, (len(layers) - start) // 2 + 1):
-            pattern, count = layers[start : start + period], 1
-            while layers[start + count * period : start + (count + 1) * period] == pattern:
-                count += 1
-            if count > 1 and count * period > best * times:
-                best, times = period, count
-        yield layers[start : start + best], times
-        start += best * times
 
 
 def pattern(text: str) -> re.Pattern[str]:

@@ -5,7 +5,7 @@
 | ``${expression}`` | its value, of any type; inside longer text, its text |
 | ``{if: expression, then: …, else: …}`` | one of the two; nothing without ``else`` |
 | ``{for: name, in: expression, do: …}`` | in a list: an item for each value; in a mapping: its entries |
-| ``{refuse: field, because: text}`` | an error about that field |
+| ``{refuse: field, because: text, try: text}`` | an error about that field, with a hint |
 
 Keys may hold expressions as values do. Entries and items that come out as null are left out. Expressions are a part of
 Python's: arithmetic, comparison, ``and``/``or``/``not``, ``a if b else c``, lists, comprehensions over lists, items and
@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from archspec.errors import Refused
+from archspec.errors import Refused, did_you_mean
 
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
@@ -36,13 +36,22 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "any": any, "all": all, "sum": sum, "zip": zip, "enumerate": enumerate, "join": lambda words: " ".join(words),
     "get": lambda mapping, key, default=None: (mapping or {}).get(key, default),
     "is_list": lambda value: isinstance(value, list), "is_text": lambda value: isinstance(value, str),
+    "near": lambda word, names: did_you_mean(str(word), map(str, names)),
 }  # fmt: skip
 _LARGEST = 100_000  # items of a list that an expression makes
 _OPEN = re.compile(r"\$\{([^{}]*)\}")
 
 
 class TemplateError(Exception):
-    """A template is wrong in itself: that is a fault of its file, not of what it is given."""
+    """A template has no value: that is a fault of its file, or of what it is given.
+
+    Args:
+        reason: in a few words, without the template.
+    """
+
+    def __init__(self, text: str, reason: str | None = None) -> None:
+        super().__init__(text)
+        self.reason = reason or text
 
 
 class Template:
@@ -73,7 +82,7 @@ class Template:
             return self.fill(raw.get("then" if self.evaluate(str(raw["if"])) else "else"))
         if "refuse" in raw:
             field, because = self._text(str(raw["refuse"])), self._text(str(raw["because"]))
-            raise Refused(str(field), str(because), raw.get("try"))
+            raise Refused(str(field), str(because), self.fill(raw.get("try")))
         filled: dict[str, Any] = {}
         for key, value in raw.items():
             if isinstance(value, dict) and "for" in value:
@@ -110,7 +119,7 @@ class Template:
         except (ArithmeticError, TypeError, ValueError, LookupError, RecursionError) as error:
             if isinstance(error, Refused):
                 raise
-            raise TemplateError(f"{text!r}: {error}") from None
+            raise TemplateError(f"{text!r}: {error}", str(error)) from None
 
     def _value(self, node: ast.expr, names: Mapping[str, Any]) -> Any:
         def value(part: ast.expr) -> Any:
@@ -137,8 +146,8 @@ class Template:
                 a, b = value(left), value(right)
                 if isinstance(op, ast.Div):
                     return a // b if isinstance(a, int) and isinstance(b, int) and a % b == 0 else a / b
-                if isinstance(op, ast.Mult) and isinstance(a, list) and len(a) * int(b) > _LARGEST:
-                    raise TemplateError("a list that is too long")
+                if isinstance(op, ast.Mult) and isinstance(a, list) and not 0 <= len(a) * int(b) <= _LARGEST:
+                    raise TemplateError(f"a list of {len(a) * int(b):,} items")
                 return _OPERATORS[type(op)](a, b)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return -value(operand)

@@ -15,8 +15,9 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, fx
 
+from archspec.config_file import read_config
 from archspec.errors import Problem, SpecError
-from archspec.family import Imported, family_of, read_config
+from archspec.family import Imported, family_of
 from compiler.correspondence import WEIGHTS, Correspondence, Outgoing, fill
 from compiler.initialise import allocate
 from compiler.model import compile
