@@ -15,11 +15,17 @@ from archspec.errors import Problem, SpecError
 if TYPE_CHECKING:
     from compiler.text import Text
 
+USUAL = 100  # tokens that are added
+
+USUAL = 100  # tokens that are added
+
 
 def generate(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A compiled model: spec.yaml and weights.")],
     prompts: Annotated[list[str], typer.Argument(metavar="TEXT", help="What it goes on from; several are a batch.")],
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="How many are added at most.")] = 100,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", min=1, help="How many are added at most; 100 if the model reads so many.")
+    ] = None,
     temperature: Annotated[float, typer.Option("--temperature", min=0, help="0 takes the likeliest token.")] = 0.0,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Draw from so many likeliest tokens.")] = None,
     top_p: Annotated[
@@ -36,27 +42,31 @@ def generate(
         archc generate compiled "def main" --tokens 50 --temperature 0.8
     """
     import compiler
+    from compiler.decoding import refusals
     from compiler.text import Text
 
     model = compiler.load(folder)
-    text = Text.of(model)
     spec: Any = model.spec
-    interface = spec.interface
-    rows = [text.encode(prompt) for prompt in prompts]
-    for prompt, row in zip(prompts, rows, strict=True):
-        if not row:
-            raise SpecError(Problem(f"the prompt {prompt!r} has no tokens", "give it some text"))
-    most = getattr(interface, "length", None)
-    longest = max(map(len, rows))
-    if most is not None and longest + tokens > most:
-        cause = f"{longest} tokens and {tokens} more; this model reads at most {most}"
+    interface = spec.interface.name_
+    if interface not in ("causal_lm", "seq2seq_lm"):
+        raise SpecError(Problem(f"{spec.name} is {interface}; causal_lm and seq2seq_lm go on with text", None))
+    problems = list(refusals(spec))
+    if problems:
+        raise SpecError(*problems)
+    text = Text.of(model)
+    rows, source = text.prompts(model, prompts)
+    longest, most = max(map(len, rows)), spec.interface.length
+    wanted = tokens or max(1, min(USUAL, most - longest))
+    if longest + wanted > most:
+        cause = f"{longest} tokens and {wanted} more; this model reads at most {most}"
         raise SpecError(Problem(cause, f"--tokens {most - longest}" if most > longest else "a shorter prompt"))
     if int8:
         compiler.quantize(model)
     else:
         compiler.pack(model, rows=len(rows))
-    found = _stream(model, rows, text, prompts, quiet=json, tokens=tokens, temperature=temperature, top_k=top_k,
-                    top_p=top_p, seed=seed)  # fmt: skip
+    shown = ["" for _ in prompts] if source else prompts
+    found = _stream(model, rows, text, shown, quiet=json, tokens=wanted, temperature=temperature, top_k=top_k,
+                    top_p=top_p, seed=seed, source=source)  # fmt: skip
     if json:
         echo_json(
             [{"prompt": p, "text": text.decode(ids), "tokens": ids} for p, ids in zip(prompts, found, strict=True)]
@@ -64,9 +74,9 @@ def generate(
 
 
 def _stream(
-    model: Any, rows: list[list[int]], text: Text, prompts: list[str], *, quiet: bool, **how: Any
+    model: Any, rows: list[list[int]], text: Text, before: list[str], *, quiet: bool, **how: Any
 ) -> list[list[int]]:  # fmt: skip
-    """Runs the generation; one sequence is printed as it comes, several when they are whole."""
+    """Runs the generation; one sequence is printed as it comes, several when they are whole, each after a text."""
     from compiler.generate import stream
 
     found: list[list[int]] = [[] for _ in rows]
@@ -74,7 +84,7 @@ def _stream(
     alone = len(rows) == 1 and not quiet
     shown = ""
     if alone:
-        sys.stdout.write(prompts[0])
+        sys.stdout.write(before[0])
     try:
         for step in stream(model, rows, stop=text.stop, **how):
             for number, token in enumerate(step):
@@ -94,6 +104,6 @@ def _stream(
     if alone:
         typer.echo(text.decode(found[0])[len(shown) :])
     elif not quiet:
-        for prompt, ids in zip(prompts, found, strict=True):
+        for prompt, ids in zip(before, found, strict=True):
             typer.echo(f"{prompt}{text.decode(ids)}\n")
     return found

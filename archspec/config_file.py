@@ -43,7 +43,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise refuse(f"cannot be read: {error.strerror}") from None
     except json.JSONDecodeError as error:
-        raise refuse(f"not JSON: {error.msg}", error.lineno, error.colno) from None
+        raise refuse(f"not JSON: {error.msg.removesuffix(' at')}", error.lineno, error.colno) from None
     except (UnicodeDecodeError, RecursionError):
         raise refuse("not a JSON text file") from None
     except SpecError:

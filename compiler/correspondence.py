@@ -320,7 +320,7 @@ def fill(
         raise SpecError(*problems)
 
 
-MOST = 20  # problems that are told
+MOST = 5  # problems that are told
 
 
 def _missing(mapping: Correspondence, written: set[str]) -> dict[str, str]:

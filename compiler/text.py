@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import fx
+import torch
+from torch import Tensor, fx
 
 from archspec.errors import Problem, SpecError
 
@@ -19,10 +20,14 @@ class Text:
     Attributes:
         tokenizer: of the `tokenizers` library; None where a token is a byte.
         stop: ids that end a text.
+        start: ids that the target begins with, of a model that reads a source.
+        pad: id that fills up a source.
     """
 
     tokenizer: Any = None
     stop: frozenset[int] = field(default_factory=frozenset)
+    start: tuple[int, ...] = ()
+    pad: int = 0
 
     @classmethod
     def of(cls, model: fx.GraphModule) -> Text:
@@ -33,18 +38,20 @@ class Text:
         """
         spec: Any = model.spec
         beside: dict[str, bytes] = getattr(model, "beside", {})
-        stop = _stop(beside)
+        stop, pad = frozenset(_ids(beside, "eos_token_id")), (*_ids(beside, "pad_token_id"), 0)[0]
+        begin = _ids(beside, "decoder_start_token_id") or _ids(beside, "bos_token_id")
+        start = (*begin[:1], *_ids(beside, "forced_bos_token_id")[:1])
         data = beside.get("tokenizer.json")
         if data is None:
             vocab = getattr(spec.interface, "vocab", 0)
             if vocab < 256:
                 cause = f"{spec.name} has {vocab} tokens and no tokenizer.json; bytes need 256"
                 raise SpecError(Problem(cause, "put the tokenizer.json that it was trained with into its folder"))
-            return cls(None, stop)
+            return cls(None, stop, start, pad)
         from tokenizers import Tokenizer
 
         try:
-            return cls(Tokenizer.from_buffer(data), stop)
+            return cls(Tokenizer.from_buffer(data), stop, start, pad)
         except Exception as error:  # the library raises bare exceptions
             raise SpecError(Problem(f"tokenizer.json cannot be read: {error}", "fetch it again")) from None
 
@@ -58,15 +65,53 @@ class Text:
             return bytes(token for token in ids if token < 256).decode("utf-8", "replace")
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
+    def prompts(self, model: fx.GraphModule, texts: Sequence[str]) -> tuple[list[list[int]], dict[str, Tensor]]:
+        """What a model goes on from for some texts: a row of ids each, and the tensors of its source by name.
 
-def _stop(beside: dict[str, bytes]) -> frozenset[int]:
-    """The end-of-sequence tokens that a model's configuration names."""
+        A causal model goes on from the text. One with a source reads the text there and goes on from ``start``; where
+        that is not known, from the text's last token, as it learns when it is trained on text.
+
+        Errors:
+            SpecError: a text is empty, or too long; texts of unlike lengths are a source without padding.
+        """
+        spec: Any = model.spec
+        rows = [self.encode(text) for text in texts]
+        if spec.interface.name_ != "seq2seq_lm":
+            _checked(texts, rows, spec.interface.length, spec.interface.vocab)
+            return rows, {}
+        firsts = [list(self.start) or row[-1:] for row in rows]
+        rows = rows if self.start else [row[:-1] for row in rows]
+        most = spec.interface.source_length or spec.interface.length
+        _checked(texts, rows, most, spec.interface.source_vocab or spec.interface.vocab)
+        longest = max(map(len, rows))
+        source = {"source": torch.tensor([row + [self.pad] * (longest - len(row)) for row in rows])}
+        label = spec.interface.carried().get("source", {}).get("valid")
+        if label is not None:
+            source[label] = torch.tensor([[place < len(row) for place in range(longest)] for row in rows])
+        elif any(len(row) < longest for row in rows):
+            cause = f"texts of {min(map(len, rows))} to {longest} tokens, and the source of {spec.name} has no padding"
+            raise SpecError(Problem(cause, "one text at a time"))
+        return firsts, source
+
+
+def _checked(texts: Sequence[str], rows: Sequence[Sequence[int]], most: int, vocab: int) -> None:
+    for text, row in zip(texts, rows, strict=True):
+        if not row:
+            raise SpecError(Problem(f"the prompt {text!r} has no tokens", "give it some text"))
+        if len(row) > most:
+            raise SpecError(Problem(f"a prompt of {len(row)} tokens; this model reads at most {most}", "a shorter one"))
+        if max(row) >= vocab:
+            cause = f"token {max(row)} of {text!r}; the model knows {vocab}"
+            raise SpecError(Problem(cause, "tokenizer.json belongs to another model"))
+
+
+def _ids(beside: dict[str, bytes], key: str) -> list[int]:
+    """Tokens that a model's configuration names, none if it does not."""
     for name in ("generation_config.json", "config.json"):
-        if name in beside:
-            try:
-                found = json.loads(beside[name]).get("eos_token_id")
-            except (ValueError, AttributeError):
-                continue
-            if found is not None:
-                return frozenset(found if isinstance(found, list) else [found])
-    return frozenset()
+        try:
+            found = json.loads(beside[name]).get(key)
+        except (KeyError, ValueError, AttributeError):
+            continue
+        if found is not None:
+            return list(found) if isinstance(found, list) else [found]
+    return []

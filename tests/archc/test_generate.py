@@ -1,0 +1,192 @@
+"""``archc generate``: what a person reads, what a program reads, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaForCausalLM, T5ForConditionalGeneration
+from typer.testing import CliRunner, Result
+
+import compiler
+from archc.main import app
+from archspec import spec
+from tests.archc import checkpoints
+
+ARCHC = [sys.executable, "-c", "from archc.main import app; app()"]
+
+
+def invoke(*words: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+def tokens(*words: object) -> list[list[int]]:
+    return [row["tokens"] for row in json.loads(invoke("generate", *words, "--json").stdout)]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LlamaForCausalLM]:
+    place = tmp_path_factory.mktemp("llama")
+    model = checkpoints.llama(place / "given")
+    invoke("import", place / "given", "-o", place / "compiled")
+    return place / "compiled", model
+
+
+@pytest.fixture(scope="module")
+def t5(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, T5ForConditionalGeneration]:
+    place = tmp_path_factory.mktemp("t5")
+    model = checkpoints.t5(place / "given")
+    invoke("import", place / "given", "-o", place / "compiled")
+    return place / "compiled", model
+
+
+@torch.no_grad()
+def theirs(model: Any, texts: list[str], count: int, *, left: bool) -> list[list[int]]:
+    rows = [list(text.encode()) for text in texts]
+    longest = max(map(len, rows))
+    filled = [[[0] * (longest - len(row)), row][:: 1 if left else -1] for row in rows]
+    ids = torch.tensor([a + b for a, b in filled])
+    mask = torch.tensor([[0] * (longest - len(r)) + [1] * len(r) if left else [1] * len(r) + [0] * (longest - len(r))
+                         for r in rows])  # fmt: skip
+    out = model.generate(ids, attention_mask=mask, max_new_tokens=count, do_sample=False, pad_token_id=0)
+    return [row[-count:] for row in out.tolist()]
+
+
+def test_a_ragged_batch_is_that_of_transformers(llama: tuple[Path, LlamaForCausalLM]) -> None:
+    folder, model = llama
+    texts = ["hello", "a longer text"]
+    assert tokens(folder, *texts, "--tokens", 12) == theirs(model, texts, 12, left=True)
+
+
+def test_a_model_with_a_source_reads_the_text_there(t5: tuple[Path, T5ForConditionalGeneration]) -> None:
+    folder, model = t5
+    texts = ["hello", "a longer text"]
+    wanted = [row[: row.index(1)] if 1 in row else row for row in theirs(model, texts, 12, left=False)]
+    assert tokens(folder, *texts, "--tokens", 12) == wanted
+    assert len({tuple(row) for row in wanted}) == 2  # the source decides
+
+
+def test_what_was_trained_on_bytes_goes_on_from_the_last_one(tmp_path: Path) -> None:
+    loaded = spec.load(Path(__file__).parents[2] / "examples" / "seq2seq.yaml")
+    model = compiler.compile(loaded)
+    compiler.save(model, tmp_path / "model")
+    source = {"source": torch.tensor([list(b"hell")])}
+    assert tokens(tmp_path / "model", "hello", "--tokens", 5) == compiler.generate(
+        model, [list(b"o")], tokens=5, source=source
+    )
+    said = invoke("generate", tmp_path / "model", "a", "longer", code=2).stderr
+    assert "has no tokens" in said  # one byte is the target's, and leaves no source
+    said = invoke("generate", tmp_path / "model", "ab", "longer", code=2).stderr
+    assert "the source of tiny-seq2seq has no padding" in said
+
+
+def test_text_is_streamed_after_the_prompt(llama: tuple[Path, LlamaForCausalLM]) -> None:
+    folder, _ = llama
+    shown = invoke("generate", folder, "hello", "--tokens", 8).stdout
+    text = json.loads(invoke("generate", folder, "hello", "--tokens", 8, "--json").stdout)[0]["text"]
+    assert shown == f"hello{text}\n"
+    both = invoke("generate", folder, "hello", "hello", "--tokens", 8).stdout
+    assert both == f"hello{text}\n\n" * 2
+
+
+def test_draws_are_those_of_their_seed(llama: tuple[Path, LlamaForCausalLM]) -> None:
+    how = (llama[0], "hello", "--tokens", 8, "--temperature", 2, "--top-k", 50, "--top-p", 0.95)
+    assert tokens(*how, "--seed", 1) == tokens(*how, "--seed", 1) != tokens(*how, "--seed", 2)
+
+
+def test_as_many_tokens_are_added_as_the_model_reads(llama: tuple[Path, LlamaForCausalLM]) -> None:
+    assert [len(row) for row in tokens(llama[0], "x" * 60)] == [4]
+    said = invoke("generate", llama[0], "x" * 60, "--tokens", 5, code=2).stderr
+    assert "60 tokens and 5 more; this model reads at most 64\n  --tokens 4" in said
+    assert "a shorter" in invoke("generate", llama[0], "x" * 64, code=2).stderr
+    assert "65 tokens; this model reads at most 64" in invoke("generate", llama[0], "x" * 65, code=2).stderr
+
+
+def with_tokenizer(folder: Path, place: Path, size: int) -> Path:
+    """A copy of a model with a tokenizer of so many tokens."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    made.train_from_iterator([" ".join(f"word{n}" for n in range(300))], trainer)
+    compiler.save(compiler.load(folder), place)
+    made.save(str(place / "tokenizer.json"))
+    return place
+
+
+def test_a_tokenizer_turns_text_into_tokens(llama: tuple[Path, LlamaForCausalLM], tmp_path: Path) -> None:
+    folder = with_tokenizer(llama[0], tmp_path / "model", 300)
+    known = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ids = known.encode("word1 word2").ids
+    assert len(ids) < len("word1 word2")
+    row = json.loads(invoke("generate", folder, "word1 word2", "--tokens", 6, "--json").stdout)[0]
+    assert row["tokens"] == compiler.generate(compiler.load(folder), [ids], tokens=6)[0]
+    assert row["text"] == known.decode(row["tokens"])
+
+
+def test_a_tokenizer_of_another_model_is_told(llama: tuple[Path, LlamaForCausalLM], tmp_path: Path) -> None:
+    folder = with_tokenizer(llama[0], tmp_path / "model", 500)
+    known = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    rare = next(word for word in map("word{}".format, range(300)) if max(known.encode(word).ids) >= 300)
+    said = invoke("generate", folder, rare, code=2).stderr
+    assert "the model knows 300\n  tokenizer.json belongs to another model" in said
+    (folder / "tokenizer.json").write_text("{")
+    assert "tokenizer.json cannot be read" in invoke("generate", folder, "a", code=2).stderr
+
+
+def test_what_cannot_go_on_is_told(tmp_path: Path, llama: tuple[Path, LlamaForCausalLM]) -> None:
+    checkpoints.bert(tmp_path / "given")
+    invoke("import", tmp_path / "given", "-o", tmp_path / "bert")
+    result = invoke("generate", tmp_path / "bert", "hi", code=2)
+    assert "bert is masked_lm; causal_lm and seq2seq_lm go on with text" in result.stderr
+    assert not result.stdout
+    assert "the prompt '' has no tokens" in invoke("generate", llama[0], "", code=2).stderr
+    assert "there is no such folder" in invoke("generate", tmp_path / "no", "hi", code=2).stderr
+    small = compiler.compile(spec.loads(
+        "archspec: 1\nname: small\ninterface: {kind: causal_lm, vocab: 16, length: 8}\n"
+        "graph: [{kind: token_embedding, width: 8}, lm_head]"))  # fmt: skip
+    compiler.save(small, tmp_path / "small")
+    said = invoke("generate", tmp_path / "small", "hi", code=2).stderr
+    assert "small has 16 tokens and no tokenizer.json; bytes need 256" in said
+
+
+def test_ctrl_c_ends_the_line(llama: tuple[Path, LlamaForCausalLM]) -> None:
+    slow = """
+import sys, time, compiler
+g = sys.modules["compiler.generate"]
+pick = g.pick
+def slowly(*given):
+    time.sleep(0.2)
+    return pick(*given)
+g.pick = slowly
+from archc.main import app
+app()
+"""
+    given = [sys.executable, "-c", slow, "generate", str(llama[0]), "hello", "--tokens", "50"]
+    running = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert running.stdout is not None
+    first = os.read(running.stdout.fileno(), 100)
+    time.sleep(0.5)
+    running.send_signal(signal.SIGINT)
+    rest, said = running.communicate(timeout=20)
+    assert (first + rest).startswith(b"hello") and rest.endswith(b"\n")
+    assert running.returncode == 130 and b"Traceback" not in said
+
+
+def test_a_reader_that_leaves_is_no_error_of_the_program(llama: tuple[Path, LlamaForCausalLM]) -> None:
+    command = " ".join([f"'{word}'" for word in [*ARCHC, "generate", str(llama[0]), "hello", "hello"]])
+    found = subprocess.run(["bash", "-c", f"{command} | head -c 3"], capture_output=True, text=True, check=False)
+    assert found.stdout == "hel" and "Traceback" not in found.stderr
