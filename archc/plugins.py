@@ -41,7 +41,6 @@ def _entry(point: object) -> None:
 
 
 def _named(source: str, importing: Callable[[], None]) -> None:
-    import archspec.kinds  # noqa: F401  the built-in kinds are not the plug-in's
 
     before = set(REGISTRY)
     importing()

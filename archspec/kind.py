@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from archspec.registry import Registry
 from archspec.streams import Stream
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Kept(NamedTuple):
     window: int | None = None
 
 
-REGISTRY: dict[str, type["Kind"]] = {}
+REGISTRY = Registry()
 
 
 class Kind(BaseModel):

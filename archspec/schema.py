@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import archspec.kinds  # noqa: F401  registers the built-in kinds
 from archspec.kind import REGISTRY, Kind, Slot, kinds_of
 from archspec.kinds.interface import Interface
 from archspec.reference import documentation

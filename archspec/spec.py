@@ -8,7 +8,6 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
-import archspec.kinds  # noqa: F401  registers the built-in kinds
 from archspec.canonical import canonical
 from archspec.elaborate import Elaborator
 from archspec.errors import Problem, Refused, SpecError, did_you_mean, either

@@ -3,7 +3,7 @@
 from compiler.checkpoint import Checkpoint, export_checkpoint, import_checkpoint
 from compiler.decoding import Decoding
 from compiler.flatten import flatten
-from compiler.generate import generate
+from compiler.generate import generate, stream
 from compiler.inference import pack, quantize
 from compiler.loss import with_loss
 from compiler.model import compile
@@ -23,5 +23,6 @@ __all__ = [
     "quantize",
     "save",
     "static_routing",
+    "stream",
     "with_loss",
 ]

@@ -20,7 +20,8 @@ Make = Callable[[Tensor, Tensor | None], nn.Module]
 class PackedLinear(Leaf):
     """``x @ weight.T + bias`` for ``[..., inputs]``, the weight as the kernel for so many rows reads it fastest.
 
-    One row is multiplied by the transposed matrix where that has long rows; more go through oneDNN's blocked layout.
+    One row in single precision is multiplied by the transposed matrix where that has long rows; more go through
+    oneDNN's blocked layout.
     """
 
     weight: Tensor
@@ -32,7 +33,7 @@ class PackedLinear(Leaf):
         self.blocked = rows > 1 and weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
         if self.blocked:
             weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
-        elif rows == 1 and weight.shape[0] >= weight.shape[1]:
+        elif rows == 1 and weight.dtype == torch.float32 and weight.shape[0] >= weight.shape[1]:
             weight = weight.T.contiguous().T
         self.register_buffer("weight", weight)
         self.register_buffer("bias", None if bias is None else bias.detach())

@@ -8,7 +8,6 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import Path
 
-import archspec.kinds  # noqa: F401  registers the kinds
 from archspec.kind import REGISTRY
 from archspec.reference import reference
 

@@ -12,16 +12,18 @@ from typing import Any
 
 import archspec.spec
 import compiler
+from archspec.errors import SpecError
+from compiler.text import Text
 from search.data.text import TextSet
 from search.durable import not_saved
 from search.front import front, label
 from search.latency import measure, resized
 from search.objectives import Latency
-from search.sample import continue_text
 from search.session import OpenStudy
 from search.storage import candidate
 
 FOLDER = "pareto"
+PROMPT, TEMPERATURE = "def ", 0.7
 
 
 def write(opened: OpenStudy) -> None:
@@ -58,9 +60,19 @@ def _looked_at(opened: OpenStudy, folders: list[Path]) -> dict[str, Any]:
             rows = zip(folders, times, strict=True)
             found.setdefault("side_by_side", {})[objective.name] = {f.name: taken._asdict() for f, taken in rows}
     if isinstance(data, TextSet) and data.interface.name_ == "causal_lm":
-        length = study.recipe.length or inputs["tokens"].shape[1]
-        found["text"] = continue_text(models[0], length=length)
+        found["text"] = _continued(models[0], study.recipe.length or inputs["tokens"].shape[1])
     return found
+
+
+def _continued(model: Any, length: int) -> str | None:
+    """Text that a model of bytes goes on with, as long as what it was trained on; none if it cannot decode."""
+    text = Text()
+    start = text.encode(PROMPT)
+    try:
+        found = compiler.generate(model, [start], tokens=max(0, length - len(start)), temperature=TEMPERATURE)
+    except SpecError:
+        return None
+    return PROMPT + text.decode(found[0])
 
 
 def _copy(place: Path, winners: dict[str, Path]) -> None:

@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import archspec.kinds  # noqa: F401  registers the built-in kinds
 from archspec.canonical import text
 from archspec.errors import SpecError
 from archspec.kind import REGISTRY, Kind

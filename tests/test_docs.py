@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from archspec import spec
+from archspec.family import families, family
 from archspec.kind import REGISTRY
 from archspec.source import parse
 from spaces.space import Space
@@ -45,6 +46,18 @@ def test_yaml_examples_are_what_they_say(page: Path, text: str) -> None:
         assert Space(tree).default().spec.graph.nodes
     else:
         assert spec.from_tree(tree).graph.nodes
+
+
+def test_the_readme_lists_the_families_and_the_zoo() -> None:
+    text = (ROOT / "README.md").read_text()
+    rows = re.findall(
+        r"^\| (?:dense decoders|mixtures|recurrent, hybrid|encoders|encoder-decoders) \| (.*) \|$", text, re.M
+    )
+    assert sorted(word for row in rows for word in row.split()) == sorted(
+        family(name).model_type for name in families()
+    )
+    assert f"The {len(families())} language-model families" in text
+    assert f"has {len([*(ROOT / 'examples/zoo/language').glob('*.yaml')])} of" in " ".join(text.split())
 
 
 def test_the_reference_is_made_from_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
