@@ -97,6 +97,10 @@ class Family:
                               for key, cause, hint in problems))  # fmt: skip
         return {**self.config, **{key: value for key, value in given.items() if key in self.config}}
 
+    def named(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """A configuration under the family's own names of fields, with its numbers."""
+        return {self.aliases.get(key, key): _numbers(value) for key, value in given.items()}
+
     def _mark(self, where: str, key: str) -> Mark | None:
         return mark_of(where, key, *(name for name, field in self.aliases.items() if field == key))
 
@@ -111,7 +115,7 @@ class Family:
         Errors:
             SpecError: what the configuration says cannot be said, each field by name.
         """
-        given = {self.aliases.get(key, key): _numbers(value) for key, value in given.items()}
+        given = self.named(given)
         self.fields(given, where)
         tree, places, tensors = self._filled(given, where)
         text = self._text(tree, name)

@@ -211,9 +211,10 @@ class _Reader:
 
     def _item(self, made: Form, streams: dict[tuple[str, str], Token], node: Node) -> None:
         fields, kind = settled(node), node.kind
-        if isinstance(fields.get("tied"), str):
-            at = streams.get((str(node.tied), ""), ("item", -1))[1]
-            fields["tied"] = sum(item.kind == "token_embedding" for item in made.items[:at])
+        if node.tied is not None:  # which embedding it is, not what it is called
+            owner = streams.get((node.tied, ""))
+            before = made.items[: owner[1]] if owner and owner[0] == "item" else None
+            fields["tied"] = node.tied if before is None else sum(item.kind == "token_embedding" for item in before)
         if kind.family == "position" or fields.get("scaling"):  # its table has a row for each of so many tokens
             fields["tokens"] = node.types[0].most
         free = {key: fields.pop(key) for key in kind.free if isinstance(fields.get(key), (float, str))}

@@ -9,50 +9,37 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-from archspec.errors import Refused, SpecError
-from archspec.family import Family, family
-from archspec.forms import Difference, Form, Item, differences, form
-from archspec.origins import Leaf, Origins
+from archspec.errors import SpecError
+from archspec.family import Family
+from archspec.forms import Difference, Form, differences, form
+from archspec.origins import Leaf
 from archspec.spec import Spec
-from archspec.template import TemplateError
+from archspec.trials import WEIGHTS, Trials, Try, is_number, items_of
 
-EFFORT, SWEEPS = 40_000, 4  # nodes that are looked at, and how often all fields are tried
-WEIGHTS = {"item": 10.0, "kind": 8.0, "field": 1.0, "read": 1.0, "shape": 0.05, "free": 1e-3}
-
-
-@dataclass
-class Try:
-    """A configuration, the form that it stands for, and in what that differs from the one that is looked for."""
-
-    config: dict[str, Any]
-    form: Form
-    left: list[Difference]
-    cost: float
+SWEEPS = 4  # how often all fields are tried
 
 
-class Search:
+class Search(Trials):
     """The search for the configuration of one family.
 
     Attributes:
         at: the best that was found so far; ``first`` is what could be read off.
+        wide: whether unlikely values are tried too.
+        full: whether the configuration says defaults.
+        counts: fields that decide how many layers there are.
     """
 
     at: Try
     first: Try
 
     def __init__(self, family: Family, target: Form) -> None:
-        self.family, self.target = family, target
-        self.origins = origins_of(family.name)
-        self.tried: dict[str, Try | None] = {}
-        self.spent, self.wide = 0, True
+        super().__init__(family, target)
+        self.wide, self.full = True, True
         self.counts: list[Leaf] = []
-        self.hints = self.origins.hints(_values(target))
-        self.numbers = list(dict.fromkeys(_numbers(target)))
 
     @property
     def cost(self) -> float:
@@ -73,7 +60,7 @@ class Search:
 
     def config(self) -> dict[str, Any]:
         """The best configuration as a ``config.json`` has it."""
-        full = {**self.family.config, **self.at.config}
+        full = {**self.family.config, **self.at.config} if self.full else self.at.config
         kept = {key: value for key, value in full.items()
                 if value is not None or self.family.config.get(key) is not None}  # fmt: skip
         return {"architectures": [self.family.architecture], "model_type": self.family.model_type, **_written(kept)}
@@ -88,30 +75,14 @@ class Search:
     def proven(self, spec: Spec) -> bool:
         """Whether the configuration, as it is written, stands for a spec."""
         self.simplify()
-        try:
-            found = self.family.expand(self.config()).spec
-        except SpecError:
-            return False
-        return all(one.what == "free" for one in differences(form(found), form(spec)))
-
-    def trial(self, config: Mapping[str, Any]) -> Try | None:
-        """What a configuration stands for; None if that cannot be said."""
-        key = repr(sorted(config.items()))
-        if key not in self.tried:
-            found = self.tried[key] = self._trial(config) if self.spent < EFFORT else None
-            self.spent += 20 if found is None else 30 + sum(1 for _ in _items(found.form))
-        return self.tried[key]
-
-    def _trial(self, config: Mapping[str, Any]) -> Try | None:
-        try:
-            found = form(self.family.sketch(config))
-        except (SpecError, Refused, TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError):
-            return None
-        left = differences(found, self.target)
-        cost = sum(
-            WEIGHTS[one.what] * (1 + min(one.count, 200) * (0.1 if one.what == "item" else 0.01)) for one in left
-        )
-        return Try(dict(config), found, left, cost)
+        for self.full in (True, False):  # older configurations say in one field what newer ones say in another
+            try:
+                found = self.family.expand(self.config()).spec
+            except SpecError:
+                continue
+            if all(one.what == "free" for one in differences(form(found), form(spec))):
+                return True
+        return False
 
     def begin(self, config: dict[str, Any]) -> bool:
         """Takes what can be read off the spec; whether there is a configuration to go on from."""
@@ -124,8 +95,10 @@ class Search:
             return True
         guess = dict(config)
         for leaf in self.leaves(config):
-            found = [one for one in self.hints.get(leaf[-1], ()) if self._fits(leaf, one)]
-            if found and (_number(self.value(leaf, config)) or (self._kind(leaf) == "integer" and _number(found[0]))):
+            found = [one for one in self.hints.get(leaf[-1], ()) if self.fits(leaf, one)]
+            if found and (
+                is_number(self.value(leaf, config)) or (self.kind(leaf) == "integer" and is_number(found[0]))
+            ):
                 guess = self.put(leaf, found[0], guess)
         counts = self.repeats(first)
         for numbers in counts[:1]:
@@ -145,7 +118,7 @@ class Search:
             found = self.trial(guess)
             if found is not None:
                 return found
-            unsaid = [leaf for leaf in self.leaves(guess) if leaf[0] not in guess and self._kind(leaf) == "integer"]
+            unsaid = [leaf for leaf in self.leaves(guess) if leaf[0] not in guess and self.kind(leaf) == "integer"]
             tried = [self.put(leaf, value, guess) for leaf in unsaid for value in (None, 1, 2, 4)]
             tried += [{key: value for key, value in guess.items() if key != one} for one in guess]
             whole = [one for one in map(self.trial, tried) if one]
@@ -158,7 +131,7 @@ class Search:
         """Values of the fields that decide how many items there are, by how many of each kind the spec has."""
         leaves: dict[str, tuple[int, int, Try]] = {}  # a value, a step up, and what that gives
         for key in self.family.config:
-            if key not in self.origins.counted or self._kind((key,)) != "integer":
+            if key not in self.origins.counted or self.kind((key,)) != "integer":
                 continue
             value = self.value((key,), base.config)
             if value is None:
@@ -232,7 +205,7 @@ class Search:
         for leaf in self.leaves(here.config):
             for value in self.candidates(leaf):
                 first = self.trial(self.put(leaf, value, here.config))
-                if first is None and self._kind(leaf) == "flag":
+                if first is None and self.kind(leaf) == "flag":
                     first = replace(here, config=self.put(leaf, value, here.config))
                 elif first is None or wrong <= {one.path for one in first.left}:
                     continue  # it mends nothing
@@ -254,70 +227,18 @@ class Search:
         self.at = found
         return True
 
-    # Fields
-
-    def leaves(self, config: Mapping[str, Any]) -> list[Leaf]:
-        """The fields that decide something, and the entries of those that are mappings."""
-        found: list[Leaf] = []
-        extra: Iterator[Leaf]
-
-        def walk(leaf: Leaf, value: Any) -> None:
-            if isinstance(value, Mapping):
-                for key, inner in value.items():
-                    walk((*leaf, key), inner)
-            else:
-                found.append(leaf)
-
-        for key, default in self.family.config.items():
-            if key in self.family.used:
-                walk((key,), config.get(key, default))
-                if isinstance(default, dict):
-                    known = (*default, *config.get(key, ()))
-                    extra = ((key, word) for word in sorted(self.origins.entries - set(known)) if self.hints.get(word))
-                    found += extra
-        return found
-
-    def value(self, leaf: Leaf, config: Mapping[str, Any]) -> Any:
-        value: Any = {**self.family.config, **config}
-        for key in leaf:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return value
-
-    def put(self, leaf: Leaf, value: Any, config: Mapping[str, Any]) -> dict[str, Any]:
-        if len(leaf) > 1:
-            whole = self.value(leaf[:-1], config)
-            return self.put(leaf[:-1], {**(whole if isinstance(whole, Mapping) else {}), leaf[-1]: value}, config)
-        result = {**config, leaf[0]: value}
-        if value == self.family.config[leaf[0]] and type(value) is type(self.family.config[leaf[0]]):
-            del result[leaf[0]]
-        return result
-
-    def _kind(self, leaf: Leaf) -> str | None:
-        """What values a field takes."""
-        default = self.value(leaf, {})
-        named = {bool: "flag", int: "integer", float: "number", str: "word", list: "list"}.get(type(default))
-        return named or (self.family.types.get(leaf[0]) if len(leaf) == 1 else None)
-
-    def _fits(self, leaf: Leaf, value: Any) -> bool:
-        kind = self._kind(leaf)
-        if isinstance(value, bool):
-            return kind in ("flag", None)
-        if isinstance(value, int):
-            return kind in ("integer", "number", None)
-        return kind in ({float: "number", str: "word", list: "list"}.get(type(value)), None)
-
     def candidates(self, leaf: Leaf) -> Iterator[Any]:
         """Other values of a field, the likeliest first."""
-        now, kind = self.value(leaf, self.at.config), self._kind(leaf)
+        now, kind = self.value(leaf, self.at.config), self.kind(leaf)
         if kind == "flag":
             yield not now
             return
-        yield from (value for value in self.hints.get(leaf[-1], ())[:8] if value != now and self._fits(leaf, value))
+        yield from (value for value in self.hints.get(leaf[-1], ())[:8] if value != now and self.fits(leaf, value))
         if not self._matters():  # rates and initialisation alone
             if kind == "number" and now:
                 yield 0.0
             return
-        if isinstance(now, list) and now and all(map(_number, now)):
+        if isinstance(now, list) and now and all(map(is_number, now)):
             for number in range(len(now)):
                 for value in dict.fromkeys((*self.wanted(leaf), *range(1, 9))):
                     held = list(self.value(leaf, self.at.config))
@@ -336,34 +257,27 @@ class Search:
             yield from ([word, other] for word in words for other in words if word < other)
         if kind in ("integer", "number") or (kind is None and now is None):
             for value in self.wanted(leaf):
-                yield from (one for one in ((value, 2 * value) if now is None else (value,)) if self._fits(leaf, one))
+                yield from (one for one in ((value, 2 * value) if now is None else (value,)) if self.fits(leaf, one))
             if kind == "number" and now:
                 yield 0.0
             if kind == "integer" and leaf not in self.counts and self.wide:
                 yield from range(7)
-        if _number(now):
+        if is_number(now):
             yield from self.sloped(leaf, now)
 
     def _matters(self) -> bool:
         return any(one.what != "free" for one in self.at.left)
 
-    @cached_property
-    def words(self) -> list[str]:
-        """Words that the family knows and that may stand for something of the spec."""
-        said = {str(value) for values in _values(self.target).values() for value in values} | kinds_of(self.target)
-        return [word for word, meant in self.origins.words.items() if meant in (None, {})
-                or (meant.get("kind") if isinstance(meant, dict) else meant) in said]  # fmt: skip
-
     def wanted(self, leaf: Leaf) -> list[Any]:
         """Numbers that the spec has where the best so far differs."""
         now = self.value(leaf, self.at.config)
         free = now is None or isinstance(now, list)
-        found = (one.new for one in self.at.left if _number(one.new) and (free or one.old == now))
+        found = (one.new for one in self.at.left if is_number(one.new) and (free or one.old == now))
         return list(dict.fromkeys(found))[:6]
 
     def sloped(self, leaf: Leaf, now: float) -> Iterator[float]:
         """Numbers that bring what a field decides to what the spec has, along a line or a power."""
-        whole = self._kind(leaf) == "integer"
+        whole = self.kind(leaf) == "integer"
         changes: dict[str, tuple[Any, Any]] = {}
         moved: float = now
         for step in (now + 1, now * 2, now * 4) if whole else (now * 1.5 if now else 0.5,):
@@ -371,17 +285,17 @@ class Search:
             if other is not None:
                 moved = step
                 changes = {one.path: (one.old, one.new) for one in differences(self.at.form, other.form)
-                           if _number(one.old) and _number(one.new)}  # fmt: skip
+                           if is_number(one.old) and is_number(one.new)}  # fmt: skip
                 if any(one.path in changes for one in self.at.left if one.what != "free"):
                     break
         found: list[float] = []
         for one in self.at.left:
-            if one.what != "free" and one.path in changes and _number(one.new):
+            if one.what != "free" and one.path in changes and is_number(one.new):
                 old, new = changes[one.path]
                 found.append(now + (one.new - old) * (moved - now) / (new - old))
                 if min(now, moved, old, new, one.new) > 0 and moved != now:
                     power = math.log(moved / now) / math.log(new / old)
-                    found.append(now * (one.new / old) ** power)
+                    found += [now * (one.new / old) ** power] if abs(power) < 9 else []
         for number in dict.fromkeys(found):
             if not math.isfinite(number) or abs(number) > 2**40:
                 continue
@@ -406,17 +320,19 @@ class Search:
                 plain = {word: value for word, value in {**now, **known}.items() if word not in self.family.config}
                 fixed = {word: value for word, value in now.items() if isinstance(value, (int, float))}
                 for word in (word for word in self.words if isinstance(self.origins.words[word], dict)):
-                    for name in ("rope_type", "type"):
-                        if name in self.origins.entries:
-                            held = {**plain, **fixed, name: word}
-                            yield self._pruned(leaf, held)
-                            for other, values in (
-                                self.hints.items() if self.wide else ()
-                            ):  # what is scaled may show in other fields
-                                if other in self.family.config and self._kind((other,)) == "integer":
-                                    for value in values[1:3]:
-                                        if self._fits((other,), value):
-                                            yield self.put((other,), value, self.put(leaf, held, self.at.config))
+                    for name in sorted({"rope_type", "type"} & self.origins.entries):
+                        held = {**plain, **fixed, name: word}
+                        yield self._pruned(leaf, held)
+                        if self.wide:
+                            yield from self._beside(leaf, held)
+
+    def _beside(self, leaf: Leaf, held: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """With a mapping, other values of whole numbers: what is scaled shows in several."""
+        for other, values in self.hints.items():
+            if other in self.family.config and self.kind((other,)) == "integer":
+                for value in values[1:3]:
+                    if self.fits((other,), value):
+                        yield self.put((other,), value, self.put(leaf, held, self.at.config))
 
     def _pruned(self, leaf: Leaf, value: dict[str, Any]) -> dict[str, Any]:
         """A mapping without the entries that change nothing."""
@@ -433,11 +349,11 @@ class Search:
     def _counted(self) -> Iterator[dict[str, Any]]:
         """Configurations of as many layers as the spec has, where a list of as many words decides that."""
         for key in self.family.config:
-            if key not in self.family.used or self._kind((key,)) not in ("list", None):
+            if key not in self.family.used or self.kind((key,)) not in ("list", None):
                 continue
             for word in self.words:
                 for other in ("", *sorted(self.family.used)):
-                    if other and self._kind((other,)) != "integer":
+                    if other and self.kind((other,)) != "integer":
                         continue
                     base = {**self.at.config, **({other: 2} if other else {}), key: [word] * 2}
                     two, three = self.trial(base), None
@@ -457,7 +373,7 @@ class Search:
         if not self.counts:
             yield from self._counted()
         for key in self.family.config:
-            if key not in self.family.used or self._kind((key,)) not in ("list", None):
+            if key not in self.family.used or self.kind((key,)) not in ("list", None):
                 continue
             numbers = [self.value(leaf, self.at.config) for leaf in self.counts]
             for count in dict.fromkeys(len(one) if isinstance(one, list) else one for one in numbers):
@@ -487,50 +403,6 @@ class Search:
         return min(found, key=lambda pair: sum(WEIGHTS[d.what] for d in differences(part(pair[1].form), wanted)))[0]
 
 
-@cache
-def origins_of(name: str) -> Origins:
-    return Origins(family(name))
-
-
-def _items(form: Form) -> Iterator[Item]:
-    for item in form.items:
-        yield item
-        for body in item.bodies.values():
-            yield from _items(body)
-
-
-def kinds_of(form: Form) -> frozenset[str]:
-    return frozenset(item.kind for item in _items(form))
-
-
-def _values(form: Form) -> dict[tuple[str, str], list[Any]]:
-    """The values of all fields, by kind and field, and by field alone."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-
-    def add(kind: str, fields: Mapping[str, Any]) -> None:
-        for name, value in fields.items():
-            if isinstance(value, dict):
-                add(str(value.get("kind", kind)), value)
-            else:
-                for key in ((kind, name), ("", name)):
-                    found.setdefault(key, {})[repr(value)] = value
-
-    for item in _items(form):
-        add(item.kind, item.fields)
-        add(item.kind, item.free)
-        for name, value in item.free.items():
-            if name.startswith("init."):
-                add(str(item.free["init.kind"]), {name.removeprefix("init."): value})
-            if name.startswith("then."):
-                add(name.removeprefix("then."), {"rate": value})
-    return {key: list(values.values()) for key, values in found.items()}
-
-
-def _numbers(form: Form) -> Iterator[float]:
-    for values in _values(form).values():
-        yield from (value for value in values if _number(value))
-
-
 def _written(value: Any) -> Any:
     """A value as a ``config.json`` has it, where infinite numbers are ``{"__float__": "Infinity"}``."""
     if isinstance(value, dict):
@@ -543,7 +415,7 @@ def _written(value: Any) -> Any:
 
 def _places(form: Form) -> Counter[str]:
     """How many nodes there are of each kind, in rounds one by one."""
-    return Counter([*(item.kind for item in _items(form)), *(f"({item.label})" for item in form.items)])
+    return Counter([*(item.kind for item in items_of(form)), *(f"({item.label})" for item in form.items)])
 
 
 def _solved(rows: list[list[float]], wanted: list[float]) -> Iterator[list[float]]:
@@ -555,7 +427,3 @@ def _solved(rows: list[list[float]], wanted: list[float]) -> Iterator[list[float
         for (c, d), y in list(zip(rows, wanted, strict=True))[number + 1 :]:
             if a * d != b * c:
                 yield [(x * d - b * y) / (a * d - b * c), (a * y - c * x) / (a * d - b * c)]
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -14,13 +14,14 @@ from typing import Any
 from archspec.errors import Problem, SpecError
 from archspec.family import families, family, family_of
 from archspec.forms import Form, form
-from archspec.inversion import SWEEPS, Search, kinds_of, origins_of
+from archspec.inversion import SWEEPS, Search
 from archspec.spec import Spec
+from archspec.trials import kinds_of, origins_of
 
 FIRST = "llama"  # of families that say a spec equally well
 FAMILIES = 8  # that are asked
 NEAR = 8.0  # differences that leave all nodes as they are
-STAGES = ((FAMILIES, 0, False), (4, 1, False), (2, SWEEPS, False), (2, SWEEPS, True))
+STAGES = ((FAMILIES, 0, False), (2, 1, False), (1, SWEEPS, True), (4, SWEEPS, False), (3, SWEEPS, True))
 """How many families, how often all their fields are tried (first the likeliest values alone), and whether by twos."""
 
 
@@ -39,12 +40,12 @@ def recognise(spec: Spec, start: Mapping[str, Any] | None = None) -> dict[str, A
     target = form(spec)
     if start is not None:
         search = Search(family_of(start), target)
-        given = {search.family.aliases.get(key, key): value for key, value in start.items()}
-        known = {key: value for key, value in given.items() if key in search.family.config}
+        known = {key: value for key, value in search.family.named(start).items() if key in search.family.config}
         if search.begin(known) and search.improve(both=True) and search.proven(spec):
             return {**search.config(), **{key: value for key, value in start.items() if key in search.family.ignored}}
     alone = Search(family(FIRST), target)
-    if kinds_of(target) <= _known(FIRST) and alone.begin({}) and alone.improve(2) and alone.proven(spec):
+    likely = kinds_of(target) <= _known(FIRST) and alone.begin({}) and alone.cost < 2 * NEAR
+    if likely and alone.improve(2) and alone.proven(spec):
         return alone.config()
     searches = _begun(target)
     direct = sorted((one for one in searches if one.exact), key=lambda one: one.said)

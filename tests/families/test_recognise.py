@@ -172,3 +172,13 @@ def test_equal_forms_have_equal_names_place_by_place() -> None:
     found = family("llama").expand(recognise(spec)).spec
     names = dict(zip(form(spec).named(), form(found).named(), strict=True))
     assert names["embed"] == "words" and names["trunk.2.mixer.body"] == "layers.2.mixer.body"
+
+
+def test_an_older_configuration_that_was_changed_is_found_in_todays_words() -> None:
+    old = {"model_type": "llama", "vocab_size": 99, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2,
+           "num_attention_heads": 4, "rope_theta": 5000.0, "rope_scaling": {"type": "linear", "factor": 2.0},
+           "bos_token_id": 3}  # fmt: skip
+    config = recognise(family("llama").expand({**old, "num_hidden_layers": 5}).spec, old)
+    assert config["num_hidden_layers"] == 5 and config["bos_token_id"] == 3
+    told = transformers.LlamaConfig(**config).rope_parameters
+    assert told == {"rope_type": "linear", "factor": 2.0, "rope_theta": 5000.0}
