@@ -32,9 +32,22 @@ MORE = [
     ("llama", "dynamic"), ("llama", "yarn"), ("llama", "yarn_factor"), ("llama", "longrope"),
     ("gemma3_text", "pattern"), ("gemma3_text", "types"),
 ]  # fmt: skip
-UNKNOWN = {
-    ("zamba2", "plain"): "a list decides how many layers there are, and of one sort alone there can be none",
-}
+UNKNOWN = {("zamba2", "plain"): "a list decides how many layers there are, and of one sort alone there can be none"}
+REFUSED: dict[str, list[tuple[str, str]]] = {
+    "three fields or more have to change at once before anything gets nearer": [
+        ("qwen2", "upper_windows"), ("qwen2", "all_windows"), ("qwen2", "types"), ("gpt_neox", "sequential"),
+        ("falcon", "alibi_sequential"), ("jamba", "sparse"), ("opt", "untied"), ("deberta_v2", "words"),
+        ("deberta_v2", "content"), ("deberta_v2", "absolute"), ("deberta_v2", "scaled"),
+    ],
+    "a list of numbers has another length, or one for each layer": [
+        ("funnel", "wide"), ("funnel", "repeats"), ("funnel", "pooled"), ("funnel", "flat"), ("longformer", "windows"),
+    ],
+    "an entry of a mapping that the default does not have": [
+        ("dbrx", "clipped"), ("dbrx", "raw"), ("mpt", "six_heads"), ("mpt", "scaled"), ("modernbert", "scaled"),
+        ("modernbert_decoder", "scaled"),
+    ],
+}  # fmt: skip
+"""Cases that are not found yet, of those that were tried one by one; they are refused, as what no family says is."""
 ALIKE = {"gptj": "codegen", "phi3": "llama"}
 """Families whose first case another one says as well."""
 
@@ -64,6 +77,10 @@ def test_the_configuration_of_a_spec_is_found(name: str, case: str) -> None:
     assert all(one.what == "free" for one in differences(form(found.spec), form(spec)))
     assert config["architectures"] == [found.family.architecture]
     assert found.family.name == ALIKE.get(name, name)
+
+
+def test_what_is_not_found_yet_is_among_the_cases() -> None:
+    assert all(case in FILES[name]["cases"] for cases in REFUSED.values() for name, case in cases)
 
 
 LLAMA = """
