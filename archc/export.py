@@ -25,6 +25,8 @@ def export(
 ) -> None:
     """Export a compiled model as a checkpoint that transformers loads with from_pretrained.
 
+    One that was not imported, or was changed since, is exported if its spec is one of a known family.
+
     \b
         archc export compiled --to transformers -o back
     """

@@ -17,8 +17,8 @@ from archspec import blame
 from archspec.config_file import mark_of
 from archspec.errors import Mark, Problem, Refused, SpecError, did_you_mean
 from archspec.readable import readable
-from archspec.source import read
-from archspec.spec import Spec, loads
+from archspec.source import as_tree, read
+from archspec.spec import Spec, from_tree, loads
 from archspec.stacks import rounds
 from archspec.template import Template, TemplateError, reads
 
@@ -64,13 +64,13 @@ class Family:
         self.ignored: frozenset[str] = frozenset(tree.get("ignored", ()))
         self.skipped: list[str] = list(tree.get("skipped", ()))
         self.renamed: dict[str, str] = tree.get("renamed", {})
-        self._define, self._let, self._spec = tree.get("define", {}), tree.get("let", {}), tree["spec"]
+        self.define, self.let, self.spec = tree.get("define", {}), tree.get("let", {}), tree["spec"]
         self._tensors: dict[str, Any] = tree.get("tensors", {})
 
     @cached_property
     def used(self) -> frozenset[str]:
         """Configuration fields that decide something."""
-        return reads([self._let, self._spec, self._define, self._tensors]) & self.config.keys()
+        return reads([self.let, self.spec, self.define, self._tensors]) & self.config.keys()
 
     def fields(self, given: Mapping[str, Any], where: str = "") -> dict[str, Any]:
         """A configuration with its defaults, if all that it says can be said.
@@ -97,6 +97,10 @@ class Family:
                               for key, cause, hint in problems))  # fmt: skip
         return {**self.config, **{key: value for key, value in given.items() if key in self.config}}
 
+    def named(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """A configuration under the family's own names of fields, with its numbers."""
+        return {self.aliases.get(key, key): _numbers(value) for key, value in given.items()}
+
     def _mark(self, where: str, key: str) -> Mark | None:
         return mark_of(where, key, *(name for name, field in self.aliases.items() if field == key))
 
@@ -111,7 +115,7 @@ class Family:
         Errors:
             SpecError: what the configuration says cannot be said, each field by name.
         """
-        given = {self.aliases.get(key, key): _numbers(value) for key, value in given.items()}
+        given = self.named(given)
         self.fields(given, where)
         tree, places, tensors = self._filled(given, where)
         text = self._text(tree, name)
@@ -121,6 +125,15 @@ class Family:
             raise SpecError(*(self._blamed(problem, given, tree, where) for problem in error.problems)) from None
         return Imported(self, {**self.config, **{k: v for k, v in given.items() if k in self.config}}, text, spec,
                         places, tensors)  # fmt: skip
+
+    def sketch(self, given: Mapping[str, Any]) -> Spec:
+        """What `expand` gives as a spec, without its text; faster, for trying many configurations.
+
+        Errors:
+            SpecError, Refused, TemplateError: the configuration cannot be said.
+        """
+        self.fields(given)
+        return from_tree(as_tree({"archspec": 1, "name": self.model_type, **self._expanded(given)[0]}))
 
     def _filled(
         self, given: Mapping[str, Any], where: str = ""
@@ -148,15 +161,15 @@ class Family:
         self, given: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, tuple[str, ...]], dict[str, Any]]:  # fmt: skip
         config = {**self.config, **{key: value for key, value in given.items() if key in self.config}}
-        functions = {word: _Function(word, body, self) for word, body in self._define.items()}
+        functions = {word: _Function(word, body, self) for word, body in self.define.items()}
         template = Template({**config, "given": dict(given), "config": config}, functions)
         for function in functions.values():
             function.functions, function.names = template.functions, template.names
         stacks: dict[str, list[str]] = {"layer": []}
         template.functions["layers"] = lambda layers, word="layers": rounds(layers, word, stacks)
-        for word, value in self._let.items():
+        for word, value in self.let.items():
             template.names[word] = template.fill(value)
-        tree = template.fill(self._spec)
+        tree = template.fill(self.spec)
         tree["graph"] = list(_flat(tree["graph"]))
         tensors = template.fill(self._tensors)
         order = ("interface", "dims", "init", "defaults", "blocks", "graph", "outputs")

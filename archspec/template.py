@@ -115,7 +115,7 @@ class Template:
     def evaluate(self, text: str) -> Any:
         """The value of an expression."""
         try:
-            return self._value(_parse(text), self.names)
+            return self._value(parsed(text), self.names)
         except (ArithmeticError, TypeError, ValueError, LookupError, RecursionError) as error:
             if isinstance(error, Refused):
                 raise
@@ -189,7 +189,7 @@ def _bounded(values: Any) -> list[Any]:
 
 
 @lru_cache(maxsize=4096)
-def _parse(text: str) -> ast.expr:
+def parsed(text: str) -> ast.expr:
     try:
         return ast.parse(" ".join(text.split()), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -214,7 +214,7 @@ def reads(raw: Any) -> frozenset[str]:
 
 
 def _names(text: str) -> set[str]:
-    tree = _parse(text)
+    tree = parsed(text)
     bound = {node.target.id for node in ast.walk(tree)
              if isinstance(node, ast.comprehension) and isinstance(node.target, ast.Name)}  # fmt: skip
     called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}

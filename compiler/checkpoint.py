@@ -2,6 +2,7 @@
 
 No number is changed on the way. Pickles are refused. What was read beside the weights and is no architecture, the
 configuration and the tokenizer, stays with the model (`compiler.save` writes it too), so that it can be written back.
+A model that was not imported, or was changed since, is written if a family can say it (`archspec.recognise`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, fx
 from archspec.config_file import read_config
 from archspec.errors import Problem, SpecError
 from archspec.family import Imported, family_of
+from archspec.recognise import recognise
 from compiler.correspondence import WEIGHTS, Correspondence, Outgoing, fill
 from compiler.initialise import allocate
 from compiler.model import compile
@@ -63,10 +65,9 @@ def export_checkpoint(model: fx.GraphModule, folder: str | Path) -> None:
     """Writes a model as a checkpoint that ``from_pretrained`` of `transformers` loads.
 
     Errors:
-        SpecError: the model was not imported, or is no longer what its configuration describes; the folder cannot be
-            written.
+        SpecError: no family can say the model's spec; the folder cannot be written.
     """
-    imported = source_of(model)
+    imported, config = source_of(model)
     shards: list[dict[str, tuple[Tensor, Outgoing]]] = [{}]
     size = 0
     mapping = Correspondence(imported, model)
@@ -89,30 +90,30 @@ def export_checkpoint(model: fx.GraphModule, folder: str | Path) -> None:
     if len(shards) > 1:
         text = json.dumps({"metadata": {}, "weight_map": index}, indent=1)
         files[INDEX] = lambda path: path.write_text(text, "utf-8")
-    beside: dict[str, bytes] = getattr(model, "beside", {})
+    beside: dict[str, bytes] = {**getattr(model, "beside", {}), CONFIG: config}
     for name, data in beside.items():
         files[name] = lambda path, data=data: path.write_bytes(data)
     write_folder(Path(folder), files, without={SINGLE, INDEX, *BESIDE} - files.keys())
 
 
-def source_of(model: fx.GraphModule) -> Imported:
-    """What a model was imported as.
+def source_of(model: fx.GraphModule) -> tuple[Imported, bytes]:
+    """What a model is in `transformers`, and its ``config.json``: its own if that still describes it, or one found.
 
     Errors:
-        SpecError: it has no configuration, or is no longer what that describes.
+        SpecError: no family can say its spec.
     """
     spec: Any = model.spec
     data: bytes | None = getattr(model, "beside", {}).get(CONFIG)
-    if data is None:
-        hint = "a model that archc import made has one; put the config.json that describes it into its folder"
-        raise SpecError(Problem(f"{spec.name} has no {CONFIG}, so nobody knows which family it is of", hint))
-    config = json.loads(data)
-    imported = family_of(config, CONFIG).expand(config, CONFIG)
-    if imported.spec.graph.digest("layout") != spec.graph.digest("layout"):
-        hint = f"archc diff shows where; change {CONFIG} in its folder alike, or keep it as it is"
-        cause = f"{spec.name} is no longer the {imported.family.model_type} that its {CONFIG} describes"
-        raise SpecError(Problem(cause, hint))
-    return imported
+    config = None if data is None else json.loads(data)
+    if config is not None and data is not None:
+        imported = family_of(config, CONFIG).expand(config, CONFIG)
+        if imported.spec.graph.digest("layout") == spec.graph.digest("layout"):
+            return imported, data
+    found = recognise(spec, config)
+    dtype = next((one.dtype for one in model.parameters()), torch.float32)
+    found["dtype"] = str(dtype).removeprefix("torch.")
+    text = json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False)
+    return family_of(found).expand(found), (text + "\n").encode()
 
 
 class Checkpoint:

@@ -20,6 +20,7 @@ from torch import Tensor, fx
 
 from archspec.errors import Problem, SpecError, either
 from archspec.family import Imported, pattern
+from archspec.forms import form as form_of
 from compiler.logical import logical
 from compiler.stored import Stored
 
@@ -83,7 +84,7 @@ class Correspondence:
     """
 
     def __init__(self, imported: Imported, model: fx.GraphModule) -> None:
-        self.imported, self.views = imported, logical(model)
+        self.imported, self.views = imported, _renamed(logical(model), model, imported)
         self.rules = list(_rules(imported.tensors))
         self.patterns = [pattern(rule.name) for rule in self.rules]
         self.skipped = [re.compile(text) for text in imported.family.skipped]
@@ -257,6 +258,20 @@ class Outgoing:
     def blank(self) -> Tensor:
         """A tensor of its shape and type without numbers."""
         return self.mapping.read(self.rule, self.words, blank=True)
+
+
+def _renamed(views: dict[str, Tensor], model: fx.GraphModule, imported: Imported) -> dict[str, Tensor]:
+    """Weights of a model under the names that the spec of its configuration has for them."""
+    spec: Any = model.spec
+    if spec.graph.digest("layout") == imported.spec.graph.digest("layout"):
+        return views
+    names = dict(zip(form_of(spec).named(), form_of(imported.spec).named(), strict=True))
+    found = {}
+    for name, view in views.items():
+        parts = name.split(".")
+        length = next(n for n in range(len(parts), -1, -1) if ".".join(parts[:n]) in names)
+        found[".".join(part for part in (names[".".join(parts[:length])], *parts[length:]) if part)] = view
+    return found
 
 
 def _rules(tensors: Mapping[str, Any]) -> Iterator[Rule]:
