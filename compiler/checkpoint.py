@@ -2,7 +2,7 @@
 
 No number is changed on the way. Pickles are refused. What was read beside the weights and is no architecture, the
 configuration and the tokenizer, stays with the model (`compiler.save` writes it too), so that it can be written back.
-A model that was not imported, or was changed since, is written if a family can say it (`archspec.recognise`).
+A model that was not imported, or was changed since, is written if a family can say it (`archspec.recognition`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, fx
 from archspec.config_file import read_config
 from archspec.errors import Problem, SpecError
 from archspec.family import Imported, family_of
-from archspec.recognise import recognise
+from archspec.recognition import recognise
 from compiler.correspondence import WEIGHTS, Correspondence, Outgoing, fill
 from compiler.initialise import allocate
 from compiler.model import compile

@@ -20,7 +20,7 @@ from torch import Tensor, fx
 
 from archspec.errors import Problem, SpecError, either
 from archspec.family import Imported, pattern
-from archspec.forms import form as form_of
+from archspec.recognition.forms import form as form_of
 from compiler.logical import logical
 from compiler.stored import Stored
 

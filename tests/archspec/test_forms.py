@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from archspec.canonical import text
-from archspec.forms import differences, form
+from archspec.recognition.forms import differences, form
 from archspec.spec import load, loads
 
 ZOO = sorted(Path("examples/zoo").rglob("*.yaml"))

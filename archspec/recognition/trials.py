@@ -9,8 +9,8 @@ from typing import Any
 
 from archspec.errors import Refused, SpecError
 from archspec.family import Family, family
-from archspec.forms import Difference, Form, Item, differences, form
-from archspec.origins import Leaf, Origins
+from archspec.recognition.forms import Difference, Form, Item, differences, form
+from archspec.recognition.origins import Leaf, Origins
 from archspec.template import TemplateError
 
 EFFORT = 40_000  # nodes that are looked at

@@ -1,8 +1,7 @@
 """Which family a spec is of, and the configuration that says it: `archspec.family` the other way round.
 
 A family is data that maps configurations to specs; each is searched for one whose spec computes the same with the same
-weights (`archspec.forms`, `archspec.inversion`). Nothing is believed: a configuration is given only if its expansion is
-the spec.
+weights (`forms`, `inversion`). Nothing is believed: a configuration is given only if its expansion is the spec.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from typing import Any
 
 from archspec.errors import Problem, SpecError
 from archspec.family import families, family, family_of
-from archspec.forms import Form, form
-from archspec.inversion import SWEEPS, Search
+from archspec.recognition.forms import Form, form
+from archspec.recognition.inversion import SWEEPS, Search
+from archspec.recognition.trials import kinds_of, origins_of
 from archspec.spec import Spec
-from archspec.trials import kinds_of, origins_of
 
 FIRST = "llama"  # of families that say a spec equally well
 FAMILIES = 8  # that are asked

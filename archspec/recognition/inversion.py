@@ -1,8 +1,8 @@
 """The search for the configuration of one family that stands for a spec.
 
-Where the family's templates show what a field becomes, its value is read off the spec (`archspec.origins`). What is
-left is found by changing one field at a time while that lessens the differences: numbers along the slope that a change
-of them shows, the number of layers by how many nodes there are, flags, words and lists by trying.
+Where the family's templates show what a field becomes, its value is read off the spec (`origins`). What is left is
+found by changing one field at a time while that lessens the differences: numbers along the slope that a change of them
+shows, the number of layers by how many nodes there are, flags, words and lists by trying.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 
 from archspec.errors import SpecError
 from archspec.family import Family
-from archspec.forms import Difference, Form, differences, form
-from archspec.origins import Leaf
+from archspec.recognition.forms import Difference, Form, differences, form
+from archspec.recognition.origins import Leaf
+from archspec.recognition.trials import WEIGHTS, Trials, Try, is_number, items_of
 from archspec.spec import Spec
-from archspec.trials import WEIGHTS, Trials, Try, is_number, items_of
 
 SWEEPS = 4  # how often all fields are tried
 
