@@ -116,7 +116,7 @@ class Blocks(Fields):
 
     def expanded(self, raw: Map, scope: Scope, slot: Slot | None) -> Seq | None:
         """The nodes that a piece of sugar stands for, or None."""
-        kind = lookup(raw.get("kind", ""))
+        kind = lookup(raw.get("kind"))
         expand = getattr(kind, "expand", None)
         if kind is None or expand is None:
             return None
@@ -148,7 +148,7 @@ class Blocks(Fields):
     def wrapped(self, raw: Map, kind: type[Kind], scope: Scope) -> Map:
         """A norm under a default that wraps norms."""
         default = scope.default("norm") if "norm" in kind.roles and not kind.wraps else None
-        if not isinstance(default, Map) or not (wrapper := lookup(default.get("kind", ""))) or not wrapper.wraps:
+        if not isinstance(default, Map) or not (wrapper := lookup(default.get("kind"))) or not wrapper.wraps:
             return raw
         result = Map(default)
         result.put("body", raw.move(*(key for key in raw if key not in ("name", "from", "when"))), raw.mark, raw.mark)

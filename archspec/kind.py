@@ -180,9 +180,9 @@ class Weighted(Kind):
     biases: dict[str, bool] = Field(default_factory=dict, description="whether single matrices have a bias, by role")
 
 
-def lookup(name: str) -> type[Kind] | None:
+def lookup(name: object) -> type[Kind] | None:
     """The kind of that name, or None."""
-    return REGISTRY.get(name)
+    return REGISTRY.get(name) if isinstance(name, str) else None
 
 
 def kinds_of(*roles: str) -> list[str]:

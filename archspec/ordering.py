@@ -58,7 +58,7 @@ class Ordering(Blocks):
         forward = False
         for number, raw in enumerate(raws):
             heads = {text.split(".")[0] for key in ("from", "weights") for text in words(raw.get(key))}
-            kind = lookup(raw["kind"]) if isinstance(raw.get("kind"), str) else None
+            kind = lookup(raw.get("kind"))
             for slot in kind.slots if kind else ():
                 heads |= self.read_inside(raw.get(slot)) - {names[number]}
             if isinstance(raw.get("kind"), str) and raw["kind"] in self.blocks:
@@ -109,5 +109,5 @@ class Ordering(Blocks):
         return set()
 
     def arity(self, raw: Map) -> tuple[int, int]:
-        kind = lookup(raw.get("kind", ""))
+        kind = lookup(raw.get("kind"))
         return kind.arity if kind else (1, 99)

@@ -157,6 +157,13 @@ def test_not_a_spec_at_all(tmp_path: Path, content: bytes, cause: str) -> None:
     assert cause in checked(file)
 
 
+def test_a_default_that_is_no_kind_is_told_where_it_is_used(tmp_path: Path) -> None:
+    wrong = "defaults: {norm: {kind: {kind: rms_norm}}}\ngraph:"
+    (tmp_path / "spec.yaml").write_text(BASE.replace("graph:", wrong).replace("    norm: rms_norm\n", ""))
+    result = CliRunner().invoke(app, ["check", str(tmp_path / "spec.yaml")])
+    assert (result.exit_code, "kind must be a word" in result.stderr) == (2, True), result.output
+
+
 def test_folders_and_missing_files(tmp_path: Path) -> None:
     assert "this is a folder" in checked(tmp_path)
     assert "there is no such file" in checked(tmp_path / "nothing.yaml")
