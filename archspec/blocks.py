@@ -104,6 +104,7 @@ class Blocks(Fields):
             inner.values_[key] = self.number_or_word(source, key, scope if key in raw else inner)
         if isinstance(definition, Map):
             if "defaults" in definition and isinstance(definition["defaults"], Map):
+                self.check_defaults(definition["defaults"])
                 inner.defaults = dict(definition["defaults"])
             definition = definition.move(*(k for k in definition if k not in ("parameters", "defaults")))
             for key in ("from", "when", "weights") if "kind" in definition else ():
@@ -133,6 +134,23 @@ class Blocks(Fields):
         result.put("kind", "sequence", raw.mark, raw.mark)
         result.put("body", items, raw.mark, raw.mark)
         return result
+
+    def check_defaults(self, given: Map) -> None:
+        """Reports defaults of roles that have none, and such that no node could have."""
+        for role, default in given.items():
+            if role not in ("linear", "norm"):
+                self.problem(given, role, f"there is no default for {role!r}", "linear or norm")
+                continue
+            word = default.get("kind", "") if isinstance(default, Map) else default
+            kind = lookup(word)
+            if word is not None and not isinstance(word, str):
+                self.problem(given, role, "a default is the name of a kind, or a mapping with kind: and its fields")
+            elif role == "norm" and word is not None and not (kind and kind.wraps):
+                cause = f"{word} wraps no norms" if kind else f"no kind that wraps norms is called {word!r}"
+                self.problem(given, role, cause, "by_label; other norms are said where they stand")
+            elif role == "linear" and word not in ("linear", None) and not (kind and "linear" in kind.roles):
+                hint = did_you_mean(word, kinds_of("linear"))
+                self.problem(given, role, f"no kind of weight matrix is called {word!r}", hint)
 
     def with_defaults(self, raw: Map, kind: type[Kind]) -> Map:
         """The node with the defaults of its empty slots written out."""

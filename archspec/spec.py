@@ -168,9 +168,8 @@ def _sections(elaborator: Elaborator, tree: Map) -> None:
         if lookup(name) is not None:
             cause = f"a block may not bear the name of a kind, {name!r}"
             elaborator.problem(elaborator.blocks, name, cause, "rename it")
-    for role in tree["defaults"] if whole and "defaults" in tree else ():
-        if role not in ("linear", "norm"):
-            elaborator.problem(tree["defaults"], role, f"there is no default for {role!r}", "linear or norm")
+    if whole and "defaults" in tree:
+        elaborator.check_defaults(tree["defaults"])
     if not whole or (elaborator.problems and "dims" not in tree):
         elaborator.raise_all()  # a section that is missing would be missed everywhere
 

@@ -157,11 +157,20 @@ def test_not_a_spec_at_all(tmp_path: Path, content: bytes, cause: str) -> None:
     assert cause in checked(file)
 
 
-def test_a_default_that_is_no_kind_is_told_where_it_is_used(tmp_path: Path) -> None:
-    wrong = "defaults: {norm: {kind: {kind: rms_norm}}}\ngraph:"
-    (tmp_path / "spec.yaml").write_text(BASE.replace("graph:", wrong).replace("    norm: rms_norm\n", ""))
+@pytest.mark.parametrize(
+    ("defaults", "cause"),
+    [
+        ("norm: {kind: {kind: by_label, label: x}}", "a default is the name of a kind"),
+        ("norm: rms_nrm", "no kind that wraps norms is called 'rms_nrm'"),
+        ("norm: {kind: rms_norm}", "rms_norm wraps no norms"),
+        ("linear: low_rnk", "no kind of weight matrix is called 'low_rnk'\n  did you mean low_rank?"),
+        ("nrm: rms_norm", "there is no default for 'nrm'"),
+    ],
+)
+def test_a_default_that_nothing_could_have_is_told(tmp_path: Path, defaults: str, cause: str) -> None:
+    (tmp_path / "spec.yaml").write_text(BASE.replace("blocks:", f"defaults: {{{defaults}}}\nblocks:"))
     result = CliRunner().invoke(app, ["check", str(tmp_path / "spec.yaml")])
-    assert (result.exit_code, "kind must be a word" in result.stderr) == (2, True), result.output
+    assert (result.exit_code, cause in result.stderr) == (2, True), result.output
 
 
 def test_folders_and_missing_files(tmp_path: Path) -> None:
