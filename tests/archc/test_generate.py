@@ -15,20 +15,13 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaForCausalLM, T5ForConditionalGeneration
-from typer.testing import CliRunner, Result
 
 import compiler
-from archc.main import app
 from archspec import spec
 from tests.archc import checkpoints
+from tests.archc.invoking import invoke
 
 ARCHC = [sys.executable, "-c", "from archc.main import app; app()"]
-
-
-def invoke(*words: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
 
 
 def tokens(*words: object) -> list[list[int]]:

@@ -16,21 +16,14 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner, Result
 
 import compiler
-from archc.main import app
 from archspec import spec
 from compiler.checkpoint import INDEX, SINGLE
 from tests.archc import checkpoints
+from tests.archc.invoking import invoke
 
 Folder = Path
-
-
-def invoke(*words: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
 
 
 @pytest.fixture(scope="module")
