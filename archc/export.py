@@ -33,8 +33,7 @@ def export(
     import compiler
 
     model = compiler.load(folder)
-    compiler.export_checkpoint(model, out)
-    files = sorted(path.name for path in out.iterdir())
+    files = compiler.export_checkpoint(model, out)
     if json:
         echo_json({"folder": str(out), "files": files})
     else:

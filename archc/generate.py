@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 USUAL = 100  # tokens that are added
 
-USUAL = 100  # tokens that are added
-
 
 def generate(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A compiled model: spec.yaml and weights.")],
@@ -31,7 +29,7 @@ def generate(
     top_p: Annotated[
         float | None, typer.Option("--top-p", min=0, max=1, help="Draw from the likeliest tokens of this share.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of the draws.")] = 0,
     int8: Annotated[bool, typer.Option("--int8", help="Keep weight matrices in 8 bits: fewer bytes a token.")] = False,
     plugin: Plugins = None,
     json: Json = False,
@@ -41,6 +39,8 @@ def generate(
     \b
         archc generate compiled "def main" --tokens 50 --temperature 0.8
     """
+    if top_p == 0:
+        raise SpecError(Problem("--top-p 0 leaves no token to draw", "--temperature 0 takes the likeliest"))
     import compiler
     from compiler.decoding import refusals
     from compiler.text import Text

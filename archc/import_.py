@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,8 @@ from archc.compile import DType
 from archc.files import echo_json, write
 from archc.options import Json
 from archspec.errors import Problem, SpecError
+
+CONFIG = "config.json"
 
 
 def import_(
@@ -45,8 +48,11 @@ def import_(
         return
     if source is None:
         raise SpecError(Problem("nothing to import", "name a config.json or the folder of a checkpoint"))
-    folder = source if source.is_dir() else source.parent
-    config_file = source / "config.json" if source.is_dir() else source
+    if name is not None and not (name.strip() and name.isprintable()):
+        raise SpecError(Problem(f"--name {name!r} is no name", "one line of text"))
+    whole = os.path.isdir(source)  # False where it cannot be looked at
+    folder = source if whole else source.parent
+    config_file = source / CONFIG if whole else source
     config = read_config(config_file)
     imported = family_of(config, str(config_file)).expand(config, str(config_file), name)
     if out is None or out.suffix in (".yaml", ".yml"):
@@ -58,6 +64,9 @@ def import_(
         if out is not None:
             write(out, imported.text)
         return
+    if config_file.name != CONFIG:
+        cause = f"weights are described by the {CONFIG} beside them, not by {source.name}"
+        raise SpecError(Problem(cause, f"name the folder; without weights, -o {source.stem}.yaml", str(source)))
     import torch
 
     import compiler

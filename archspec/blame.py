@@ -75,10 +75,10 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
 
-def name(key: str) -> str:
-    """A field's name on one line, cut where it is long."""
+def name(key: str, most: int = SHOWN) -> str:
+    """A name on one line, cut where it is long."""
     text = key if key.isprintable() else json.dumps(key)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _brief(value: Any) -> str:

@@ -10,6 +10,9 @@ from typing import Any
 from archspec import blame
 from archspec.errors import Mark, Problem, SpecError
 
+LARGEST = 16 * 2**20  # bytes
+HINT = "name the config.json of a transformers model, or its folder"
+
 
 def read_config(path: Path) -> dict[str, Any]:
     """A ``config.json``.
@@ -17,11 +20,29 @@ def read_config(path: Path) -> dict[str, Any]:
     Errors:
         SpecError: missing, unreadable or no JSON object.
     """
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+    except FileNotFoundError:
+        raise SpecError(Problem("there is no such file", HINT, str(path))) from None
+    except OSError as error:
+        raise SpecError(Problem(f"cannot be read: {error.strerror}", HINT, str(path))) from None
+    return parse_config(data, str(path))
+
+
+def parse_config(data: bytes, where: str, hint: str = HINT) -> dict[str, Any]:
+    """What a ``config.json`` says.
+
+    Args:
+        where: its name, for errors.
+        hint: what to do if it is none.
+
+    Errors:
+        SpecError: no JSON object.
+    """
 
     def refuse(cause: str, line: int = 0, column: int = 0) -> SpecError:
-        hint = "name the config.json of a transformers model, or its folder"
-        return SpecError(Problem(cause, hint, "", Mark(str(path), line, column)) if line else
-                         Problem(cause, hint, str(path)))  # fmt: skip
+        return SpecError(Problem(cause, hint, "", Mark(where, line, column)) if line else Problem(cause, hint, where))
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -32,16 +53,12 @@ def read_config(path: Path) -> dict[str, Any]:
         return found
 
     try:
-        if path.stat().st_size > 16 * 2**20:
+        if len(data) > LARGEST:
             raise refuse("larger than 16 MiB; a configuration is small")
-        text = path.read_text(encoding="utf-8-sig")
+        text = data.decode("utf-8-sig")
         if not text.strip():
             raise refuse("the file is empty")
         found = json.loads(text, object_pairs_hook=once)
-    except FileNotFoundError:
-        raise refuse("there is no such file") from None
-    except OSError as error:
-        raise refuse(f"cannot be read: {error.strerror}") from None
     except json.JSONDecodeError as error:
         raise refuse(f"not JSON: {error.msg.removesuffix(' at')}", error.lineno, error.colno) from None
     except (UnicodeDecodeError, RecursionError):

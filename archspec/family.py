@@ -261,7 +261,9 @@ def _numbers(value: Any) -> Any:
         return [_numbers(item) for item in value]
     if not isinstance(value, dict):
         return value
-    return float(value["__float__"]) if value.keys() == {"__float__"} else {k: _numbers(v) for k, v in value.items()}
+    if value.keys() == {"__float__"} and value["__float__"] in ("Infinity", "-Infinity", "NaN"):
+        return float(value["__float__"])
+    return {key: _numbers(item) for key, item in value.items()}
 
 
 @cache
@@ -304,9 +306,8 @@ _NO = {"flag": "not true or false", "integer": "no whole number", "number": "no 
 
 def _type(default: Any) -> str | None:
     """What values a field takes, by its default."""
-    return {bool: "flag", int: "integer", float: "number", str: "word", list: "list", dict: "mapping"}.get(
-        type(default)
-    )  # fmt: skip
+    kinds = {bool: "flag", int: "integer", float: "number", str: "word", list: "list", dict: "mapping"}
+    return next((word for kind, word in kinds.items() if isinstance(default, kind)), None)
 
 
 def _is(value: Any, kind: str) -> bool:

@@ -18,15 +18,23 @@ import ast
 import math
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
 from archspec.errors import Refused, did_you_mean
 
+
+def _power(a: Any, b: Any) -> Any:
+    found = a**b
+    if isinstance(found, complex):
+        raise ValueError(f"{a} has no root")
+    return found
+
+
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod, ast.Pow: operator.pow, ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt,
+    ast.Mod: operator.mod, ast.Pow: _power, ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt,
     ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge, ast.In: lambda a, b: a in (b or ()),
     ast.NotIn: lambda a, b: a not in (b or ()), ast.Is: operator.is_, ast.IsNot: operator.is_not,
 }  # fmt: skip
@@ -95,7 +103,10 @@ class Template:
     def _items(self, raw: list[Any]) -> Iterator[Any]:
         for item in raw:
             if isinstance(item, dict) and "for" in item:
-                for value in self.evaluate(str(item["in"])):
+                values = self.evaluate(str(item["in"]))
+                if not isinstance(values, Iterable):
+                    raise TemplateError(f"{item['in']!r} is {values!r}, no list", f"{values!r} is no list")
+                for value in values:
                     inner = Template(self.names | {item["for"]: value}, self.functions)
                     yield from inner._items([item["do"]])
                 continue
@@ -116,7 +127,7 @@ class Template:
         """The value of an expression."""
         try:
             return self._value(parsed(text), self.names)
-        except (ArithmeticError, TypeError, ValueError, LookupError, RecursionError) as error:
+        except (ArithmeticError, AttributeError, TypeError, ValueError, LookupError, RecursionError) as error:
             if isinstance(error, Refused):
                 raise
             raise TemplateError(f"{text!r}: {error}", str(error)) from None

@@ -16,15 +16,16 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, fx
 
-from archspec.config_file import read_config
+from archspec.blame import name as shown
+from archspec.config_file import parse_config, read_config
 from archspec.errors import Problem, SpecError
 from archspec.family import Imported, family_of
 from archspec.recognition import recognise
-from compiler.correspondence import WEIGHTS, Correspondence, Outgoing, fill
+from compiler.correspondence import NAME, WEIGHTS, Correspondence, Outgoing, fill
 from compiler.initialise import allocate
 from compiler.model import compile
 from compiler.stored import SAFE, Damaged, Stored, header, write
-from compiler.weights import BESIDE, CONFIG, write_folder
+from compiler.weights import BESIDE, CONFIG, read_beside, write_folder
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -50,19 +51,19 @@ def import_checkpoint(
     place = Path(folder)
     config = read_config(place / CONFIG)
     imported = family_of(config, str(place / CONFIG)).expand(config, str(place / CONFIG), name)
-    checkpoint = Checkpoint(place)
+    checkpoint, beside = Checkpoint(place), read_beside(place)
     model: Any = compile(imported.spec, device="meta")
     allocate(model, device=device, dtype=dtype or checkpoint.dtype())
     try:
         fill(model, imported, checkpoint.readers(), str(place))
     except (Damaged, OSError) as error:  # it was whole when it was opened
         _refuse(place, f"cannot be read: {error}", "it changed while it was read")
-    model.beside = {name: (place / name).read_bytes() for name in BESIDE if (place / name).is_file()}
+    model.beside = beside
     return model  # type: ignore[no-any-return]
 
 
-def export_checkpoint(model: fx.GraphModule, folder: str | Path) -> None:
-    """Writes a model as a checkpoint that ``from_pretrained`` of `transformers` loads.
+def export_checkpoint(model: fx.GraphModule, folder: str | Path) -> list[str]:
+    """Writes a model as a checkpoint that ``from_pretrained`` of `transformers` loads; gives the names of its files.
 
     Errors:
         SpecError: no family can say the model's spec; the folder cannot be written.
@@ -94,6 +95,7 @@ def export_checkpoint(model: fx.GraphModule, folder: str | Path) -> None:
     for name, data in beside.items():
         files[name] = lambda path, data=data: path.write_bytes(data)
     write_folder(Path(folder), files, without={SINGLE, INDEX, *BESIDE} - files.keys())
+    return sorted(files)
 
 
 def source_of(model: fx.GraphModule) -> tuple[Imported, bytes]:
@@ -104,7 +106,7 @@ def source_of(model: fx.GraphModule) -> tuple[Imported, bytes]:
     """
     spec: Any = model.spec
     data: bytes | None = getattr(model, "beside", {}).get(CONFIG)
-    config = None if data is None else json.loads(data)
+    config = None if data is None else parse_config(data, CONFIG, f"the {CONFIG} beside the model is damaged")
     if config is not None and data is not None:
         imported = family_of(config, CONFIG).expand(config, CONFIG)
         if imported.spec.graph.digest("layout") == spec.graph.digest("layout"):
@@ -137,7 +139,7 @@ class Checkpoint:
                 held = self._header(file)
                 for name in (name for name, one in named.items() if one == file):
                     if name not in held:
-                        cause = f"has no tensor {name}, which {INDEX} says it has"
+                        cause = f"has no tensor {shown(name, NAME)}, which {INDEX} says it has"
                         _refuse(folder / file, cause, "it belongs to another model; fetch both again")
                     self.tensors[name] = held[name]
         else:
@@ -150,12 +152,6 @@ class Checkpoint:
             if one.dtype in WEIGHTS:
                 sizes[one.dtype] = sizes.get(one.dtype, 0) + math.prod(one.shape)
         return max(sizes, key=lambda one: sizes[one], default=torch.float32)
-
-    def rounded(self, dtype: torch.dtype) -> list[str]:
-        """Tensors with numbers that a type of weights may not hold."""
-        room = torch.finfo(dtype)
-        return [name for name, one in self.tensors.items() if one.dtype in WEIGHTS
-                and (torch.finfo(one.dtype).eps < room.eps or torch.finfo(one.dtype).max > room.max)]  # fmt: skip
 
     def readers(self) -> dict[str, Callable[[], Stored]]:
         """What gives each tensor, shard by shard."""

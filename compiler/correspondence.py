@@ -8,6 +8,7 @@ no number is changed, so that what is exported is bit for bit what was imported.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, fx
 
+from archspec.blame import name as shown
 from archspec.errors import Problem, SpecError, either
 from archspec.family import Imported, pattern
 from archspec.recognition.forms import form as form_of
@@ -26,6 +28,7 @@ from compiler.stored import Stored
 
 WEIGHTS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 OTHER = "the configuration describes another model"
+NAME = 200  # characters of a tensor's name that are told
 QUANTISED = "transformers can save it without: model.dequantize()"
 
 
@@ -90,6 +93,7 @@ class Correspondence:
         self.skipped = [re.compile(text) for text in imported.family.skipped]
         self.renamed = [(re.compile(old), new) for old, new in imported.family.renamed.items()]
         self.places = imported.places
+        self.numbered = {word: {str(n): place for n, place in enumerate(of)} for word, of in self.places.items()}
         self.written: dict[int, str] = {}  # their name of what each weight was given
         for rule in self.rules:
             if rule.parts:
@@ -135,11 +139,7 @@ class Correspondence:
     def placed(self, words: Mapping[str, str]) -> dict[str, str]:
         """Wildcards of a name of theirs, with numbers of layers as the paths of ours."""
 
-        def place(word: str, number: str) -> str:
-            places = self.places.get(word, ())
-            return places[int(number)] if number.isdigit() and int(number) < len(places) else number
-
-        return {word: place(word, number) for word, number in words.items()}
+        return {word: self.numbered.get(word, {}).get(number, number) for word, number in words.items()}
 
     def stack(self, text: str) -> tuple[str, list[tuple[int, str]]]:
         """Which layers a name of ours means: the word that counts them, their numbers and paths."""
@@ -170,7 +170,7 @@ class Correspondence:
         """Puts their tensor into our weights; gives the names of these.
 
         Errors:
-            SpecError: it has another shape, or differs from one to which it is tied.
+            SpecError: it has another shape, holds more than the weights' type can, or is not what it is tied to.
         """
         wanted = self.read(rule, words, blank=True)
         if tuple(tensor.shape) != tuple(wanted.shape):
@@ -198,12 +198,14 @@ class Correspondence:
         tied = self.written.setdefault(view.data_ptr(), name)
         if tied != name:
             value = share if isinstance(share, Tensor) else share.tensor()
-            if not torch.equal(view, value.to(view)):
+            if not torch.allclose(view, value.to(view), rtol=0, atol=0, equal_nan=True):
                 _refuse(f"{name} is not {tied}, to which it is tied", OTHER)
         elif isinstance(share, Stored):
             share.into(view)
         else:
             view.copy_(share)
+        if share.dtype in WEIGHTS and torch.finfo(share.dtype).max > torch.finfo(view.dtype).max:
+            _check_range(name, view, share)
 
     def exported(self) -> Iterator[tuple[str, Outgoing]]:
         """Their names, and what makes the tensor of each from our weights."""
@@ -260,6 +262,18 @@ class Outgoing:
         return self.mapping.read(self.rule, self.words, blank=True)
 
 
+def _check_range(name: str, view: Tensor, share: Tensor | Stored) -> None:
+    """Refuses numbers that became infinite in the type of the weights."""
+    if not view.numel() or all(math.isfinite(one) for one in view.aminmax()):
+        return
+    value = share if isinstance(share, Tensor) else share.tensor()
+    lost = value[view.isinf() & value.isfinite()]
+    if len(lost):
+        kind, wider = (str(one).removeprefix("torch.") for one in (view.dtype, share.dtype))
+        most = torch.finfo(view.dtype).max
+        _refuse(f"{name} holds {lost[0].item():.4g}; {kind} holds at most {most:.5g}", f"a wider dtype, as {wider}")
+
+
 def _renamed(views: dict[str, Tensor], model: fx.GraphModule, imported: Imported) -> dict[str, Tensor]:
     """Weights of a model under the names that the spec of its configuration has for them."""
     spec: Any = model.spec
@@ -307,7 +321,7 @@ def fill(
     for name, get in tensors.items():
         found = mapping.find(name)
         if found is None:
-            extra += [] if mapping.ignores(name) else [name]
+            extra += [] if mapping.ignores(name) else [shown(name, NAME)]
             continue
         value = get()
         if value.dtype not in WEIGHTS and mapping.views[mapping.targets(*found)[0]].is_floating_point():

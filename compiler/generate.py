@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from archspec.errors import Problem, SpecError
 from compiler.decoding import Decoding
 
 
@@ -65,7 +66,7 @@ def stream(
 
     Errors:
         ValueError: an empty prompt, or a number out of its range.
-        SpecError: the model cannot decode.
+        SpecError: the model cannot decode, or what it gives is infinite or no number.
     """
     if temperature < 0 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1) or tokens < 0:
         raise ValueError("temperature is 0 or more, top_k 1 or more, top_p above 0 and at most 1, tokens 0 or more")
@@ -100,9 +101,13 @@ def pick(
     logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, chance: torch.Generator
 ) -> Tensor:  # fmt: skip
     """A token ``[batch]`` from logits ``[batch, vocabulary]``."""
+    most, likeliest = logits.max(-1)
+    if not bool(most.isfinite().all()):
+        cause = "the model's logits are no numbers"
+        raise SpecError(Problem(cause, "its weights are none, or too large for their type"))
     if temperature == 0:
-        return logits.argmax(-1)
-    logits = logits.float() / temperature
+        return likeliest
+    logits = ((logits - most[:, None]).double() / temperature).float()
     if top_k is not None and top_k < logits.shape[-1]:
         logits = logits.masked_fill(logits < logits.topk(top_k, dim=-1).values[:, -1:], float("-inf"))
     if top_p is not None and top_p < 1:

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from archspec.blame import name as shown
+
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
           "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I64": torch.int64, "I32": torch.int32,
           "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}  # fmt: skip
@@ -144,7 +146,7 @@ SAFE = "transformers writes safetensors: from_pretrained(…).save_pretrained(fo
 def _entry(path: Path, base: int, entry: Any) -> Stored:
     shape, (start, end) = tuple(entry["shape"]), entry["data_offsets"]
     if entry["dtype"] not in DTYPES:
-        raise Damaged(f"holds numbers of type {entry['dtype']}", f"what is read are {', '.join(DTYPES)}")
+        raise Damaged(f"holds numbers of type {shown(str(entry['dtype']))}", f"what is read are {', '.join(DTYPES)}")
     if not all(isinstance(one, int) and one >= 0 for one in (start, *shape)):
         raise ValueError
     found = Stored(path, DTYPES[entry["dtype"]], shape, base + start)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from archspec import blame
+from archspec.config_file import parse_config
 from archspec.errors import Problem, SpecError
+
+SETTINGS = ("generation_config.json", "config.json")
+"""Which tokens begin and end a text; the first that tells decides."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,16 @@ class Text:
         """That of a model: its ``tokenizer.json``, or bytes.
 
         Errors:
-            SpecError: the tokenizer is damaged, or the model has neither one nor room for all bytes.
+            SpecError: a configuration or the tokenizer is damaged, or the model has no tokenizer and no room for all
+                bytes.
         """
         spec: Any = model.spec
         beside: dict[str, bytes] = getattr(model, "beside", {})
-        stop, pad = frozenset(_ids(beside, "eos_token_id")), (*_ids(beside, "pad_token_id"), 0)[0]
-        begin = _ids(beside, "decoder_start_token_id") or _ids(beside, "bos_token_id")
-        start = (*begin[:1], *_ids(beside, "forced_bos_token_id")[:1])
+        said = {n: parse_config(beside[n], n, "fetch it again") for n in SETTINGS if n in beside}
+        stop = frozenset(_ids(said, "eos_token_id"))
+        pad = next((one for one in _ids(said, "pad_token_id") if one >= 0), 0)
+        begin = _ids(said, "decoder_start_token_id") or _ids(said, "bos_token_id")
+        start = (*begin[:1], *_ids(said, "forced_bos_token_id")[:1])
         data = beside.get("tokenizer.json")
         if data is None:
             vocab = getattr(spec.interface, "vocab", 0)
@@ -56,8 +63,18 @@ class Text:
             raise SpecError(Problem(f"tokenizer.json cannot be read: {error}", "fetch it again")) from None
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text."""
-        return list(text.encode()) if self.tokenizer is None else list(self.tokenizer.encode(text).ids)
+        """Token ids of a text.
+
+        Errors:
+            SpecError: it is no text, or the tokenizer has no token for it.
+        """
+        try:
+            data = text.encode()
+            return list(data) if self.tokenizer is None else list(self.tokenizer.encode(text).ids)
+        except UnicodeEncodeError:
+            raise SpecError(Problem(f"the prompt {text!r} is not UTF-8", "give it as text")) from None
+        except Exception as error:  # the library raises bare exceptions
+            raise SpecError(Problem(f"the prompt {text!r} has no tokens: {error}", "another tokenizer.json")) from None
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids; what is no whole character is shown as a replacement sign."""
@@ -79,12 +96,18 @@ class Text:
         if spec.interface.name_ != "seq2seq_lm":
             _checked(texts, rows, spec.interface.length, spec.interface.vocab)
             return rows, {}
+        for one in self.start:
+            if not 0 <= one < spec.interface.vocab:
+                cause = f"every target begins with token {one}; the model knows {spec.interface.vocab}"
+                raise SpecError(Problem(cause, f"{' or '.join(SETTINGS)} belongs to another model"))
         firsts = [list(self.start) or row[-1:] for row in rows]
         rows = rows if self.start else [row[:-1] for row in rows]
         most = spec.interface.source_length or spec.interface.length
-        _checked(texts, rows, most, spec.interface.source_vocab or spec.interface.vocab)
+        known = spec.interface.source_vocab or spec.interface.vocab
+        _checked(texts, rows, most, known)
+        pad = self.pad if self.pad < known else 0
         longest = max(map(len, rows))
-        source = {"source": torch.tensor([row + [self.pad] * (longest - len(row)) for row in rows])}
+        source = {"source": torch.tensor([row + [pad] * (longest - len(row)) for row in rows])}
         label = spec.interface.carried().get("source", {}).get("valid")
         if label is not None:
             source[label] = torch.tensor([[place < len(row) for place in range(longest)] for row in rows])
@@ -105,13 +128,14 @@ def _checked(texts: Sequence[str], rows: Sequence[Sequence[int]], most: int, voc
             raise SpecError(Problem(cause, "tokenizer.json belongs to another model"))
 
 
-def _ids(beside: dict[str, bytes], key: str) -> list[int]:
+def _ids(said: Mapping[str, Mapping[str, Any]], key: str) -> list[int]:
     """Tokens that a model's configuration names, none if it does not."""
-    for name in ("generation_config.json", "config.json"):
-        try:
-            found = json.loads(beside[name]).get(key)
-        except (KeyError, ValueError, AttributeError):
+    for name, config in said.items():
+        found = config.get(key)
+        if found is None:
             continue
-        if found is not None:
-            return list(found) if isinstance(found, list) else [found]
+        ids = found if isinstance(found, list) else [found]
+        if not all(type(one) is int and -(2**31) < one < 2**31 for one in ids):
+            raise SpecError(Problem(f"{key} is {blame.shown(found)}, no token", None, name))
+        return list(ids)
     return []

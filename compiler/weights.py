@@ -71,12 +71,14 @@ def write_folder(place: Path, files: Mapping[str, Callable[[Path], Any]], *, wit
     """
     beside = {name: place / f".{name}.{os.getpid()}" for name in files}
     with ExitStack() as leftovers:
-        for folder in (folder for folder in (place, *place.parents) if not folder.exists()):
+        for folder in (folder for folder in (place, *place.parents) if not os.path.exists(folder)):
             leftovers.callback(_remove, folder)  # stays if there is something in it
         for path in beside.values():
             leftovers.callback(_remove, path)
         try:
             place.mkdir(parents=True, exist_ok=True)
+            for path in (place / name for name in (*files, *without) if (place / name).is_dir()):
+                _refuse("cannot be written: this is a folder, not a file", "name another folder", path)
             for name, path in beside.items():
                 files[name](path)
                 _flush(path)
@@ -86,7 +88,7 @@ def write_folder(place: Path, files: Mapping[str, Callable[[Path], Any]], *, wit
                 (place / name).unlink(missing_ok=True)
             _flush(place)
         except OSError as error:
-            if place.exists() and not place.is_dir():
+            if os.path.exists(place) and not os.path.isdir(place):
                 _refuse("cannot be written: this is a file, not a folder", "name another folder", place)
             _refuse(f"cannot be written: {_reason(error)}", "make room, or name another folder", place)
 
@@ -128,10 +130,26 @@ def load(
             buffer = model.get_buffer(names[0])
             buffer.copy_(stored[names[0]])
     loaded: Any = model
-    found = {name: place / name for name in BESIDE}
-    loaded.beside = {name: path.read_bytes() for name, path in found.items() if path.is_file()}
+    loaded.beside = read_beside(place)
     loaded.entries = {name: Traced(loaded, part.graph, name) for name, part in loaded.entries.items()}
     return model
+
+
+def read_beside(place: Path) -> dict[str, bytes]:
+    """Those files of a folder that go along with a model.
+
+    Errors:
+        SpecError: one of them cannot be read.
+    """
+    found = {}
+    for path in (place / name for name in BESIDE):
+        try:
+            found[path.name] = path.read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            _refuse(f"cannot be read: {_reason(error)}", "repair it, or take it out of the folder", path)
+    return found
 
 
 def _groups(model: nn.Module) -> list[tuple[list[str], Tensor]]:
