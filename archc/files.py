@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +57,24 @@ def spec(path: Path, texts: Iterable[str] | None = None) -> Spec:
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a file that the user named.
+    """Writes a file that the user named; what stood there stays until the new one is whole.
 
     Errors:
         SpecError: it cannot be written.
     """
+    place = Path(os.path.realpath(path))
+    beside = place.with_name(f".{place.name}.{os.getpid()}")
     try:
-        path.write_text(text, encoding="utf-8")
+        if os.path.exists(place) and not os.path.isfile(place):  # a pipe or a device
+            place.write_text(text, encoding="utf-8")
+        else:
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(place)
     except OSError as error:
         raise SpecError(Problem(f"{path} cannot be written: {error.strerror}", "name another file with -o")) from None
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def echo_json(value: Any) -> None:

@@ -103,9 +103,12 @@ class Blocks(Fields):
             source = raw if key in raw else parameters
             inner.values_[key] = self.number_or_word(source, key, scope if key in raw else inner)
         if isinstance(definition, Map):
-            if "defaults" in definition and isinstance(definition["defaults"], Map):
-                self.check_defaults(definition["defaults"])
-                inner.defaults = dict(definition["defaults"])
+            defaults = definition.get("defaults", Map())
+            if isinstance(defaults, Map):
+                self.check_defaults(defaults)
+                inner.defaults |= defaults
+            else:
+                self.problem(definition, "defaults", "defaults are a mapping from linear or norm to a kind")
             definition = definition.move(*(k for k in definition if k not in ("parameters", "defaults")))
             for key in ("from", "when", "weights") if "kind" in definition else ():
                 if key in definition:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -158,7 +159,7 @@ class Checkpoint:
         return {name: lambda one=one: one for name, one in self.tensors.items()}  # type: ignore[misc]
 
     def _header(self, file: str) -> dict[str, Stored]:
-        if not (self.folder / file).is_file():
+        if not os.path.isfile(self.folder / file):
             _refuse(self.folder / file, "this shard is missing", f"{INDEX} lists it; fetch it again")
         try:
             return header(self.folder / file)[0]
@@ -185,7 +186,10 @@ class Checkpoint:
 
     def _other(self) -> NoReturn:
         """Tells what there is instead of weights that can be read."""
-        files = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
+        try:
+            files = sorted(self.folder.iterdir())
+        except OSError:  # there is none, or it may not be listed
+            files = []
         pickle = next((file for file in files if file.suffix in PICKLES), None)
         if pickle:
             _refuse(pickle, "a pickle, which can run any code when it is read", SAFE)

@@ -25,7 +25,7 @@ from archspec.errors import Problem, SpecError, either
 from archspec.spec import load as load_spec
 from compiler.initialise import compute_tables
 from compiler.model import compile
-from compiler.stored import Damaged, header, write
+from compiler.stored import Damaged, Stored, header, write
 from compiler.trace import Traced
 
 SPEC, WEIGHTS = "spec.yaml", "weights.safetensors"
@@ -105,7 +105,7 @@ def load(
         SpecError: a file is missing or damaged, or its tensors are not those that the spec describes, each by name.
     """
     place = Path(folder)
-    if not place.is_dir():
+    if not os.path.isdir(place):
         _refuse("there is no such folder", "name a folder that compiler.save wrote", place)
     spec = load_spec(place / SPEC)
     model = compile(spec, device="meta")
@@ -171,12 +171,11 @@ def _read(
 ) -> dict[str, Tensor]:
     """The stored tensors by the first name that each has in the model; refused unless they are exactly the model's."""
     try:
-        header(path)  # tells in more words what is wrong
+        held = header(path)[0]  # tells in more words what is wrong
         with safe_open(path, framework="pt", device=str(device)) as file:
-            names = set(file.keys())
             ties: dict[str, str] = json.loads((file.metadata() or {}).get("ties", "{}"))
-            where = {name: name for name in names} | {name: kept for name, kept in ties.items() if kept in names}
-            wrong = list(_differences(where, {n: file.get_slice(n).get_shape() for n in names}, groups))
+            where = {name: name for name in held} | {name: kept for name, kept in ties.items() if kept in held}
+            wrong = list(_differences(where, held, groups))
             if wrong:
                 raise SpecError(*(Problem(cause, hint, str(path)) for cause, hint in wrong))
             return {own[0]: file.get_tensor(next(where[n] for n in own if n in where)) for own, _ in groups}
@@ -184,19 +183,21 @@ def _read(
         _refuse("there is no such file", "name a folder that compiler.save wrote", path)
     except Damaged as error:
         _refuse(f"cannot be read: {error}", "the file is damaged; save it again", path)
-    except (OSError, SafetensorError, ValueError) as error:
-        if isinstance(error, SpecError):
-            raise
-        _refuse(f"cannot be read: {_reason(error)}", "the file is damaged; save it again", path)
+    except OSError as error:
+        _refuse(f"cannot be read: {_reason(error)}", "it should be a file that you may read", path)
+    except SpecError:
+        raise
+    except (AttributeError, TypeError, RecursionError, ValueError, SafetensorError) as error:
+        _refuse(f"cannot be read: {error}", "the file is damaged; save it again", path)
 
 
 def _differences(
-    where: dict[str, str], shapes: dict[str, list[int]], groups: list[tuple[list[str], Tensor]]
+    where: dict[str, str], held: dict[str, Stored], groups: list[tuple[list[str], Tensor]]
 ) -> Iterator[tuple[str, str | None]]:
-    """What is missing, too much, of another shape, or tied in only one of model and file: causes and hints."""
+    """What is missing, too much, of another shape or type, or tied in only one of both: causes and hints."""
     own = {name for names, _ in groups for name in names}
     missing = [names[0] for names, _ in groups if not any(name in where for name in names)]
-    extra = sorted(name for name in shapes if name not in own)
+    extra = sorted(name for name in held if name not in own)
     for word, names in (("has no", missing), ("has besides", extra)):
         if names:
             yield f"the file {word} {_few(names)}", "spec.yaml describes another model than the one that was saved"
@@ -205,8 +206,14 @@ def _differences(
         if len(kept) > 1:
             yield f"{_few(names)} are one tensor in the spec and {len(kept)} in the file", None
         for name in kept[:1]:
-            if shapes[name] != list(tensor.shape):
-                yield f"{names[0]} is {_shape(shapes[name])} in the file and {_shape(tensor.shape)} in the spec", None
+            if held[name].dtype.is_floating_point != tensor.is_floating_point():
+                kinds = (str(one.dtype).removeprefix("torch.") for one in (held[name], tensor))
+                yield "{} is {} in the file and {} in the model".format(names[0], *kinds), None
+            if held[name].shape != tuple(tensor.shape):
+                yield (
+                    f"{names[0]} is {_shape(held[name].shape)} in the file and {_shape(tensor.shape)} in the spec",
+                    None,
+                )
 
 
 def _few(names: list[str]) -> str:

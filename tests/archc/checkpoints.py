@@ -33,3 +33,20 @@ def t5(folder: Path) -> transformers.T5ForConditionalGeneration:
             parameter.add_(torch.randn(parameter.shape) * 0.3)
     model.save_pretrained(folder)
     return model
+
+
+def mbart(folder: Path) -> transformers.MBartForConditionalGeneration:
+    """One whose texts begin with the word for their language."""
+    torch.manual_seed(0)
+    config = transformers.MBartConfig(
+        vocab_size=300, d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=64,
+        decoder_start_token_id=2, eos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    model = transformers.MBartForConditionalGeneration(config).eval()
+    model.generation_config.forced_bos_token_id = 7
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 0.3)
+    model.save_pretrained(folder)
+    return model

@@ -173,6 +173,12 @@ def test_a_default_that_nothing_could_have_is_told(tmp_path: Path, defaults: str
     assert (result.exit_code, cause in result.stderr) == (2, True), result.output
 
 
+def test_defaults_of_a_block_are_a_mapping(tmp_path: Path) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text(BASE.replace("    norm: rms_norm", "    defaults: [low_rank]\n    norm: rms_norm"))
+    assert "8:15  blocks.layer.defaults\n  defaults are a mapping from linear or norm to a kind" in checked(file)
+
+
 def test_folders_and_missing_files(tmp_path: Path) -> None:
     assert "this is a folder" in checked(tmp_path)
     assert "there is no such file" in checked(tmp_path / "nothing.yaml")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from archspec import spec
 from tests.archc import checkpoints
 from tests.archc.invoking import invoke
 
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 ARCHC = [sys.executable, "-c", "from archc.main import app; app()"]
 
 
@@ -68,6 +70,15 @@ def test_a_model_with_a_source_reads_the_text_there(t5: tuple[Path, T5ForConditi
     wanted = [row[: row.index(1)] if 1 in row else row for row in theirs(model, texts, 12, left=False)]
     assert tokens(folder, *texts, "--tokens", 12) == wanted
     assert len({tuple(row) for row in wanted}) == 2  # the source decides
+
+
+def test_a_target_begins_as_the_configuration_says(tmp_path: Path) -> None:
+    model = checkpoints.mbart(tmp_path / "given")
+    invoke("import", tmp_path / "given", "-o", tmp_path / "compiled")
+    texts = ["hello", "a longer text"]
+    wanted = theirs(model, texts, 8, left=False)
+    assert {row[0] for row in wanted} == {7}  # forced, and so no token that was generated
+    assert tokens(tmp_path / "compiled", *texts, "--tokens", 7) == [row[1:] for row in wanted]
 
 
 def test_what_was_trained_on_bytes_goes_on_from_the_last_one(tmp_path: Path) -> None:
@@ -156,6 +167,72 @@ def test_what_cannot_go_on_is_told(tmp_path: Path, llama: tuple[Path, LlamaForCa
     assert "small has 16 tokens and no tokenizer.json; bytes need 256" in said
 
 
+@pytest.mark.parametrize("value", ["x", [1, "a"], True, 10**30, 1.5, {"a": 1}, [[1]], [None]])
+@pytest.mark.parametrize("key", ["eos_token_id", "pad_token_id", "decoder_start_token_id"])
+def test_what_is_no_token_is_told_by_its_field(
+    t5: tuple[Path, T5ForConditionalGeneration], tmp_path: Path, key: str, value: object
+) -> None:
+    said = invoke("generate", changed(t5[0], tmp_path / "model", **{key: value}), "hi", code=2).stderr
+    assert f"generation_config.json\n  {key} is {json.dumps(value)}, no token" in said
+
+
+def changed(folder: Path, place: Path, **fields: object) -> Path:
+    """A copy of a model with other settings of generation."""
+    shutil.copytree(folder, place)
+    found = json.loads((place / "generation_config.json").read_text())
+    (place / "generation_config.json").write_text(json.dumps(found | fields))
+    return place
+
+
+def test_a_token_that_the_model_does_not_know_begins_no_text(
+    t5: tuple[Path, T5ForConditionalGeneration], tmp_path: Path
+) -> None:
+    how = ("hi", "hello", "--tokens", 3)
+    said = invoke("generate", changed(t5[0], tmp_path / "model", decoder_start_token_id=300), *how, code=2).stderr
+    assert "every target begins with token 300; the model knows 300" in said
+    wanted = tokens(t5[0], *how)
+    assert tokens(changed(t5[0], tmp_path / "padded", pad_token_id=-1), *how) == wanted  # padding is not read
+    assert tokens(changed(t5[0], tmp_path / "far", pad_token_id=300), *how) == wanted
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"])
+def test_damaged_settings_are_told(llama: tuple[Path, LlamaForCausalLM], tmp_path: Path, content: bytes) -> None:
+    shutil.copytree(llama[0], tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").write_bytes(content)
+    said = invoke("generate", tmp_path / "model", "hi", code=2).stderr
+    assert said.startswith("generation_config.json") and "fetch it again" in said
+
+
+def test_draws_at_the_edge_of_their_options(llama: tuple[Path, LlamaForCausalLM]) -> None:
+    how = (llama[0], "hello", "--tokens", 4)
+    for coldest in (1e-40, 1e-320):
+        assert tokens(*how, "--temperature", coldest) == tokens(*how)
+    assert len(tokens(*how, "--temperature", "inf", "--top-k", 10**20, "--seed", 2**63 - 1)[0]) == 4
+    assert "--top-p 0 leaves no token" in invoke("generate", *how, "--top-p", 0, code=2).stderr
+    for option, value in (("--seed", 2**63), ("--seed", -1), ("--temperature", "nan"), ("--tokens", 0)):
+        assert f"Invalid value for '{option}'" in invoke("generate", *how, option, value, code=2).stderr
+    assert "this model reads at most 64" in invoke("generate", *how[:2], "--tokens", 10**30, code=2).stderr
+
+
+@pytest.mark.parametrize("how", [(), ("--temperature", 1), ("--int8",)])
+def test_logits_that_are_no_numbers_are_told(
+    how: tuple[object, ...], llama: tuple[Path, LlamaForCausalLM], tmp_path: Path
+) -> None:
+    model = compiler.load(llama[0])
+    torch.nn.init.constant_(model.get_parameter("norm.weight"), float("nan"))
+    compiler.save(model, tmp_path / "model")
+    assert "logits are no numbers" in invoke("generate", tmp_path / "model", "hi", *how, code=2).stderr
+
+
+def test_a_prompt_is_text_that_the_tokenizer_knows(llama: tuple[Path, LlamaForCausalLM], tmp_path: Path) -> None:
+    assert "the prompt 'hi\\udcff' is not UTF-8" in invoke("generate", llama[0], "hi\udcff", code=2).stderr
+    shutil.copytree(llama[0], tmp_path / "model")
+    words = {"type": "WordLevel", "vocab": {"hi": 5}, "unk_token": "?"}
+    (tmp_path / "model" / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": words}))
+    assert len(tokens(tmp_path / "model", "hi", "--tokens", 2)[0]) == 2
+    assert "the prompt 'yo' has no tokens: " in invoke("generate", tmp_path / "model", "yo", code=2).stderr
+
+
 def test_ctrl_c_ends_the_line(llama: tuple[Path, LlamaForCausalLM]) -> None:
     slow = """
 import sys, time, compiler
@@ -169,7 +246,7 @@ from archc.main import app
 app()
 """
     given = [sys.executable, "-c", slow, "generate", str(llama[0]), "hello", "--tokens", "50"]
-    running = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    running = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
     assert running.stdout is not None
     first = os.read(running.stdout.fileno(), 100)
     time.sleep(0.5)
@@ -179,7 +256,11 @@ app()
     assert running.returncode == 130 and b"Traceback" not in said
 
 
-def test_a_reader_that_leaves_is_no_error_of_the_program(llama: tuple[Path, LlamaForCausalLM]) -> None:
-    command = " ".join([f"'{word}'" for word in [*ARCHC, "generate", str(llama[0]), "hello", "hello"]])
-    found = subprocess.run(["bash", "-c", f"{command} | head -c 3"], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("prompts", [["hello"], ["hello", "hello"]], ids=["streamed", "whole"])
+def test_a_reader_that_leaves_is_no_error_of_the_program(
+    prompts: list[str], llama: tuple[Path, LlamaForCausalLM]
+) -> None:
+    command = " ".join([f"'{word}'" for word in [*ARCHC, "generate", str(llama[0]), *prompts]])
+    words = ["bash", "-c", f"{command} | head -c 3"]
+    found = subprocess.run(words, capture_output=True, text=True, check=False, env=ENVIRONMENT)
     assert found.stdout == "hel" and "Traceback" not in found.stderr

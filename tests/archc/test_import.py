@@ -1,15 +1,17 @@
-"""``archc import`` and ``archc export`` on right and wrong files: one error that names what is wrong, and no output."""
+"""``archc import`` on right and wrong files: one error that names what is wrong, and no output."""
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -145,6 +147,13 @@ WRONG = {
         tensors(lambda held: held.update({"model.norm.weight": torch.ones(31)})), "",
         "model.norm.weight is 31; expected 32", "another model",
     ),
+    "quantised": (config(quantization_config={"bits": 4}), "quantization_config", '{"bits": 4} cannot be said', "null"),
+    "tokenizer": (lambda folder: (folder / "tokenizer.json").mkdir(), "tokenizer.json", "Is a directory", "take it"),
+    "strange name": (tensors(lambda held: held.update({"\x1b[1m": torch.ones(2)})), "", '"\\u001b[1m" is no', ""),
+    "no layer": (
+        tensors(lambda held: held.update({"model.layers.².mlp.up_proj.weight": torch.ones(48, 32)})), "",
+        "model.layers.².mlp.up_proj.weight is no tensor of this llama", "",
+    ),
     "integers": (
         tensors(lambda held: held.update({"model.norm.weight": torch.ones(32, dtype=torch.int8)})), "",
         "model.norm.weight (int8) is quantised", "dequantize",
@@ -194,6 +203,7 @@ WRONG_SHARDS = {
     "outside": (index(lambda files: files.update(more="../../etc/passwd")), INDEX, "is no file of this folder"),
     "no text": (index(lambda files: files.update(more=3)), INDEX, "3 is no file of this folder"),
     "not JSON": (lambda folder: (folder / INDEX).write_text("{"), INDEX, "no index of tensors"),
+    "long": (index(lambda files: files.update(more="x" * 5000 + ".safetensors")), "xxx", "this shard is missing"),
     "no map": (lambda folder: (folder / INDEX).write_text("{}"), INDEX, "no index of tensors"),
 }  # fmt: skip
 
@@ -224,11 +234,54 @@ def test_many_wrong_tensors_are_told_in_a_few_lines(whole: Folder, tmp_path: Pat
     assert "and 16 more" in said and len(said.splitlines()) < 20
 
 
+def test_numbers_that_the_wanted_type_cannot_hold_are_told(whole: Folder, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "given")
+    large = torch.tensor([1.0, float("inf"), float("nan"), -7e4] * 8)  # what is infinite already stays so
+    tensors(lambda held: held.update({"model.norm.weight": large}))(tmp_path / "given")
+    words = ("import", tmp_path / "given", "-o", tmp_path / "out", "--dtype")
+    said = invoke(*words, "float16", code=2).stderr
+    assert "model.norm.weight holds -7e+04; float16 holds at most 65504\n  a wider dtype, as float32" in said
+    assert not (tmp_path / "out").exists()
+    invoke(*words, "bfloat16")
+    held = compiler.load(tmp_path / "out").get_parameter("norm.weight")
+    torch.testing.assert_close(held, large.bfloat16(), rtol=0, atol=0, equal_nan=True, check_stride=False)
+    tensors(lambda held: held.update({"model.norm.weight": large.clamp(-6e4, 6e4)}))(tmp_path / "given")
+    invoke(*words, "float16")
+
+
+def test_weights_go_by_the_configuration_beside_them(whole: Folder, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "given")
+    other = (tmp_path / "given" / "config.json").rename(tmp_path / "given" / "other.json")
+    said = invoke("import", other, "-o", tmp_path / "out", code=2).stderr
+    assert "weights are described by the config.json beside them, not by other.json" in said
+    invoke("import", other, "-o", tmp_path / "other.yaml")
+    assert spec.load(tmp_path / "other.yaml").name == "llama"
+
+
+@pytest.mark.parametrize("name", ["", " ", "two\nlines", "half \udcff"])
+def test_a_name_is_one_line_of_text(name: str, whole: Folder, tmp_path: Path) -> None:
+    assert "is no name" in invoke("import", whole, "-o", tmp_path / "a.yaml", "--name", name, code=2).stderr
+    assert not (tmp_path / "a.yaml").exists()
+
+
 def test_weights_may_be_no_numbers(whole: Folder, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "given")
     tensors(lambda held: held.update({"model.norm.weight": torch.full((32,), float("nan"))}))(tmp_path / "given")
     invoke("import", tmp_path / "given", "-o", tmp_path / "out")
     assert compiler.load(tmp_path / "out").get_parameter("norm.weight").isnan().all()
+
+
+@contextmanager
+def small_disk(size: int) -> Iterator[None]:
+    """No file can have more bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize("command", ["import", "export"])
@@ -237,14 +290,8 @@ def test_a_full_disk_leaves_what_was_there(command: str, whole: Folder, tmp_path
     words = {"import": ["import", whole], "export": ["export", tmp_path / "compiled", "--to", "transformers"]}[command]
     invoke(*words, "-o", tmp_path / "out")
     before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
+    with small_disk(4096):
         said = [invoke(*words, "-o", tmp_path / name, code=2).stderr for name in ("out", "new")]
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
     assert all("cannot be written" in text and "make room" in text for text in said)
     assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
     assert not (tmp_path / "new").exists()
@@ -274,7 +321,8 @@ def test_a_command_that_dies_leaves_what_was_there(
     invoke(*words, "-o", tmp_path / "out")
     before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
     given = [sys.executable, "-c", SLOW, *map(str, words), "-o", str(tmp_path / "out")]
-    running = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     assert running.stdout is not None and running.stdout.readline() == "written\n"
     time.sleep(0.1)
     running.send_signal(sent)
@@ -290,9 +338,16 @@ def test_what_cannot_be_written_is_told(whole: Folder, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "this is a file, not a folder" in invoke("import", whole, "-o", tmp_path / "file", code=2).stderr
     assert "cannot be written" in invoke("import", whole, "-o", tmp_path / "no" / "llama.yaml", code=2).stderr
+    assert "File name too long" in invoke("import", whole, "-o", tmp_path / ("x" * 300), code=2).stderr
+    assert "File name too long" in invoke("import", "x" * 300, code=2).stderr
 
 
-def test_what_is_no_compiled_model_is_not_exported(whole: Folder, tmp_path: Path) -> None:
-    said = invoke("export", whole, "--to", "transformers", "-o", tmp_path / "out", code=2).stderr
-    assert "spec.yaml" in said and "there is no such file" in said
-    assert "Invalid value for '--to'" in invoke("export", whole, "--to", "onnx", "-o", tmp_path / "out", code=2).stderr
+def test_a_spec_is_written_whole_or_not_at_all(whole: Folder, tmp_path: Path) -> None:
+    (tmp_path / "llama.yaml").write_text("mine")
+    with small_disk(100):
+        said = invoke("import", whole, "-o", tmp_path / "llama.yaml", code=2).stderr
+    assert "llama.yaml cannot be written: File too large" in said
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["mine"]
+    (tmp_path / "link.yaml").symlink_to("llama.yaml")
+    invoke("import", whole, "-o", tmp_path / "link.yaml")
+    assert (tmp_path / "link.yaml").is_symlink() and spec.load(tmp_path / "llama.yaml").name == "llama"
