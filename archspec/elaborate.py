@@ -12,6 +12,7 @@ from typing import Any
 from archspec.errors import Refused, did_you_mean
 from archspec.graph import Graph, Node, Ref
 from archspec.kind import REGISTRY, Kind, Matrix, Slot, kinds_of, lookup
+from archspec.ordering import numbered
 from archspec.place import Broken, Place
 from archspec.scope import Frame, Scope
 from archspec.skim import Skimming
@@ -64,8 +65,8 @@ class Elaborator(Skimming):
         labels = list(names[: len(streams)]) or ["x"]
         labels += [f"x{number}" for number in range(len(labels), len(streams))]
         words = [self.derived(item) for item in items]
-        derived = {*words, *(f"{word}_{number + 1}" for number, word in enumerate(words, 1))}
-        labels = [f"{label}_in" if label in derived else label for label in labels]
+        own = {*words, *numbered(words)}
+        labels = [next(word for n in range(len(own) + 1) if (word := label + n * "_in") not in own) for label in labels]
         labels = [f"{label}_{n + 1}" if label in labels[:n] else label for n, label in enumerate(labels)]
         frame = Frame(outer, dict(zip(labels, streams, strict=True)))
         return self.sequence(items, frame, scope, len(streams), slot if not isinstance(raw, Seq) else None,

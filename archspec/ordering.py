@@ -27,8 +27,7 @@ class Ordering(Blocks):
 
     def node_names(self, raws: list[Map], frame: Frame) -> list[str]:
         """The names of nodes: as written, else the kind's or block's, numbered when they repeat."""
-        taken: dict[str, int] = {}
-        names = []
+        found: list[str] = []
         for raw in raws:
             given = raw.get("name")
             name = given if given is not None else self.derived(raw)
@@ -38,13 +37,10 @@ class Ordering(Blocks):
                         raw, "name", f"{name!r} is no name", "letters, digits and _, not starting with a digit"
                     )
                     name = "node"
-                elif given in taken or given in frame.inputs:
+                elif given in found or given in frame.inputs:
                     self.problem(raw, "name", f"{given!r} is bound twice in this graph", "give each node its own name")
-            taken[name] = taken.get(name, 0) + 1
-            while taken[name] > 1 and f"{name}_{taken[name]}" in taken:
-                taken[name] += 1
-            names.append(name if taken[name] == 1 else f"{name}_{taken[name]}")
-        return names
+            found.append(name)
+        return numbered(found)
 
     def derived(self, raw: Any) -> str:
         """The name of a node that states none."""
@@ -111,3 +107,15 @@ class Ordering(Blocks):
     def arity(self, raw: Map) -> tuple[int, int]:
         kind = lookup(raw.get("kind"))
         return kind.arity if kind else (1, 99)
+
+
+def numbered(names: list[str]) -> list[str]:
+    """Names of which those that repeat are numbered."""
+    taken: dict[str, int] = {}
+    found = []
+    for name in names:
+        taken[name] = taken.get(name, 0) + 1
+        while taken[name] > 1 and f"{name}_{taken[name]}" in taken:
+            taken[name] += 1
+        found.append(name if taken[name] == 1 else f"{name}_{taken[name]}")
+    return found

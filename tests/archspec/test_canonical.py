@@ -121,3 +121,12 @@ graph: [{kind: token_embedding, width: 4}, NODE, lm_head]
     open_, plain = (spec.loads(said.replace("NODE", node)) for node in ("layer", "{kind: layer, window: 2}"))
     assert "window" not in printed(open_)
     assert "window: 2" in printed(plain)
+
+
+def test_a_body_may_number_a_node_as_the_stream_that_it_reads() -> None:
+    loaded = spec.loads(
+        "archspec: 1\ninterface: {kind: causal_lm, vocab: 16, length: 8}\ngraph:\n"
+        "- {kind: token_embedding, width: 8}\n- {kind: project, width: 8}\n- {kind: project, width: 8}\n"
+        "- {kind: residual, body: [rms_norm, {kind: project, width: 16}, {kind: project, width: 8}]}\n- lm_head"
+    )
+    assert spec.loads(printed(loaded)).full == loaded.full
