@@ -44,7 +44,7 @@ def mbart(folder: Path) -> transformers.MBartForConditionalGeneration:
         decoder_start_token_id=2, eos_token_id=None, pad_token_id=0,
     )  # fmt: skip
     model = transformers.MBartForConditionalGeneration(config).eval()
-    model.generation_config.forced_bos_token_id = 7
+    model.generation_config.forced_bos_token_id, model.generation_config.forced_eos_token_id = 7, None
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape) * 0.3)
