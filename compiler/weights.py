@@ -173,7 +173,7 @@ def _read(
     try:
         held = header(path)[0]  # tells in more words what is wrong
         with safe_open(path, framework="pt", device=str(device)) as file:
-            ties: dict[str, str] = json.loads((file.metadata() or {}).get("ties", "{}"))
+            ties = _ties(file.metadata() or {})
             where = {name: name for name in held} | {name: kept for name, kept in ties.items() if kept in held}
             wrong = list(_differences(where, held, groups))
             if wrong:
@@ -185,10 +185,19 @@ def _read(
         _refuse(f"cannot be read: {error}", "the file is damaged; save it again", path)
     except OSError as error:
         _refuse(f"cannot be read: {_reason(error)}", "it should be a file that you may read", path)
-    except SpecError:
-        raise
-    except (AttributeError, TypeError, RecursionError, ValueError, SafetensorError) as error:
+    except SafetensorError as error:
         _refuse(f"cannot be read: {error}", "the file is damaged; save it again", path)
+
+
+def _ties(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Other names of stored tensors, each with the name under which it is stored."""
+    try:
+        ties = json.loads(metadata.get("ties", "{}"))
+    except (ValueError, RecursionError):
+        ties = None
+    if not isinstance(ties, dict) or not all(isinstance(name, str) for name in ties.values()):
+        raise Damaged("its ties are no names of tensors")
+    return ties
 
 
 def _differences(
@@ -206,7 +215,8 @@ def _differences(
         if len(kept) > 1:
             yield f"{_few(names)} are one tensor in the spec and {len(kept)} in the file", None
         for name in kept[:1]:
-            if held[name].dtype.is_floating_point != tensor.is_floating_point():
+            numbers = held[name].dtype.is_floating_point and held[name].dtype.itemsize > 1
+            if numbers != tensor.is_floating_point():
                 kinds = (str(one.dtype).removeprefix("torch.") for one in (held[name], tensor))
                 yield "{} is {} in the file and {} in the model".format(names[0], *kinds), None
             if held[name].shape != tuple(tensor.shape):

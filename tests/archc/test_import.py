@@ -311,8 +311,7 @@ app()
 """
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize("command", ["import", "export"])
+@pytest.mark.parametrize(("command", "sent"), [("import", signal.SIGINT), ("export", signal.SIGKILL)])
 def test_a_command_that_dies_leaves_what_was_there(
     command: str, sent: signal.Signals, whole: Folder, tmp_path: Path
 ) -> None:

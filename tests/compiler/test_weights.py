@@ -87,6 +87,28 @@ def test_what_is_no_saved_model_is_refused(folder: Path) -> None:
     assert "no such file" in cause()
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.float8_e4m3fn])
+def test_weights_of_no_number_type_are_refused(folder: Path, dtype: torch.dtype) -> None:
+    tensors = load_file(folder / "weights.safetensors")
+    save_file(tensors | {"rms_norm.weight": torch.ones(32).to(dtype)}, folder / "weights.safetensors")
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(SpecError, match=f"rms_norm.weight is {kind} in the file and float32 in the model"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("ties", ["{", "[]", "null", '{"a": ["b"]}', "[" * 100_000])
+def test_damaged_ties_are_refused(folder: Path, ties: str) -> None:
+    save_file(load_file(folder / "weights.safetensors"), folder / "weights.safetensors", {"ties": ties})
+    with pytest.raises(SpecError, match="its ties are no names of tensors"):
+        load_model(folder)
+
+
+def test_a_file_that_goes_along_is_read_or_told(folder: Path) -> None:
+    (folder / "tokenizer.json").mkdir()
+    with pytest.raises(SpecError, match=r"tokenizer\.json\n  cannot be read: Is a directory"):
+        load_model(folder)
+
+
 def test_a_full_disk_leaves_the_older_files(folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

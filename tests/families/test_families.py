@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from copy import copy
 from functools import cache
 from pathlib import Path
@@ -287,6 +288,19 @@ def test_what_cannot_be_said_is_refused_by_name(name: str, field: str) -> None:
     with pytest.raises(SpecError) as error:
         family(name).expand(plain(said))
     assert [problem.path for problem in error.value.problems] == [field]
+
+
+ODD: list[Any] = [
+    None, True, -1, 0, 3, -2.5, 1e400, 10**30, "x", "\0", [], [1], ["x"], [None], [[1]], {}, {"a": 1},
+    {"rope_type": "linear", "factor": "x"}, {"rope_type": "yarn", "factor": 0}, {"__float__": "x"}, {"__float__": [1]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_odd_values_of_fields_are_said_or_refused(name: str) -> None:
+    for number, field in enumerate([*family(name).config, *family(name).only], sorted(FILES).index(name)):
+        with suppress(SpecError):
+            family(name).expand(plain({**FILES[name]["small"], field: ODD[number % len(ODD)]}))
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if family(name).aliases])
