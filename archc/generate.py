@@ -44,6 +44,7 @@ def generate(
     import compiler
     from compiler.decoding import refusals
     from compiler.text import Text
+    from compiler.weights import CONFIG
 
     model = compiler.load(folder)
     spec: Any = model.spec
@@ -54,6 +55,8 @@ def generate(
     if problems:
         raise SpecError(*problems)
     text = Text.of(model)
+    if text.tokenizer is None and CONFIG in getattr(model, "beside", {}):
+        typer.echo(f"{spec.name} came without a tokenizer.json: each byte is a token", err=True)
     rows, source = text.prompts(model, prompts)
     longest, most = max(map(len, rows)), spec.interface.length
     wanted = tokens or max(1, min(USUAL, most - longest))
@@ -69,7 +72,10 @@ def generate(
                     top_p=top_p, seed=seed, source=source)  # fmt: skip
     if json:
         echo_json(
-            [{"prompt": p, "text": text.decode(ids), "tokens": ids} for p, ids in zip(prompts, found, strict=True)]
+            [
+                {"prompt": prompt, "text": text.going_on(row, ids), "tokens": ids}
+                for prompt, row, ids in zip(prompts, rows, found, strict=True)
+            ]
         )
 
 
@@ -92,7 +98,7 @@ def _stream(
                 if not ended[number]:
                     found[number].append(token)
             if alone:
-                whole = text.decode(found[0])
+                whole = text.going_on(rows[0], found[0])
                 if not whole.endswith("\ufffd"):  # half a character waits for the other half
                     sys.stdout.write(whole[len(shown) :])
                     sys.stdout.flush()
@@ -102,8 +108,8 @@ def _stream(
             typer.echo()
         raise
     if alone:
-        typer.echo(text.decode(found[0])[len(shown) :])
+        typer.echo(text.going_on(rows[0], found[0])[len(shown) :])
     elif not quiet:
-        for prompt, ids in zip(before, found, strict=True):
-            typer.echo(f"{prompt}{text.decode(ids)}\n")
+        for prompt, row, ids in zip(before, rows, found, strict=True):
+            typer.echo(f"{prompt}{text.going_on(row, ids)}\n")
     return found

@@ -82,6 +82,12 @@ class Text:
             return bytes(token for token in ids if token < 256).decode("utf-8", "replace")
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
+    def going_on(self, before: Sequence[int], ids: Sequence[int]) -> str:
+        """What token ids add to the text of those before them: a word may begin with a space only behind another."""
+        last = before[-8:]  # more would change nothing
+        start, whole = self.decode(last), self.decode([*last, *ids])
+        return whole[len(start) :] if whole.startswith(start) else self.decode(ids)
+
     def prompts(self, model: fx.GraphModule, texts: Sequence[str]) -> tuple[list[list[int]], dict[str, Tensor]]:
         """What a model goes on from for some texts: a row of ids each, and the tensors of its source by name.
 

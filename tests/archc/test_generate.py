@@ -100,6 +100,7 @@ def test_text_is_streamed_after_the_prompt(llama: tuple[Path, LlamaForCausalLM])
     shown = invoke("generate", folder, "hello", "--tokens", 8).stdout
     text = json.loads(invoke("generate", folder, "hello", "--tokens", 8, "--json").stdout)[0]["text"]
     assert shown == f"hello{text}\n"
+    assert "came without a tokenizer.json" in invoke("generate", folder, "hello", "--tokens", 1).stderr
     both = invoke("generate", folder, "hello", "hello", "--tokens", 8).stdout
     assert both == f"hello{text}\n\n" * 2
 
@@ -136,9 +137,22 @@ def test_a_tokenizer_turns_text_into_tokens(llama: tuple[Path, LlamaForCausalLM]
     known = Tokenizer.from_file(str(folder / "tokenizer.json"))
     ids = known.encode("word1 word2").ids
     assert len(ids) < len("word1 word2")
-    row = json.loads(invoke("generate", folder, "word1 word2", "--tokens", 6, "--json").stdout)[0]
+    result = invoke("generate", folder, "word1 word2", "--tokens", 6, "--json")
+    row = json.loads(result.stdout)[0]
+    assert not result.stderr
     assert row["tokens"] == compiler.generate(compiler.load(folder), [ids], tokens=6)[0]
     assert row["text"] == known.decode(row["tokens"])
+
+
+def test_a_word_begins_with_a_space_behind_another(llama: tuple[Path, LlamaForCausalLM], tmp_path: Path) -> None:
+    shutil.copytree(llama[0], tmp_path / "model")
+    words = Tokenizer(models.WordLevel({f"\u2581w{n}": n for n in range(300)}, unk_token="?"))
+    words.pre_tokenizer, words.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    words.save(str(tmp_path / "model" / "tokenizer.json"))
+    how = (tmp_path / "model", "w1 w2", "--tokens", 3)
+    row = json.loads(invoke("generate", *how, "--json").stdout)[0]
+    assert row["text"] == "".join(f" w{token}" for token in row["tokens"])
+    assert invoke("generate", *how).stdout == f"w1 w2{row['text']}\n"
 
 
 def test_a_tokenizer_of_another_model_is_told(llama: tuple[Path, LlamaForCausalLM], tmp_path: Path) -> None:
