@@ -1,39 +1,7 @@
-"""The computation of the built-in kinds, a family a file, named as in `archspec.kinds`."""
+"""The computation of the built-in kinds, a family a file, named as in `archspec.kinds`. Importing it registers all."""
 
-from compiler.modules import (  # noqa: F401
-    attention,
-    block_diagonal,
-    block_sparse_attention,
-    channel,
-    combinator,
-    convolution,
-    delta,
-    disentangled_attention,
-    distances,
-    dynamic_convolution,
-    embedding,
-    fourier,
-    head,
-    latent_attention,
-    linear,
-    linear_attention,
-    mixture,
-    mixture_of_attention,
-    norm,
-    nystrom_attention,
-    partition,
-    position,
-    recurrence,
-    regularise,
-    relative,
-    relative_attention,
-    resample,
-    rope,
-    rounds,
-    route,
-    router,
-    rwkv,
-    sliding_window_attention,
-    ssm,
-    tokens,
-)
+from importlib import import_module
+from pkgutil import iter_modules
+
+for _file in iter_modules(__path__):
+    import_module(f"{__name__}.{_file.name}")
