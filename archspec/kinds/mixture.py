@@ -79,7 +79,7 @@ class Mixture(Kind, kind="mixture", role=("channel", "body")):
             if key not in ("count", "body"):
                 raise Refused(f"experts.{key}", f"unknown field {key!r}", "experts have count and body")
         count = at.number(raw, "count")
-        if not isinstance(count, int) or not 1 <= count <= 65536:
+        if type(count) is not int or not 1 <= count <= 65536:
             raise Refused("experts.count", f"{count!r} experts", "count: a whole number from 1")
         return count
 

@@ -44,6 +44,10 @@ WRONG = [
     ("heads: 4", "heads: 0", "9:37 blocks.layer.mixer.heads", "0 is out of range", "more than 0"),
     ("heads: 4", "heads: many", "9:37 blocks.layer.mixer.heads", "nothing here is called 'many'", ""),
     ("position: rope", "bias: 3", "9:59 blocks.layer.mixer.bias", "3 is not true or false", ""),
+    (
+        "{kind: glu, hidden: 256}", "{kind: mixture, experts: {count: true, body: glu}}",
+        "10:47 blocks.layer.channel.experts.count", "True experts", "a whole number",
+    ),
     ("hidden: 256", "activation: gelo", "10:38 blocks.layer.channel.activation", "'gelo'", "did you mean gelu?"),
     ("hidden: 256", "hidden: width / 3", "10:34 blocks.layer.channel.hidden", "42.6667", "multiple_of"),
     ("hidden: 256", "hidden: width.real", "10:34 blocks.layer.channel.hidden", "not allowed in an expression", ""),
