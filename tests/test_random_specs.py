@@ -33,8 +33,18 @@ quick = settings(
 long = settings(quick, max_examples=int(os.environ.get("EXAMPLES", "3000")), derandomize=False)
 
 
-LARGE = 1e12
-"""A gated branch without a norm may square its input again and again; from here on its gradients overflow."""
+def differentiable(model: Any, given: list[Any]) -> bool:
+    """Whether all gradients are numbers; where branches square their inputs until single precision ends, of a model
+    with smaller weights."""
+    for factor in (1.0, 0.1):
+        model.zero_grad()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter *= factor
+        sum(out.square().mean() for out in runs(model, given).values()).backward()
+        if all(p.grad is None or p.grad.isfinite().all() for p in model.parameters()):
+            return True
+    return False
 
 
 def works(tree: Any) -> None:
@@ -42,10 +52,7 @@ def works(tree: Any) -> None:
     spec = loads(text(tree))
     given = inputs(spec, batch=2, length=8)
     model = perturbed(compile(spec))
-    outputs = runs(model, given)
-    sum(out.square().mean() for out in outputs.values()).backward()
-    exploded = any(out.detach().abs().max() > LARGE for out in outputs.values())
-    assert exploded or all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    assert differentiable(model, given)
     found = runs(model.eval(), given)
     for name, stream in spec.graph.types.items():
         assert list(found[name].shape) == [2, *([size_of(stream.count, 8)] if stream.spans else []), stream.width]

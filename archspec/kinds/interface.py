@@ -48,6 +48,9 @@ class Entry(BaseModel):
     to: list[str] = Field(min_length=1, description="the streams that come out")
 
 
+NAMES = "letters, digits and _, not starting with a digit"
+
+
 class Interface(Kind, role="interface"):
     """What all interfaces may declare."""
 
@@ -70,6 +73,8 @@ class Interface(Kind, role="interface"):
         for name in inputs:
             if keyword.iskeyword(name):
                 raise Refused(f"inputs.{name}", f"{name!r} is a word of Python, no name for an input", f"{name}_")
+            if not name.isidentifier():
+                raise Refused(f"inputs.{name}", f"{name!r} is no name for an input", NAMES)
         for label in self.labels:
             if label in (*inputs, "valid") or not label.isidentifier() or keyword.iskeyword(label):
                 raise Refused(
@@ -78,6 +83,8 @@ class Interface(Kind, role="interface"):
         for name in self.state:
             if name in inputs:
                 raise Refused(f"state.{name}", f"there is an input {name!r} already", "call the state otherwise")
+            if not name.isidentifier() or keyword.iskeyword(name):
+                raise Refused(f"state.{name}", f"{name!r} is no name for a state", NAMES)
         return inputs | {name: state.stream(name) for name, state in self.state.items()}
 
     def carried(self) -> dict[str, dict[str, str]]:

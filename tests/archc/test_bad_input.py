@@ -183,6 +183,14 @@ def test_defaults_of_a_block_are_a_mapping(tmp_path: Path) -> None:
     assert "8:15  blocks.layer.defaults\n  defaults are a mapping from linear or norm to a kind" in checked(file)
 
 
+@pytest.mark.parametrize(("name", "cause"), [("' '", "' ' is no name for an input"), ("class", "a word of Python")])
+def test_an_input_has_a_name_that_code_can_bear(tmp_path: Path, name: str, cause: str) -> None:
+    interface = f"interface: {{kind: backbone, inputs: {{{name}: {{axes: {{row: 4}}, width: 8}}}}}}"
+    (tmp_path / "spec.yaml").write_text(f"archspec: 1\n{interface}\ngraph: [{{name: a, kind: rms_norm}}]\noutputs: a\n")
+    result = CliRunner().invoke(app, ["check", str(tmp_path / "spec.yaml")])
+    assert (result.exit_code, cause in result.stderr) == (2, True), result.output
+
+
 def test_folders_and_missing_files(tmp_path: Path) -> None:
     assert "this is a folder" in checked(tmp_path)
     assert "there is no such file" in checked(tmp_path / "nothing.yaml")
