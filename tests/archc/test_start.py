@@ -44,13 +44,20 @@ def test_help_of_every_command_has_an_example() -> None:
         assert f"\n      archc {name} " in text, text
 
 
+def cpu(*words: str) -> tuple[float, str]:
+    """CPU seconds of a process, and what it prints."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    printed = subprocess.run([sys.executable, "-c", *words], capture_output=True, text=True, check=True).stdout
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, printed
+
+
 def test_a_check_of_twelve_layers_takes_a_third_of_a_second() -> None:
-    """The bar is 0.35 s of CPU; the least of three, since others may share the machine's caches."""
-    taken = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        found = run("check", str(EXAMPLES / "zoo" / "language" / "gpt2.yaml"), "--json")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        assert json.loads(found.stdout)["layers"] == 12
-    assert min(taken) <= 0.35
+    """The bar is 0.35 s of CPU, where importing the libraries alone takes 0.1 s; the least of five of each, in turn."""
+    libraries, check = [], []
+    for _ in range(5):
+        libraries.append(cpu("import pydantic, typer, yaml")[0])
+        taken, printed = cpu(RUN, "check", str(EXAMPLES / "zoo" / "language" / "gpt2.yaml"), "--json")
+        assert json.loads(printed)["layers"] == 12
+        check.append(taken)
+    assert min(check) <= 0.35 * max(1.0, min(libraries) / 0.1)
