@@ -10,6 +10,7 @@ import typer
 
 from archc.files import echo_json
 from archc.options import Json, Plugins
+from archspec.config_file import CONFIG
 from archspec.errors import Problem, SpecError
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ def generate(
     import compiler
     from compiler.decoding import refusals
     from compiler.text import Text
-    from compiler.weights import CONFIG
 
     model = compiler.load(folder)
     spec: Any = model.spec

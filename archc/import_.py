@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from archc.compile import DType
 from archc.files import echo_json, write
 from archc.options import Json
+from archspec.config_file import CONFIG, read_config
 from archspec.errors import Problem, SpecError
 
-CONFIG = "config.json"
+if TYPE_CHECKING:
+    from archspec.family import Imported
 
 
 def import_(
@@ -35,7 +37,6 @@ def import_(
         archc import Llama-3.1-8B/config.json -o llama.yaml
         archc import Llama-3.1-8B -o compiled
     """
-    from archspec.config_file import read_config
     from archspec.family import families as known
     from archspec.family import family, family_of
 
@@ -67,6 +68,13 @@ def import_(
     if config_file.name != CONFIG:
         cause = f"weights are described by the {CONFIG} beside them, not by {source.name}"
         raise SpecError(Problem(cause, f"name the folder; without weights, -o {source.stem}.yaml", str(source)))
+    _compiled(imported, folder, out, dtype, name, json=json)
+
+
+def _compiled(
+    imported: Imported, folder: Path, out: Path, dtype: DType | None, name: str | None, *, json: bool
+) -> None:
+    """Imports a checkpoint's weights too."""
     import torch
 
     import compiler

@@ -10,6 +10,7 @@ from typing import Any
 from archspec import blame
 from archspec.errors import Mark, Problem, SpecError
 
+CONFIG = "config.json"
 LARGEST = 16 * 2**20  # bytes
 HINT = "name the config.json of a transformers model, or its folder"
 

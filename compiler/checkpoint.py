@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx
 
 from archspec.blame import name as shown
-from archspec.config_file import parse_config, read_config
+from archspec.config_file import CONFIG, parse_config, read_config
 from archspec.errors import Problem, SpecError
 from archspec.family import Imported, family_of
 from archspec.recognition import recognise
@@ -26,7 +26,7 @@ from compiler.correspondence import NAME, WEIGHTS, Correspondence, Outgoing, fil
 from compiler.initialise import allocate
 from compiler.model import compile
 from compiler.stored import SAFE, Damaged, Stored, header, write
-from compiler.weights import BESIDE, CONFIG, read_beside, write_folder
+from compiler.weights import BESIDE, read_beside, write_folder
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")

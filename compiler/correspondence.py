@@ -20,11 +20,11 @@ from einops import rearrange
 from torch import Tensor, fx
 
 from archspec.blame import name as shown
-from archspec.errors import Problem, SpecError, either
+from archspec.errors import Problem, SpecError
 from archspec.family import Imported, pattern
 from archspec.recognition.forms import form as form_of
 from compiler.logical import logical
-from compiler.stored import Stored
+from compiler.stored import Stored, extent, few
 
 WEIGHTS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 OTHER = "the configuration describes another model"
@@ -174,7 +174,7 @@ class Correspondence:
         """
         wanted = self.read(rule, words, blank=True)
         if tuple(tensor.shape) != tuple(wanted.shape):
-            _refuse(f"{name} is {_shape(tensor.shape)}; expected {_shape(wanted.shape)}", OTHER)
+            _refuse(f"{name} is {extent(tensor.shape)}; expected {extent(wanted.shape)}", OTHER)
         parts: Iterable[Tensor | Stored] = [tensor]
         if rule.each:
             parts = tensor if isinstance(tensor, Tensor) else tensor.parts()
@@ -333,15 +333,15 @@ def fill(
             written.update(mapping.targets(*found))
     missing = _missing(mapping, written)
     if quantised:
-        cause = f"{_and(quantised)} {'is' if len(quantised) == 1 else 'are'} quantised"
+        cause = f"{few(quantised)} {'is' if len(quantised) == 1 else 'are'} quantised"
         problems.append(Problem(cause, QUANTISED, where))
     if extra:
-        cause = f"{_and(extra)} {'is no tensor' if len(extra) == 1 else 'are no tensors'} of this"
+        cause = f"{few(extra)} {'is no tensor' if len(extra) == 1 else 'are no tensors'} of this"
         near = get_close_matches(extra[0], missing, n=1)
         hint = f"did you mean {near[0]}?" if near else OTHER
         problems.append(Problem(f"{cause} {imported.family.model_type}", hint, where))
     if missing:
-        cause = f"the checkpoint has no {_and([f'{name} ({shape})' for name, shape in missing.items()])}"
+        cause = f"the checkpoint has no {few([f'{name} ({shape})' for name, shape in missing.items()])}"
         problems.append(Problem(cause, OTHER, where))
     if len(problems) > MOST:
         problems[MOST:] = [Problem(f"and {len(problems) - MOST} more", None, where)]
@@ -365,18 +365,9 @@ def _missing(mapping: Correspondence, written: set[str]) -> dict[str, str]:
             for target in targets:
                 mapping.views[target].fill_(one.rule.absent)
         elif targets:
-            found[name] = _shape(one.blank().shape)
+            found[name] = extent(one.blank().shape)
         lacking -= targets
-    return found | {name: _shape(mapping.views[name].shape) for name in sorted(lacking)}
-
-
-def _and(names: Sequence[str]) -> str:
-    shown = either(names).replace(" or ", " and ")
-    return f"{shown} ({len(names)} tensors)" if len(names) > 9 else shown
-
-
-def _shape(sizes: Iterable[int]) -> str:
-    return " × ".join(map(str, sizes)) or "a number"
+    return found | {name: extent(mapping.views[name].shape) for name in sorted(lacking)}
 
 
 def _refuse(cause: str, hint: str) -> NoReturn:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from archspec.blame import name as shown
+from archspec.errors import either
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
           "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I64": torch.int64, "I32": torch.int32,
@@ -180,3 +181,14 @@ def write(
             value = make().detach().cpu().contiguous()
             assert value.shape == blank.shape and value.dtype == blank.dtype
             file.write(memoryview(value.reshape(-1).view(torch.uint8).numpy()))
+
+
+def few(names: Sequence[str]) -> str:
+    """Names of tensors as words, some of them where there are many."""
+    shown = either(names).replace(" or ", " and ")
+    return f"{shown} ({len(names)} tensors)" if len(names) > 9 else shown
+
+
+def extent(sizes: Iterable[int]) -> str:
+    """A shape as words, ``4 × 8``."""
+    return " × ".join(map(str, sizes)) or "a number"

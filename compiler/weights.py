@@ -21,15 +21,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, fx, nn
 
 from archspec.canonical import text
-from archspec.errors import Problem, SpecError, either
+from archspec.config_file import CONFIG
+from archspec.errors import Problem, SpecError
 from archspec.spec import load as load_spec
 from compiler.initialise import compute_tables
 from compiler.model import compile
-from compiler.stored import Damaged, Stored, header, write
+from compiler.stored import Damaged, Stored, extent, few, header, write
 from compiler.trace import Traced
 
 SPEC, WEIGHTS = "spec.yaml", "weights.safetensors"
-CONFIG = "config.json"
 BESIDE = (CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 """Files that go along with a model: of what it was imported, and how its text becomes tokens."""
 
@@ -209,11 +209,11 @@ def _differences(
     extra = sorted(name for name in held if name not in own)
     for word, names in (("has no", missing), ("has besides", extra)):
         if names:
-            yield f"the file {word} {_few(names)}", "spec.yaml describes another model than the one that was saved"
+            yield f"the file {word} {few(names)}", "spec.yaml describes another model than the one that was saved"
     for names, tensor in groups:
         kept = list(dict.fromkeys(where[name] for name in names if name in where))
         if len(kept) > 1:
-            yield f"{_few(names)} are one tensor in the spec and {len(kept)} in the file", None
+            yield f"{few(names)} are one tensor in the spec and {len(kept)} in the file", None
         for name in kept[:1]:
             numbers = held[name].dtype.is_floating_point and held[name].dtype.itemsize > 1
             if numbers != tensor.is_floating_point():
@@ -221,18 +221,9 @@ def _differences(
                 yield "{} is {} in the file and {} in the model".format(names[0], *kinds), None
             if held[name].shape != tuple(tensor.shape):
                 yield (
-                    f"{names[0]} is {_shape(held[name].shape)} in the file and {_shape(tensor.shape)} in the spec",
+                    f"{names[0]} is {extent(held[name].shape)} in the file and {extent(tensor.shape)} in the spec",
                     None,
                 )
-
-
-def _few(names: list[str]) -> str:
-    shown = either(names).replace(" or ", " and ")
-    return f"{shown} ({len(names)} tensors)" if len(names) > 9 else shown
-
-
-def _shape(sizes: Any) -> str:
-    return " × ".join(map(str, sizes)) or "a number"
 
 
 def _flush(path: Path) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from archspec.kinds import fourier as kinds
 from compiler.build import Make
+from compiler.modules.recurrence import precise
 from compiler.registry import Leaf, builds
 from compiler.tokens import Tokens
 
@@ -36,10 +37,10 @@ class Transform(Leaf):
         self.sizes = sizes
 
     def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
-        precise = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        given = precise(x)
         if valid is not None:
-            return ragged(precise, valid).to(x.dtype)
-        grid = precise.unflatten(1, self.sizes) if len(self.sizes) > 1 else precise
+            return ragged(given, valid).to(x.dtype)
+        grid = given.unflatten(1, self.sizes) if len(self.sizes) > 1 else given
         y = torch.fft.fftn(grid, dim=list(range(1, grid.ndim))).real
         return (y.flatten(1, -2) if len(self.sizes) > 1 else y).to(x.dtype)
 
