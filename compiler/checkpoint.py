@@ -21,7 +21,6 @@ from archspec.blame import name as shown
 from archspec.config_file import CONFIG, parse_config, read_config
 from archspec.errors import Problem, SpecError
 from archspec.family import Imported, family_of
-from archspec.recognition import recognise
 from compiler.correspondence import NAME, WEIGHTS, Correspondence, Outgoing, fill
 from compiler.initialise import allocate
 from compiler.model import compile
@@ -112,6 +111,8 @@ def source_of(model: fx.GraphModule) -> tuple[Imported, bytes]:
         imported = family_of(config, CONFIG).expand(config, CONFIG)
         if imported.spec.graph.digest("layout") == spec.graph.digest("layout"):
             return imported, data
+    from archspec.recognition import recognise  # few commands look for a family
+
     found = recognise(spec, config)
     dtype = next((one.dtype for one in model.parameters()), torch.float32)
     found["dtype"] = str(dtype).removeprefix("torch.")

@@ -22,7 +22,6 @@ from torch import Tensor, fx
 from archspec.blame import name as shown
 from archspec.errors import Problem, SpecError
 from archspec.family import Imported, pattern
-from archspec.recognition.forms import form as form_of
 from compiler.logical import logical
 from compiler.stored import Stored, extent, few
 
@@ -279,6 +278,8 @@ def _renamed(views: dict[str, Tensor], model: fx.GraphModule, imported: Imported
     spec: Any = model.spec
     if spec.graph.digest("layout") == imported.spec.graph.digest("layout"):
         return views
+    from archspec.recognition.forms import form as form_of  # what was imported has its own names
+
     names = dict(zip(form_of(spec).named(), form_of(imported.spec).named(), strict=True))
     found = {}
     for name, view in views.items():
