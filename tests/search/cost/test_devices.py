@@ -69,6 +69,7 @@ def test_unknown_dtype() -> None:
 def test_a_users_file_and_its_errors(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     good = "title: mine\npeak: {float32: 1e12}\nmemory:\n  - {name: RAM, size: 8e9, bandwidth: 50e9}\n"
+    good += "kind: cpu\nunits: 4\nlinks:\n  - {name: Ethernet, bandwidth: 125e6, latency: 1e-4}\n"
     file.write_text(good + "overhead: 1e-6\nsources: [measured]\n")
     assert devices.load(str(file)).peak_flops("float32") == 1e12
     file.write_text(good.replace(" 8e9", " -8e9") + "overheads: 1e-6\nsources: [measured]\n")
@@ -83,7 +84,13 @@ def test_a_users_file_and_its_errors(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("empty", ["memory: []", "sources: []", "peak: {}"])
 def test_an_empty_profile(empty: str) -> None:
-    fields = {"title": "mine", "peak": "{float32: 1}", "memory": "[{name: RAM, size: 1, bandwidth: 1}]"}
+    fields = {
+        "title": "mine",
+        "kind": "cpu",
+        "units": "4",
+        "peak": "{float32: 1}",
+        "memory": "[{name: RAM, size: 1, bandwidth: 1}]",
+    }
     fields |= {"overhead": "0", "sources": "[measured]"}
     name, value = empty.split(": ")
     text = "\n".join(f"{key}: {entry}" for key, entry in (fields | {name: value}).items())
@@ -94,7 +101,7 @@ def test_an_empty_profile(empty: str) -> None:
 def test_levels_out_of_order(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(
-        "title: mine\npeak: {float32: 1e12}\noverhead: 0\nsources: [measured]\nmemory:\n"
+        "title: mine\nkind: cpu\nunits: 4\npeak: {float32: 1e12}\noverhead: 0\nsources: [measured]\nmemory:\n"
         "  - {name: RAM, size: 8e9, bandwidth: 50e9}\n  - {name: L2, size: 8e6, bandwidth: 500e9}\n"
     )
     with pytest.raises(SpecError, match="RAM must be smaller and faster than L2"):
