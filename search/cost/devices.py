@@ -14,8 +14,8 @@ A profile is a YAML file beside this one (``search/cost/devices/*.yaml``) or the
       - {name: PCIe 4.0 x16, bandwidth: 31.5e9, latency: 5e-6}  # bytes/s in one direction, seconds
     sources: ["where each number comes from"]
 
-Peaks are those that torch reaches for without being told: float32 without TF32, float16 and bfloat16 on matrix units
-with float32 accumulation, sparsity off. A cache is listed where a source states its bandwidth.
+Peaks are those that torch reaches for without being told: float32 without TF32, float64 on matrix units where there
+are such, float16 and bfloat16 on them with float32 accumulation, sparsity off. A cache is listed where a source states its bandwidth.
 """
 
 from __future__ import annotations
