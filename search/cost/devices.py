@@ -15,7 +15,8 @@ A profile is a YAML file beside this one (``search/cost/devices/*.yaml``) or the
     sources: ["where each number comes from"]
 
 Peaks are those that torch reaches for without being told: float32 without TF32, float64 on matrix units where there
-are such, float16 and bfloat16 on them with float32 accumulation, sparsity off. A cache is listed where a source states its bandwidth.
+are such, float16 and bfloat16 on them with float32 accumulation, sparsity off. A cache is listed where a source states
+its bandwidth.
 """
 
 from __future__ import annotations
