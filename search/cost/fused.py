@@ -1,7 +1,8 @@
 """Operators that devices run as one kernel and the meta device does not run, or not as one.
 
-`FusedAttention` prices ``scaled_dot_product_attention`` as the fused kernel that it is on devices; on the meta device
-it would be two products with all scores in memory between them. `grouped_mm_result` stands in for
+`Fused` prices ``scaled_dot_product_attention`` as the fused kernel that it is on devices; on the meta device it would be
+two products with all scores in memory between them. It prices ``rms_norm`` forward as one operator: a GPU has a kernel
+for it, a CPU runs half a dozen. `grouped_mm_result` stands in for
 ``torch._grouped_mm``, whose meta kernel refuses float32 where CPUs compute it.
 """
 
@@ -24,14 +25,20 @@ _ATTENTION, _ATTENTION_BACKWARD = (
     Pricing(f"aten.scaled_dot_product_attention{half}", Traffic.ALL, operators.attention, False, True, "attention")
     for half in ("", "_backward")
 )
+_NORM = Pricing("aten.rms_norm", Traffic.ALL, None, False, True)
 
 
-class FusedAttention(TorchFunctionMode):
-    """Inside this mode, attention on the meta device is one operator that is handed to `record`."""
+class Fused(TorchFunctionMode):
+    """Inside this mode, attention and norms on the meta device are one operator each that is handed to `record`.
+
+    Attributes:
+        inside: whether what is executed belongs to an operator that is handed over as a whole.
+    """
 
     def __init__(self, record: Record) -> None:
         super().__init__()
         self.record = record
+        self.inside = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -40,6 +47,15 @@ class FusedAttention(TorchFunctionMode):
             if q.is_meta and q.dim() == 4 and not (mask is not None and mask.requires_grad):
                 save = torch.is_grad_enabled()
                 return _Attention.apply(self.record, save, q, k, v, mask, causal)  # type: ignore[no-untyped-call]
+        if func is F.rms_norm and args[0].is_meta:
+            self.inside = True
+            try:
+                out = func(*args, **kwargs)
+            finally:
+                self.inside = False
+            given = [arg for arg in (*args, *kwargs.values()) if isinstance(arg, Tensor)]
+            self.record(_NORM, 0, given, [out], ())
+            return out
         return func(*args, **kwargs)
 
 

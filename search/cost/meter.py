@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from search.cost import results
 from search.cost.block import BlockCost, Flow, Operator, Phase, Result, merge
-from search.cost.fused import FusedAttention, grouped_mm_result
+from search.cost.fused import Fused, grouped_mm_result
 from search.cost.operators import Pricing, Traffic, pricing, tensors
 
 
@@ -145,7 +145,7 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.live: dict[int, tuple[int, weakref.ref[Any]]] = {}
         self.saved: dict[int, int] = {}
         self.turned = 2**63  # number of events before the backward pass
-        self.fuse = FusedAttention(self.record)
+        self.fuse = Fused(self.record)
 
     def __enter__(self) -> _Meter:
         self.fuse.__enter__()  # type: ignore[no-untyped-call]
@@ -159,8 +159,10 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         price = pricing(func)
+        silent = self.fuse.inside
         if price.traffic is Traffic.VIEW:
-            self.rows.append(_VIEWS[self.phase])
+            if not silent:
+                self.rows.append(_VIEWS[self.phase])
             return func(*args, **kwargs)
         if func is torch.ops.aten._grouped_mm.default and args[0].is_meta:
             out = grouped_mm_result(*args, **kwargs)
@@ -169,7 +171,7 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             out = results.run(func, args, kwargs)
         made = [out] if isinstance(out, Tensor) else list(tensors([out]))
-        if price.traffic is not Traffic.NONE:
+        if price.traffic is not Traffic.NONE and not silent:
             count, shape = price.flops(args, kwargs, out), price.shape(args, out)
             self.record(price, count, list(tensors((*args, *kwargs.values()))), made, shape)
         for tensor in made:
