@@ -13,9 +13,9 @@ class Total:
 
     Attributes:
         kept: bytes that autograd keeps.
-        training, backward, since: peaks of the forward pass, of the backward pass, and of that up to the last embedding,
-            its own with the gradient of its table beside it. Those backward less the gradients of the weights so far:
-            all are there at the end, and so far only those of later ones.
+        training, backward, since: peaks of the forward pass, of the backward pass, and of that up to the last
+            embedding, its own with the gradient of its table beside it. Backward, gradients of later weights are
+            there: the peaks are less those of the weights so far, to which in the end those of all weights are added.
         widest: bytes of the largest weight.
     """
 
