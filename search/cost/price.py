@@ -106,8 +106,8 @@ class Cost:
                 "flops": "one multiply-add is 2; attention is a full square; pointwise work and reductions are none",
                 "latency": "prefill of the whole batch, the roofline of each operator, one after the other",
                 "memory": "weights and inputs included; no allocator's rounding, no kernel's workspace",
-                "training": "gradients of the weights' dtype, made anew in each step; AdamW with float32 states, weight by "
-                "weight; no checkpointing",
+                "training": "gradients of the weights' dtype, made anew in each step; AdamW with float32 states; "
+                "no checkpointing",
                 "loss": f"cross-entropy in float32, {self.loss} bytes at its own peak" if self.loss else None,
                 "unpriced": list(self.unpriced),
             },
