@@ -97,12 +97,21 @@ def _list(as_json: bool) -> None:
     if as_json:
         echo_json({name: device and device.model_dump() for name, device in found.items()})
         return
+    heads = ("name", "device", "fp32", "bf16", "fp16", "GB", "GB/s", "W")
+    rows = [heads]
     for name, device in found.items():
         if device is None:
-            typer.echo(f"{name:<16} this computer, measured at first use")
+            rows.append((name, "this computer, measured at first use", *6 * ("",)))
             continue
-        peak = ", ".join(f"{dtype} {flops / 1e12:g}" for dtype, flops in device.peak.items())
-        memory = device.memory[-1]
-        typer.echo(
-            f"{name:<16} {device.title}: {memory.size / 1e9:g} GB at {memory.bandwidth / 1e9:g} GB/s; TFLOP/s {peak}"
-        )
+        memory, power = device.memory[-1], device.power
+        peaks = [device.peak.get("float32"), device.peak.get("bfloat16"), device.peak.get("float16")]
+        places = [3 if peak and peak < 1e12 else 1 if peak and peak < 1e14 else 0 for peak in peaks]
+        tera = [f"{peak / 1e12:,.{place}f}" if peak else "–" for peak, place in zip(peaks, places, strict=True)]
+        rest = (f"{memory.size / 1e9:.0f}", f"{memory.bandwidth / 1e9:,.0f}", f"{power.full:g}" if power else "–")
+        rows.append((name, device.title, *tera, *rest))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
+    for row in rows:
+        cells = (text.ljust(width) if column < 2 else text.rjust(width)
+                 for column, (text, width) in enumerate(zip(row, widths, strict=True)))  # fmt: skip
+        typer.echo("  ".join(cells).rstrip())
+    typer.echo("\nfp32, bf16, fp16: peak TFLOP/s of dense matrix products; GB, GB/s: main memory; W: at full load")

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 Phase = Literal["forward", "backward"]
+Work = Literal["product", "attention", "convolution", "traffic", "view"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,9 @@ class Operator:
         read, written: bytes.
         weights: bytes of `read` that belong to parameters and buffers.
         priced: False if nobody knows its FLOPs, so that only its bytes count.
+        work: what kind of kernel it is; a view makes nothing and costs its call alone.
+        shape: of a product or convolution (groups, m, k, n), each group [m, k] by [k, n]; of attention (batch * heads,
+            queries, keys, width, 1 if causal else 0); empty otherwise.
     """
 
     name: str
@@ -36,6 +40,8 @@ class Operator:
     written: int
     weights: int
     priced: bool = True
+    work: Work = "traffic"
+    shape: tuple[int, ...] = ()
     count: int = 1
 
 

@@ -3,15 +3,20 @@
 A profile is a YAML file beside this one (``search/cost/devices/*.yaml``) or the user's own::
 
     title: NVIDIA L4
+    kind: gpu
+    units: 58                                               # cores, multiprocessors: what works side by side
     peak: {float32: 30.3e12, bfloat16: 121e12}              # FLOP/s, dense, one multiply-add is 2
     memory:                                                 # nearest first
       - {name: GDDR6, size: 24e9, bandwidth: 300e9}         # bytes, bytes/s
     overhead: 5e-6                                          # seconds for each operator
     power: {idle: 16, full: 72}                             # watts
+    links:                                                  # to other devices or the host
+      - {name: PCIe 4.0 x16, bandwidth: 31.5e9, latency: 5e-6}  # bytes/s in one direction, seconds
     sources: ["where each number comes from"]
 
-Peaks are those that torch reaches for without being told: float32 without TF32, float16 and bfloat16 on matrix units
-with float32 accumulation, sparsity off. A cache is listed where a source states its bandwidth.
+Peaks are those that torch reaches for without being told: float32 without TF32, float64 on matrix units where there
+are such, float16 and bfloat16 on them with float32 accumulation, sparsity off. A cache is listed where a source states
+its bandwidth.
 """
 
 from __future__ import annotations
@@ -49,14 +54,29 @@ class Power(_Data):
     full: Positive
 
 
+class Link(_Data):
+    """A way to other devices or to the host: bytes/s of one device in one direction, and seconds until the first."""
+
+    name: str
+    bandwidth: Positive
+    latency: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class Device(_Data):
-    """A device profile."""
+    """A device profile.
+
+    ``units`` are the parts that work side by side: cores of a CPU that torch would use, streaming multiprocessors or
+    compute units of a GPU, TensorCores of a TPU.
+    """
 
     title: str
+    kind: Literal["cpu", "gpu", "tpu"]
+    units: Annotated[int, Field(gt=0)]
     peak: dict[DType, Positive]
     memory: tuple[Level, ...]
     overhead: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     power: Power | None = None
+    links: tuple[Link, ...] = ()
     sources: tuple[str, ...]
 
     @model_validator(mode="after")
@@ -140,8 +160,8 @@ def _problem(tree: source.Map, detail: Any) -> Problem:
         place = place[key] if isinstance(place, source.Seq) or key in place else None
     path = ".".join(map(str, keys))
     if detail["type"] == "extra_forbidden":
-        schemas: dict[int, type[_Data]] = {1: Device, 2: Power, 3: Level}
-        fields = schemas[len(keys)].model_fields
+        schemas: dict[Any, type[_Data]] = {"power": Power, "memory": Level, "links": Link}
+        fields = (Device if len(keys) == 1 else schemas[keys[0]]).model_fields
         return Problem(f"there is no field {keys[-1]}", did_you_mean(str(keys[-1]), fields), path, mark)
     if detail["type"] == "missing":
         return Problem(f"the field {keys[-1]} is missing", None, path, mark)

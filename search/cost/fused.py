@@ -1,7 +1,8 @@
 """Operators that devices run as one kernel and the meta device does not run, or not as one.
 
-`FusedAttention` prices ``scaled_dot_product_attention`` as the fused kernel that it is on devices; on the meta device
-it would be two products with all scores in memory between them. `grouped_mm_result` stands in for
+`Fused` prices ``scaled_dot_product_attention`` as the fused kernel that it is on devices; on the meta device it would be
+two products with all scores in memory between them. It prices ``rms_norm`` forward as one operator: a GPU has a kernel
+for it, a CPU runs half a dozen. `grouped_mm_result` stands in for
 ``torch._grouped_mm``, whose meta kernel refuses float32 where CPUs compute it.
 """
 
@@ -18,48 +19,69 @@ from torch.overrides import TorchFunctionMode
 from search.cost import operators
 from search.cost.operators import Pricing, Traffic
 
-Record = Callable[[Pricing, int, Sequence[Tensor], Sequence[Tensor]], None]
+Record = Callable[[Pricing, int, Sequence[Tensor], Sequence[Tensor], tuple[int, ...]], None]
 
-_ATTENTION = Pricing("aten.scaled_dot_product_attention", Traffic.ALL, operators.attention, raw=False, known=True)
-_ATTENTION_BACKWARD = Pricing(
-    "aten.scaled_dot_product_attention_backward", Traffic.ALL, operators.attention, raw=False, known=True
+_ATTENTION, _ATTENTION_BACKWARD = (
+    Pricing(f"aten.scaled_dot_product_attention{half}", Traffic.ALL, operators.attention, False, True, "attention")
+    for half in ("", "_backward")
 )
+_NORM = Pricing("aten.rms_norm", Traffic.ALL, None, False, True)
 
 
-class FusedAttention(TorchFunctionMode):
-    """Inside this mode, attention on the meta device is one operator that is handed to `record`."""
+class Fused(TorchFunctionMode):
+    """Inside this mode, attention and norms on the meta device are one operator each that is handed to `record`.
+
+    Attributes:
+        inside: whether what is executed belongs to an operator that is handed over as a whole.
+    """
 
     def __init__(self, record: Record) -> None:
         super().__init__()
         self.record = record
+        self.inside = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
-            q, k, v, mask = _arguments(*args, **kwargs)
+            q, k, v, mask, causal = _arguments(*args, **kwargs)
             if q.is_meta and q.dim() == 4 and not (mask is not None and mask.requires_grad):
-                return _Attention.apply(self.record, torch.is_grad_enabled(), q, k, v, mask)  # type: ignore[no-untyped-call]
+                save = torch.is_grad_enabled()
+                return _Attention.apply(self.record, save, q, k, v, mask, causal)  # type: ignore[no-untyped-call]
+        if func is F.rms_norm and args[0].is_meta:
+            self.inside = True
+            try:
+                out = func(*args, **kwargs)
+            finally:
+                self.inside = False
+            given = [arg for arg in (*args, *kwargs.values()) if isinstance(arg, Tensor)]
+            self.record(_NORM, 0, given, [out], ())
+            return out
         return func(*args, **kwargs)
 
 
 def _arguments(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *_: Any, **__: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    return query, key, value, attn_mask
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+    is_causal: bool = False, **_: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, bool]:  # fmt: skip
+    return query, key, value, attn_mask, is_causal
 
 
 class _Attention(torch.autograd.Function):
     """[B, H, S, D], [B, G, T, D], [B, G, T, E] -> [B, H, S, E]; shapes only."""
 
     @staticmethod
-    def forward(ctx: Any, record: Record, save: bool, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, record: Record, save: bool, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool
+    ) -> Tensor:
         out = _heads_inside(q.shape[:-1] + v.shape[-1:], q)
         masks = [] if mask is None else [mask]
-        record(_ATTENTION, operators.attention(q.shape, k.shape, v.shape), [q, k, v, *masks], [out])
+        batch, heads, length, width = q.shape
+        shape = (batch * heads, length, k.shape[2], width, int(causal))
+        record(_ATTENTION, operators.attention(q.shape, k.shape, v.shape), [q, k, v, *masks], [out], shape)
         if save and any(ctx.needs_input_grad):
             log_sums = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
             ctx.save_for_backward(q, k, v, *masks, out, log_sums)
-            ctx.record = record
+            ctx.record, ctx.shape = record, shape
         return out
 
     @staticmethod
@@ -72,8 +94,9 @@ class _Attention(torch.autograd.Function):
         # gradient of v; of the probabilities, which q and k share; of q; of k
         count = product * (v.shape[3] * (for_v + (for_q or for_k)) + width * (for_q + for_k))
         wanted = [_heads_inside(t.shape, t) if want else None for t, want in ((q, for_q), (k, for_k), (v, for_v))]
-        ctx.record(_ATTENTION_BACKWARD, count, [*saved, *grads], [t for t in wanted if t is not None])
-        return None, None, *wanted, None
+        made = [t for t in wanted if t is not None]
+        ctx.record(_ATTENTION_BACKWARD, count, [*saved, *grads], made, ctx.shape)
+        return None, None, *wanted, None, None
 
 
 def _heads_inside(shape: Sequence[int], like: Tensor) -> Tensor:

@@ -58,7 +58,15 @@ def measure() -> Device:
         memory = _levels([(size, _stream_rate(size)) for size in _WORKING_SETS])
         overhead = _operator_time()
     what = f"measured {_now()} with torch {torch.__version__}, {torch.get_num_threads()} threads"
-    return Device(title=f"{_processor()}, this computer", peak=peak, memory=memory, overhead=overhead, sources=(what,))
+    return Device(
+        title=f"{_processor()}, this computer",
+        kind="cpu",
+        units=torch.get_num_threads(),
+        peak=peak,
+        memory=memory,
+        overhead=overhead,
+        sources=(what,),
+    )
 
 
 def _product_rate(dtype: torch.dtype) -> float:

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from search.cost import results
 from search.cost.block import BlockCost, Flow, Operator, Phase, Result, merge
-from search.cost.fused import FusedAttention, grouped_mm_result
+from search.cost.fused import Fused, grouped_mm_result
 from search.cost.operators import Pricing, Traffic, pricing, tensors
 
 
@@ -144,7 +144,7 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.live: dict[int, tuple[int, weakref.ref[Any]]] = {}
         self.saved: dict[int, int] = {}
         self.turned = 2**63  # number of events before the backward pass
-        self.fuse = FusedAttention(self.record)
+        self.fuse = Fused(self.record)
 
     def __enter__(self) -> _Meter:
         self.fuse.__enter__()  # type: ignore[no-untyped-call]
@@ -158,7 +158,10 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         price = pricing(func)
+        silent = self.fuse.inside
         if price.traffic is Traffic.VIEW:
+            if not silent:
+                self.rows.append(_VIEWS[self.phase])
             return func(*args, **kwargs)
         if func is torch.ops.aten._grouped_mm.default and args[0].is_meta:
             out = grouped_mm_result(*args, **kwargs)
@@ -167,13 +170,16 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             out = results.run(func, args, kwargs)
         made = [out] if isinstance(out, Tensor) else list(tensors([out]))
-        if price.traffic is not Traffic.NONE:
-            self.record(price, price.flops(args, kwargs, out), list(tensors((*args, *kwargs.values()))), made)
+        if price.traffic is not Traffic.NONE and not silent:
+            count, shape = price.flops(args, kwargs, out), price.shape(args, out)
+            self.record(price, count, list(tensors((*args, *kwargs.values()))), made, shape)
         for tensor in made:
             self._watch(tensor)
         return out
 
-    def record(self, price: Pricing, count: int, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+    def record(
+        self, price: Pricing, count: int, inputs: Sequence[Tensor], outputs: Sequence[Tensor], shape: tuple[int, ...]
+    ) -> None:
         reads = price.reads(inputs, outputs)
         weights = sum(size for tensor, size in zip(inputs, reads, strict=True) if _key(tensor) in self.weights)
         involved = [tensor.dtype for tensor in (*inputs, *outputs)]
@@ -181,7 +187,9 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         dtype = next(rational, involved[0] if involved else None)
         name = str(dtype).removeprefix("torch.")
         written = price.writes(inputs, outputs)
-        self.rows.append(Operator(price.name, self.phase, name, count, sum(reads), written, weights, price.known))
+        self.rows.append(
+            Operator(price.name, self.phase, name, count, sum(reads), written, weights, price.known, price.work, shape)
+        )
 
     def _watch(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
@@ -222,6 +230,9 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             half = number >= self.turned
             most[half] = max(most[half], size)
         return most[0], most[1]
+
+
+_VIEWS = {phase: Operator("view", phase, "", 0, 0, 0, 0, work="view") for phase in get_args(Phase)}
 
 
 def _key(tensor: Tensor) -> int:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils import flop_counter
 
+from search.cost.block import Work
+
 aten = torch.ops.aten
 Shape = Sequence[int]
 Formula = Callable[..., int]
@@ -145,6 +147,13 @@ _SILENT = frozenset(  # makes room without writing, or asks about a tensor
 )
 
 
+_PRODUCTS = {  # where an operator's two matrices stand among its arguments
+    "mm": 0, "bmm": 0, "_int_mm": 0, "_grouped_mm": 0, "mv": 0, "dot": 0, "vdot": 0,
+    "addmm": 1, "baddbmm": 1, "addbmm": 1, "addmv": 1, "_addmm_activation": 1,
+}  # fmt: skip
+_CONVOLUTIONS = {"convolution": 0, "convolution_backward": 1}  # where its input and weight stand
+
+
 class Traffic(Enum):
     """How an operator's bytes follow from its tensors."""
 
@@ -158,13 +167,14 @@ class Traffic(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Pricing:
-    """How an operator is priced: its name, its formula of shapes or of raw arguments, its traffic."""
+    """How an operator is priced: its name, its formula of shapes or raw arguments, its traffic, its kind of kernel."""
 
     name: str
     traffic: Traffic
     formula: Formula | None
     raw: bool
     known: bool
+    work: Work = "traffic"
 
     def reads(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[int]:
         """Bytes read of each input."""
@@ -190,6 +200,31 @@ class Pricing:
             return int(self.formula(*args, **kwargs, out_val=out))
         shapes = {key: _shape(value) for key, value in kwargs.items()}
         return int(self.formula(*map(_shape, args), **shapes, out_shape=_shape(out)))
+
+    def shape(self, args: Sequence[Any], out: Any) -> tuple[int, ...]:
+        """The shape of a product or convolution, as `search.cost.block.Operator` has it."""
+        if self.work == "product":
+            at = _PRODUCTS[self.name.rpartition(".")[2]]
+            return _product(args[at].shape, args[at + 1].shape)
+        if self.work == "convolution":
+            at = _CONVOLUTIONS[self.name.rpartition(".")[2]]
+            backward = at == 1
+            x, weight, groups = args[at].shape, args[at + 1].shape, args[9 if backward else 8]
+            transposed = args[7 if backward else 6]
+            places = x if transposed else args[0].shape if backward else out.shape
+            inner = prod(weight[1:])
+            return groups, places[0] * prod(places[2:]), inner, weight[0] // groups
+        return ()
+
+
+def _product(a: Shape, b: Shape) -> tuple[int, ...]:
+    if len(b) == 1:  # a vector: one row
+        return (1, 1, a[-1], a[0] if len(a) == 2 else 1)
+    if len(a) == len(b) == 3:
+        return (a[0], a[1], a[2], b[2])
+    groups = b[0] if len(b) == 3 else a[0] if len(a) == 3 else 1
+    rows = a[0] if len(a) == 2 else a[1]
+    return (groups, -(-rows // groups) if len(b) == 3 else rows, a[-1], b[-1])  # on average as many rows a group
 
 
 _PRICINGS: dict[Any, Pricing] = {}
@@ -231,7 +266,9 @@ def _pricing(operator: Any) -> Pricing:
         or torch.Tag.pointwise in operator.tags
         or torch.Tag.reduction in operator.tags
     )
-    return Pricing(name.replace("::", "."), traffic, formula, raw, known)
+    works: dict[str, Work] = {**dict.fromkeys(_PRODUCTS, "product"), **dict.fromkeys(_CONVOLUTIONS, "convolution")}
+    work = "view" if traffic is Traffic.VIEW else works.get(short, "traffic")
+    return Pricing(name.replace("::", "."), traffic, formula, raw, known, work)
 
 
 def _shape(value: Any) -> Any:

@@ -13,6 +13,8 @@ from search.cost.devices import Device, Level
 
 STAND_IN = Device(
     title="stand-in",
+    kind="cpu",
+    units=1,
     peak={"float32": 1e9},
     memory=(Level(name="memory", size=1e9, bandwidth=1e8),),
     overhead=1e-6,

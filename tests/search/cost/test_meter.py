@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -186,7 +187,7 @@ def test_a_fourier_transform_is_priced_by_its_length() -> None:
             return torch.fft.fft(torch.fft.fft(x), dim=0).real
 
     cost = measure_block(Spectrum(), [stream(4, 16)], train=False)
-    assert cost.unpriced == () and {row.dtype for row in cost.inference} == {"float32"}
+    assert cost.unpriced == () and {row.dtype for row in cost.inference if row.work != "view"} == {"float32"}
     assert flops(cost.inference) == 5 * 64 * 4 // 2 + 5 * 64 * 2  # half as much where the input is real
 
 
@@ -196,7 +197,9 @@ def test_views_move_nothing() -> None:
             return x.view(4, 8).transpose(0, 1)[1:].expand(2, 7, 4)
 
     cost = measure_block(View(), [stream(32)], train=False)
-    assert (cost.inference, cost.peak_inference, cost.saved) == ((), 0, 0)
+    (calls,) = cost.inference
+    assert (calls.work, calls.count, calls.read + calls.written + calls.flops) == ("view", 4, 0)
+    assert (cost.peak_inference, cost.saved) == (0, 0)
 
 
 def test_an_expanded_tensor_is_read_once() -> None:
@@ -204,8 +207,28 @@ def test_an_expanded_tensor_is_read_once() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.expand(8, 16) + 1
 
-    (row,) = measure_block(Add(), [stream(16)], train=False).inference
+    (row,) = (row for row in measure_block(Add(), [stream(16)], train=False).inference if row.work != "view")
     assert (row.read, row.written) == (16 * FLOAT, 8 * 16 * FLOAT)
+
+
+def test_shapes_are_those_that_kernels_see() -> None:
+    class Kernels(nn.Module):
+        def forward(self, x: Tensor, image: Tensor, weight: Tensor) -> Tensor:
+            heads = x.view(2, 6, 4, 8).transpose(1, 2)
+            y = F.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
+            z = torch.bmm(x, x.transpose(1, 2)) @ x[0, :, 0]
+            return (
+                y.sum() + z.sum() + F.conv2d(image, weight, stride=2, groups=2).sum() + (x @ x.new_empty(32, 5)).sum()
+            )
+
+    given = [stream(2, 6, 32), stream(3, 4, 9, 9), stream(10, 2, 3, 3)]
+    table = measure_block(Kernels(), given, train=True).training
+    shapes = {row.shape: row for row in table if row.shape}
+    assert {row.work for row in shapes.values()} == {"product", "attention", "convolution"}
+    assert {(8, 6, 6, 8, 1), (2, 6, 32, 6), (1, 12, 32, 5), (1, 1, 6, 12), (2, 3 * 16, 18, 5)} <= shapes.keys()
+    for shape, row in shapes.items():
+        if row.phase == "forward" and row.work != "attention":
+            assert row.flops == 2 * math.prod(shape)
 
 
 def test_peak_of_a_chain_is_its_widest_pair() -> None:

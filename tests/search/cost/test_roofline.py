@@ -11,6 +11,8 @@ from search.cost.roofline import latency, weights_per_pass
 
 DEVICE = Device(
     title="toy",
+    kind="cpu",
+    units=1,
     peak={"float32": 1e9, "bfloat16": 4e9},
     memory=(Level(name="cache", size=1e3, bandwidth=1e9), Level(name="memory", size=1e9, bandwidth=1e8)),
     overhead=1e-6,

@@ -1,0 +1,1 @@
+"""Measuring a device, and models on it."""

@@ -1,0 +1,135 @@
+"""A stopwatch that knows when the machine itself is slower: a canary runs between the measurements.
+
+Other work on a machine, and a processor that changes its frequency, move all times together, invisibly to repetitions
+in a row. So every half second a fixed piece of work, the canary, is timed as well; each measurement is divided by how
+slow the canary was around it, and how far it moved is reported.
+"""
+
+from __future__ import annotations
+
+import bisect
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+EVERY = 0.5  # seconds between two looks at the canary
+GRAPHED = 20  # calls in one replayed graph of a GPU
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What one call took.
+
+    Attributes:
+        seconds: the median, as measured.
+        spread: the distance of the quartiles, as a share of the median.
+        at: when.
+    """
+
+    seconds: float
+    spread: float
+    at: float
+
+
+class Clock:
+    """Times calls on a device.
+
+    Args:
+        device: ``cpu``, or a CUDA device.
+        counter: seconds; `time.process_time` counts those that a busy processor gave to this process alone.
+    """
+
+    def __init__(self, device: str = "cpu", *, counter: Callable[[], float] = time.perf_counter) -> None:
+        self.device = torch.device(device)
+        self.counter = counter
+        self.cuda = self.device.type == "cuda"
+        size = 4096 if self.cuda else 384
+        self._a = torch.randn(size, size, device=self.device)
+        self._b = torch.empty_like(self._a)
+        self._stream = torch.ones(2**26 if self.cuda else 2**22, device=self.device)
+        self._moments: list[float] = []
+        self._canary: list[float] = []
+        for _ in range(3):
+            self._look()
+        self._moments.clear()
+        self._canary.clear()
+
+    def time(self, run: Callable[[], Any], *, budget: float = 0.03, least: int = 5, warm: int = 2) -> Timed:
+        """The median over as many calls as fit into a budget of seconds."""
+        self._watch()
+        for _ in range(warm):
+            run()
+        self.wait()
+        at, taken = time.perf_counter(), []
+        while len(taken) < least or (time.perf_counter() - at < budget and len(taken) < 1000):
+            start = self.counter()
+            run()
+            self.wait()
+            taken.append(self.counter() - start)
+        low, middle, high = statistics.quantiles(taken, n=4, method="inclusive")
+        return Timed(middle, (high - low) / middle, at)
+
+    def kernel(self, run: Callable[[], Any], *, budget: float = 0.03, least: int = 5) -> Timed:
+        """What a call keeps the device busy, without the time that the processor needs to ask for it."""
+        if not self.cuda:
+            return self.time(run, budget=budget, least=least)
+        return self._graphed(run, budget, least)
+
+    def _graphed(self, run: Callable[[], Any], budget: float, least: int) -> Timed:
+        graph = torch.cuda.CUDAGraph()
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            run()
+            run()
+        torch.cuda.current_stream().wait_stream(side)
+        with torch.cuda.graph(graph):
+            for _ in range(GRAPHED):
+                run()
+        timed = self.time(graph.replay, budget=budget, least=least, warm=1)
+        return Timed(timed.seconds / GRAPHED, timed.spread, timed.at)
+
+    def wait(self) -> None:
+        """Until the device has done all that it was asked."""
+        if self.cuda:
+            torch.cuda.synchronize(self.device)
+
+    def _watch(self) -> None:
+        if not self._moments or time.perf_counter() - self._moments[-1] > EVERY:
+            self._look()
+
+    def _look(self) -> None:
+        best = []
+        for _ in range(3):
+            self.wait()
+            start = self.counter()
+            torch.mm(self._a, self._a, out=self._b)
+            self._stream.add_(1)
+            self.wait()
+            best.append(self.counter() - start)
+        self._moments.append(time.perf_counter())
+        self._canary.append(statistics.median(best))
+
+    def corrected(self, timed: Timed) -> float:
+        """Seconds as they would have been had the canary always been what it was in the median."""
+        return timed.seconds / self.slowness(timed.at)
+
+    def slowness(self, at: float) -> float:
+        """How slow the machine was at a moment, 1 in the median."""
+        if not self._canary:
+            return 1.0
+        place = bisect.bisect(self._moments, at)
+        around = self._canary[max(0, place - 1) : place + 1]
+        return statistics.fmean(around) / statistics.median(self._canary)
+
+    @property
+    def drift(self) -> float:
+        """How far the canary moved: the mean distance from its median, as a share of it."""
+        if not self._canary:
+            return 0.0
+        middle = statistics.median(self._canary)
+        return statistics.fmean(abs(one / middle - 1) for one in self._canary)

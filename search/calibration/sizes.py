@@ -1,0 +1,99 @@
+"""Grids of kernels, measured: products and attention by shape, and what a far working set costs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from search.calibration.clock import Clock, Timed
+from search.cost.grid import Grid
+
+Progress = Callable[[str], None]
+
+
+class Plan:
+    """Points of one grid, to be measured in any order and made a grid of when the clock knows its drift.
+
+    A point whose work is more than `most` is not measured: it grows from its neighbour in proportion.
+    """
+
+    def __init__(self, axes: Mapping[str, Sequence[float]], call: Callable[..., Callable[[], Any]], most: float) -> None:
+        self.axes = {name: tuple(sizes) for name, sizes in axes.items()}
+        self.call, self.most = call, most
+        self.timed: dict[tuple[float, ...], Timed] = {}
+
+    def points(self) -> list[tuple[float, ...]]:
+        """Those that are measured."""
+        return [point for point in product(*self.axes.values()) if prod(point) <= self.most]
+
+    def measure(self, clock: Clock, point: tuple[float, ...], budget: float) -> None:
+        self.timed[point] = clock.kernel(self.call(*point), budget=budget, least=3)
+
+    def grid(self, clock: Clock) -> Grid:
+        """What was measured, corrected by the canary."""
+        seconds: dict[tuple[float, ...], float] = {}
+        for point in product(*self.axes.values()):
+            timed = self.timed.get(point)
+            seconds[point] = clock.corrected(timed) if timed else self._grown(point, seconds)
+        return Grid(axes=self.axes, seconds=tuple(seconds.values()))
+
+    def _grown(self, point: tuple[float, ...], known: Mapping[tuple[float, ...], float]) -> float:
+        """From the neighbours that are one size smaller along one axis."""
+        found = []
+        for axis, sizes in enumerate(self.axes.values()):
+            place = sizes.index(point[axis])
+            if place:
+                near = (*point[:axis], sizes[place - 1], *point[axis + 1 :])
+                found.append(known[near] * sizes[place] / sizes[place - 1])
+        return sum(found) / len(found)
+
+
+def products(dtype: torch.dtype, device: str, axes: Mapping[str, Sequence[float]], most: float) -> Plan:
+    """``[m, k]`` by a matrix stored as ``[n, k]``, as layers multiply; the matrix is near."""
+
+    def call(m: int, k: int, n: int) -> Callable[[], Any]:
+        x, weight = _random((m, k), dtype, device), _random((n, k), dtype, device)
+        return lambda: F.linear(x, weight)
+
+    return Plan(axes, call, most)
+
+
+def far_products(dtype: torch.dtype, device: str, rows: Sequence[float], working_sets: Sequence[float]) -> Plan:
+    """One product ``[m, 1024]`` by ``[1024, 1024]`` of many whose matrices together are so many bytes."""
+    width = 1024
+
+    def call(m: int, working_set: float) -> Callable[[], Any]:
+        count = max(1, round(working_set / (width * width * dtype.itemsize)))
+        weights = [_random((width, width), dtype, device) for _ in range(count)]
+        x = _random((m, width), dtype, device)
+        turn = 0
+
+        def run() -> Any:
+            nonlocal turn
+            turn = (turn + 1) % count
+            return F.linear(x, weights[turn])
+
+        return run
+
+    return Plan({"m": rows, "bytes": working_sets}, call, float("inf"))
+
+
+def attention(
+    dtype: torch.dtype, device: str, axes: Mapping[str, Sequence[float]], most: float, *, heads: int, causal: bool
+) -> Plan:
+    """So many heads at once, laid out as layers do: tokens before heads."""
+
+    def call(queries: int, keys: int, width: int) -> Callable[[], Any]:
+        q, k, v = (_random((1, n, heads, width), dtype, device).transpose(1, 2) for n in (queries, keys, keys))
+        return lambda: F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+    return Plan(axes, call, most)
+
+
+def _random(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> torch.Tensor:
+    return torch.randn(shape, dtype=torch.float32, device=device).to(dtype)
