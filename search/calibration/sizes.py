@@ -22,7 +22,9 @@ class Plan:
     A point whose work is more than `most` is not measured: it grows from its neighbour in proportion.
     """
 
-    def __init__(self, axes: Mapping[str, Sequence[float]], call: Callable[..., Callable[[], Any]], most: float) -> None:
+    def __init__(
+        self, axes: Mapping[str, Sequence[float]], call: Callable[..., Callable[[], Any]], most: float
+    ) -> None:
         self.axes = {name: tuple(sizes) for name, sizes in axes.items()}
         self.call, self.most = call, most
         self.timed: dict[tuple[float, ...], Timed] = {}

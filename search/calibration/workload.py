@@ -112,9 +112,7 @@ def _main(out: Any) -> Any:
     return next(iter(out.values())) if isinstance(out, dict) else out
 
 
-def random_inputs(
-    spec: Spec, *, batch: int, lengths: dict[str, int], dtype: torch.dtype, device: str
-) -> list[Tensor]:
+def random_inputs(spec: Spec, *, batch: int, lengths: dict[str, int], dtype: torch.dtype, device: str) -> list[Tensor]:
     """Random tensors for a model's inputs, in the order of its forward; no token is padding."""
     made = [_tensor(stream, batch, lengths, dtype, device) for stream in spec.graph.inputs.values()]
     for name, words in spec.interface.carried().items():

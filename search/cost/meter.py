@@ -5,8 +5,8 @@ backward) the operators with their FLOPs and bytes, and the bytes that are live 
 
 What is counted. FLOPs are those of `search.cost.operators`. ``scaled_dot_product_attention`` of four-dimensional
 tensors counts as one fused operator, as FlashAttention (Dao et al. 2022, arXiv 2205.14135) and the kernels of CPUs run
-it: the full square of FLOPs whatever the mask, twice that backward, and no bytes for the scores. A mask that needs a
-gradient is served by no such kernel on a CPU, so that attention is priced as its separate products. Memory is what the
+it: the full square of FLOPs whatever the mask, twice that backward, and no bytes for the scores. What is served by no
+such kernel is priced as its separate products (`search.cost.fused`). Memory is what the
 operators' results occupy, to the byte; an allocator's rounding and a kernel's own workspace come on top.
 """
 
@@ -29,8 +29,9 @@ from search.cost.operators import Pricing, Traffic, pricing, tensors
 
 
 def measure_block(
-    module: nn.Module, inputs: Sequence[Any] | Mapping[str, Any], *, train: bool, seeds: Container[int] | None = None
-) -> BlockCost:
+    module: nn.Module, inputs: Sequence[Any] | Mapping[str, Any], *, train: bool, seeds: Container[int] | None = None,
+    processor: str = "gpu",
+) -> BlockCost:  # fmt: skip
     """Prices one module by running it on its inputs.
 
     Args:
@@ -38,6 +39,7 @@ def measure_block(
         inputs: positional or named arguments. Inputs with ``requires_grad`` get gradients; others cost none.
         train: also run a training step. The module's modes are left as found.
         seeds: numbers of the results that get a gradient; all that can by default.
+        processor: cpu, gpu or tpu; they do not have the same fused kernels.
     """
     args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
     call = partial(module, *args, **kwargs)
@@ -47,7 +49,7 @@ def measure_block(
     weights = _storages(_weights(module))
     try:
         module.eval()
-        with torch.no_grad(), _Meter(given, weights) as meter:
+        with torch.no_grad(), _Meter(given, weights, processor) as meter:
             result = call()
             flow = Flow(inference=_results(result, tensors_in, meter))
             del result
@@ -57,7 +59,7 @@ def measure_block(
         module.train()
         gradients = _hold_gradients(module, tensors_in)
         try:
-            with torch.enable_grad(), _Meter(given, weights) as meter:
+            with torch.enable_grad(), _Meter(given, weights, processor) as meter:
                 results = _training_step(call, tensors_in, meter, seeds)
                 own = {_key(p.grad) for p in module.parameters() if p.grad is not None}
             forward, backward = meter.peaks(without=own)
@@ -136,7 +138,7 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _should_skip_dynamo(cls) -> bool:
         return False  # or else the first operator imports torch's compiler, for most of a second
 
-    def __init__(self, given: Mapping[int, int], weights: Mapping[int, int]) -> None:
+    def __init__(self, given: Mapping[int, int], weights: Mapping[int, int], processor: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.given, self.weights = given, weights
         self.rows: list[Operator] = []
@@ -145,7 +147,7 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.live: dict[int, tuple[int, weakref.ref[Any]]] = {}
         self.saved: dict[int, int] = {}
         self.turned = 2**63  # number of events before the backward pass
-        self.fuse = Fused(self.record)
+        self.fuse = Fused(self.record, processor)
 
     def __enter__(self) -> _Meter:
         self.fuse.__enter__()  # type: ignore[no-untyped-call]

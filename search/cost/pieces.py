@@ -128,7 +128,7 @@ def piece(raw: Any, blocks: Map, scope: Scope, interface: Interface, state: Stat
     """
     graph = _elaborated(raw, blocks, scope, interface, state)
     value, storages = _given(state)
-    work = run(graph, {(INPUT, ""): value}, setting.dtype)
+    work = run(graph, {(INPUT, ""): value}, setting.dtype, setting.device.kind)
     return _priced(work, graph, state, storages, setting)
 
 

@@ -130,7 +130,7 @@ def price(
     """
     profile = known_device(device)
     lengths = resolve_lengths(spec, length)
-    work = steps(spec, batch=batch, lengths=lengths, dtype=known_dtype(dtype))
+    work = steps(spec, batch=batch, lengths=lengths, dtype=known_dtype(dtype), processor=profile.kind)
     counts = counted(work.steps)
     resident = sum(roofline.weights_per_pass(step.unit.cost.inference) for step in work.steps if not step.training)
     level = profile.level(resident)

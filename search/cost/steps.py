@@ -67,23 +67,24 @@ class Steps:
     held: list[tuple[Wire, int]] = field(default_factory=list)
 
 
-def steps(spec: Spec, *, batch: int, lengths: Mapping[str, int], dtype: torch.dtype) -> Steps:
+def steps(spec: Spec, *, batch: int, lengths: Mapping[str, int], dtype: torch.dtype, processor: str = "gpu") -> Steps:
     """The steps of a spec, with its training loss.
 
     Args:
         lengths: a number for each length that is known only when the model runs.
+        processor: cpu, gpu or tpu.
     """
     values = inputs(spec.graph.inputs, batch=batch, lengths=lengths, dtype=dtype)
-    work = run(spec.graph, values, dtype)
+    work = run(spec.graph, values, dtype, processor)
     work.loss = loss(work.outputs, spec.interface, len(work.steps))
     return work
 
 
-def run(graph: Graph, values: Values, dtype: torch.dtype) -> Steps:
+def run(graph: Graph, values: Values, dtype: torch.dtype, processor: str) -> Steps:
     """The steps of a graph whose inputs stand in ``values``; its outputs get gradients."""
     given = {id(wire): wire for value in values.values() for wire in value.wires}
     result = Steps(list(given.values()))
-    walker = _Walker(result, dtype)
+    walker = _Walker(result, dtype, processor)
     result.outputs = walker.graph(graph, dict(values), (), Places(()), training=False)
     walker.backward()
     return result
@@ -100,8 +101,8 @@ def loss(outputs: Mapping[str, Value], interface: Interface, number: int) -> Ste
 
 
 class _Walker:
-    def __init__(self, result: Steps, dtype: torch.dtype) -> None:
-        self.result, self.dtype = result, dtype
+    def __init__(self, result: Steps, dtype: torch.dtype, processor: str) -> None:
+        self.result, self.setting = result, (dtype, processor)
         self.known: dict[tuple[int, tuple[str, ...], tuple[Given, ...]], Unit] = {}
 
     def graph(self, graph: Graph, values: Values, row: Place, weights: Places, *, training: bool) -> dict[str, Value]:
@@ -170,7 +171,7 @@ class _Walker:
         key = (id(node), ports, given)
         unit = self.known.get(key)
         if unit is None:
-            unit = self.known[key] = measured(node, streams, ports or ("",), given, self.dtype)
+            unit = self.known[key] = measured(node, streams, ports or ("",), given, *self.setting)
         step = Step(node, row, place, training, streams, ports, wires, unit)
         step.results = results(unit, wires, len(self.result.steps))
         self.result.steps.append(step)
@@ -190,7 +191,7 @@ class _Walker:
             if len(seeds) < len(graded):
                 given = tuple(wire.given for wire in step.inputs)
                 ports = step.ports or ("",)
-                step.unit = measured(step.node, step.streams, ports, given, self.dtype, seeds)
+                step.unit = measured(step.node, step.streams, ports, given, *self.setting, seeds)
             reached |= {id(step.inputs[place]) for place in step.unit.cost.flow.reached}
 
 

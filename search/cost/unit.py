@@ -100,7 +100,7 @@ _units: dict[Hashable, Unit] = {}
 
 def measured(
     node: Node, streams: dict[tuple[str, str], Stream], ports: Sequence[str], given: Sequence[Given],
-    dtype: torch.dtype, seeds: tuple[int, ...] | None = None,
+    dtype: torch.dtype, processor: str, seeds: tuple[int, ...] | None = None,
 ) -> Unit:  # fmt: skip
     """The cost of a node.
 
@@ -108,15 +108,16 @@ def measured(
         streams: what it reads and what is read by its slots: the type of each stream by node and port.
         ports: outputs that somebody reads.
         given: the tensors of these streams.
+        processor: cpu, gpu or tpu.
         seeds: numbers of the results that get a gradient; all that can by default.
     """
     graph = alone(node, streams, ports)
-    key = (graph.digest("layout"), tuple(streams.values()), tuple(given), dtype, seeds)
+    key = (graph.digest("layout"), tuple(streams.values()), tuple(given), dtype, processor, seeds)
     found = _units.get(key)
     if found is None:
         if len(_units) >= LARGEST:
             forget()
-        found = _units[key] = _measure(graph, given, dtype, seeds)
+        found = _units[key] = _measure(graph, given, dtype, processor, seeds)
     return found
 
 
@@ -167,11 +168,13 @@ def alone(node: Node, streams: dict[tuple[str, str], Stream], ports: Sequence[st
     return Graph(inputs, len(inputs), [inner], outputs, types)
 
 
-def _measure(graph: Graph, given: Sequence[Given], dtype: torch.dtype, seeds: tuple[int, ...] | None) -> Unit:
+def _measure(
+    graph: Graph, given: Sequence[Given], dtype: torch.dtype, processor: str, seeds: tuple[int, ...] | None
+) -> Unit:
     block: Any = Blocks().block(graph)
     if dtype != torch.float32:
         block.to(dtype)
-    cost = measure_block(block, [_tensor(one) for one in given], train=True, seeds=seeds)
+    cost = measure_block(block, [_tensor(one) for one in given], train=True, seeds=seeds, processor=processor)
     stored, computed = _buffers(block)
     outputs = {
         "" if name == OUT else name: (stream, tuple(places)) for name, stream, places in block.signature.outputs[True]
