@@ -68,6 +68,7 @@ def measure_block(
                 reached=tuple(n for n, tensor in enumerate(tensors_in) if tensor.is_leaf and tensor.grad is not None),
                 peak_forward=forward,
                 peak_backward=backward,
+                peak_gradients=meter.peaks()[1],
             )
             return replace(
                 cost,
