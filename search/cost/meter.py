@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from search.cost import results
-from search.cost.block import BlockCost, Flow, Operator, Phase, Result, merge
+from search.cost.block import BlockCost, Flow, Operator, Phase, Result, Table, merge
 from search.cost.fused import Fused, grouped_mm_result
-from search.cost.operators import Pricing, Traffic, pricing, tensors
+from search.cost.operators import Pricing, Traffic, pricing, scattered, tensors
 
 
 def measure_block(
@@ -131,6 +131,25 @@ class _Seed(torch.autograd.Function):
         return tuple(torch.empty(shape, dtype=dtype, device=device) for shape, dtype, device in ctx.outputs)
 
 
+def metered(run: Callable[[], Any]) -> Table:
+    """The operators of a call on the meta device, without gradients."""
+    with torch.no_grad(), _Meter({}, {}) as meter:
+        run()
+    return merge(meter.rows)
+
+
+def measure_decoded(
+    module: nn.Module, inputs: Sequence[Tensor], kept: Iterable[Tensor], processor: str = "gpu"
+) -> BlockCost:
+    """Prices one call of a module that goes on from what it kept, which is read from as far as weights are."""
+    held = _storages(kept)
+    with torch.no_grad(), _Meter(_storages(inputs) | held, _storages(_weights(module)) | held, processor) as meter:
+        result = module(*inputs)
+        results = _results(result, (), meter)
+        del result
+    return BlockCost(merge(meter.rows), peak_inference=meter.peak(), flow=Flow(results, results))
+
+
 class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes down operators, and the births and deaths of storages."""
 
@@ -138,7 +157,7 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _should_skip_dynamo(cls) -> bool:
         return False  # or else the first operator imports torch's compiler, for most of a second
 
-    def __init__(self, given: Mapping[int, int], weights: Mapping[int, int], processor: str) -> None:
+    def __init__(self, given: Mapping[int, int], weights: Mapping[int, int], processor: str = "gpu") -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.given, self.weights = given, weights
         self.rows: list[Operator] = []
@@ -190,6 +209,8 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         dtype = next(rational, involved[0] if involved else None)
         name = str(dtype).removeprefix("torch.")
         written = price.writes(inputs, outputs)
+        if price.work == "traffic" and scattered((*inputs, *outputs)):
+            shape = (1,)
         self.rows.append(
             Operator(price.name, self.phase, name, count, sum(reads), written, weights, price.known, price.work, shape)
         )

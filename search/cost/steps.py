@@ -34,6 +34,7 @@ class Step:
         row: the path of the top-level node or round that it belongs to.
         weights: where its weights stand in the model; steps of one place share them.
         training: whether it exists only there.
+        once: whether it is done with before the first token is decoded.
         streams, ports: what it reads and what of it is read.
         results: a wire for each of its block's results.
     """
@@ -47,6 +48,7 @@ class Step:
     inputs: tuple[Wire, ...]
     unit: Unit
     results: tuple[Wire, ...] = ()
+    once: bool = False
 
 
 @dataclass(eq=False)
@@ -67,26 +69,32 @@ class Steps:
     held: list[tuple[Wire, int]] = field(default_factory=list)
 
 
-def steps(spec: Spec, *, batch: int, lengths: Mapping[str, int], dtype: torch.dtype, processor: str = "gpu") -> Steps:
+def steps(
+    spec: Spec, *, batch: int, lengths: Mapping[str, int], dtype: torch.dtype, context: int | None = None,
+    processor: str = "gpu",
+) -> Steps:  # fmt: skip
     """The steps of a spec, with its training loss.
 
     Args:
         lengths: a number for each length that is known only when the model runs.
+        context: instead, the steps of one more token of a causal input that had so many.
         processor: cpu, gpu or tpu.
     """
-    values = inputs(spec.graph.inputs, batch=batch, lengths=lengths, dtype=dtype)
-    work = run(spec.graph, values, dtype, processor)
-    work.loss = loss(work.outputs, spec.interface, len(work.steps))
+    values = inputs(spec.graph.inputs, batch=batch, lengths=lengths, dtype=dtype, decoding=context is not None)
+    work = run(spec.graph, values, dtype, context, processor)
+    if context is None:
+        work.loss = loss(work.outputs, spec.interface, len(work.steps))
     return work
 
 
-def run(graph: Graph, values: Values, dtype: torch.dtype, processor: str) -> Steps:
+def run(graph: Graph, values: Values, dtype: torch.dtype, context: int | None = None, processor: str = "gpu") -> Steps:
     """The steps of a graph whose inputs stand in ``values``; its outputs get gradients."""
     given = {id(wire): wire for value in values.values() for wire in value.wires}
     result = Steps(list(given.values()))
-    walker = _Walker(result, dtype, processor)
+    walker = _Walker(result, dtype, context, processor)
     result.outputs = walker.graph(graph, dict(values), (), Places(()), training=False)
-    walker.backward()
+    if context is None:
+        walker.backward()
     return result
 
 
@@ -101,8 +109,8 @@ def loss(outputs: Mapping[str, Value], interface: Interface, number: int) -> Ste
 
 
 class _Walker:
-    def __init__(self, result: Steps, dtype: torch.dtype, processor: str) -> None:
-        self.result, self.setting = result, (dtype, processor)
+    def __init__(self, result: Steps, dtype: torch.dtype, context: int | None, processor: str) -> None:
+        self.result, self.context, self.setting = result, context, (dtype, processor)
         self.known: dict[tuple[int, tuple[str, ...], tuple[Given, ...]], Unit] = {}
 
     def graph(self, graph: Graph, values: Values, row: Place, weights: Places, *, training: bool) -> dict[str, Value]:
@@ -171,8 +179,10 @@ class _Walker:
         key = (id(node), ports, given)
         unit = self.known.get(key)
         if unit is None:
-            unit = self.known[key] = measured(node, streams, ports or ("",), given, *self.setting)
-        step = Step(node, row, place, training, streams, ports, wires, unit)
+            context = self.context if any(stream.causal for stream in streams.values()) else None
+            unit = self.known[key] = measured(node, streams, ports or ("",), given, *self.setting, context=context)
+        once = self.context is not None and not any(stream.causal for stream in streams.values())
+        step = Step(node, row, place, training, streams, ports, wires, unit, once=once)
         step.results = results(unit, wires, len(self.result.steps))
         self.result.steps.append(step)
         return {

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from search.cost.meter import measure_block
-from search.cost.price import update_peak
+from search.cost.update import update_peak
 from tests.search.cost.test_meter import FLOAT, block
 
 
