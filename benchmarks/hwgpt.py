@@ -24,14 +24,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from search.cost.roofline import operator_latency, weights_per_pass
 
 from benchmarks.timing import report
 from search.cost.autocast import autocast
-from search.cost.block import Operator, Table as Operators
+from search.cost.block import Operator
+from search.cost.block import Table as Operators
 from search.cost.devices import Device
 from search.cost.fit import fit
 from search.cost.price import known_device, known_dtype, resolve_lengths, steps
-from search.cost.roofline import operator_latency, weights_per_pass
 from search.cost.table import Table
 from spaces.encoding import decode
 from spaces.space import Space, load

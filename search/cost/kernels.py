@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from search.cost.devices import Device
     from search.cost.grid import Grid
     from search.cost.measured import Kernels
+    from search.cost.setting import Phase
 
 APART = "/apart"  # ends the name of a curve of an operator whose tensors do not lie alike
 VIEW = 0.3  # what a view takes to be asked for, as a share of an operator
@@ -41,7 +42,7 @@ class Time(NamedTuple):
     origin: Origin
 
 
-def operator_time(row: Operator, device: Device, resident: float) -> Time:
+def operator_time(row: Operator, device: Device, resident: float, phase: Phase = "prefill") -> Time:
     """The time of an operator in a pass that reads `resident` bytes of weights and of what was kept.
 
     Errors:
@@ -50,7 +51,7 @@ def operator_time(row: Operator, device: Device, resident: float) -> Time:
     measured = device.measured
     host = device.overhead * (VIEW if row.work == "view" else 1.0)
     if row.work == "view":
-        return Time(0.0, host * device.factor("host"), "calibrated" if measured else "roofline")
+        return Time(0.0, host * device.factor(phase, "host"), "calibrated" if measured else "roofline")
     origin: Origin = "roofline" if row.priced else "bytes"
     busy = None
     if measured is not None:
@@ -60,7 +61,7 @@ def operator_time(row: Operator, device: Device, resident: float) -> Time:
         busy = _roofline(row, device, resident)
     else:
         origin = "calibrated"
-    return Time(busy * device.factor(row.work), host * device.factor("host"), origin)
+    return Time(busy * device.factor(phase, row.work), host * device.factor(phase, "host"), origin)
 
 
 def _roofline(row: Operator, device: Device, resident: float) -> float:
@@ -119,15 +120,15 @@ class Sum(NamedTuple):
     host: int
 
 
-def summed(table: Iterable[Operator], device: Device) -> Sum:
-    """The time of a table, part of a pass whose weights are each of the device's working sets."""
+def summed(table: Iterable[Operator], device: Device, phase: Phase = "prefill") -> Sum:
+    """The time of a table, part of a pass of that phase whose weights are each of the device's working sets."""
     sets = device.working_sets
     busy, host = [0] * len(sets), 0
     for row in table:
         here: Time | None = None
         for number, resident in enumerate(sets):
             if here is None or row.weights:
-                here = operator_time(row, device, resident)
+                here = operator_time(row, device, resident, phase)
             busy[number] += round(here.busy * 1e15) * row.count
         assert here is not None
         host += round(here.host * 1e15) * row.count

@@ -158,7 +158,7 @@ def price(
         peak_training=held + targets + parameters * STATES + max(training(work).peak, update),
         loss=work.loss.unit.cost.peak_training if work.loss else 0,
         cache_per_token=kept_per_token(spec.graph) * size,
-        latency_ms=1e3 * seconds(pass_time(pass_, under), under.device),
+        latency_ms=1e3 * seconds(pass_time(pass_, under), under),
         batch=batch,
         lengths=lengths,
         dtype=dtype,
@@ -270,7 +270,7 @@ def _rows(spec: Spec, work: Steps, counts: list[Weights], pass_: Steps, under: S
     for step in taking_part(pass_, under):
         time = step.unit.time(under)
         busy = time.busy[at] + (share * (time.busy[at + 1] - time.busy[at]) if share else 0)
-        times[step.row] = times.get(step.row, 0.0) + sets.pass_seconds(busy / 1e15, time.host / 1e15)
+        times[step.row] = times.get(step.row, 0.0) + sets.pass_seconds(under.phase, busy / 1e15, time.host / 1e15)
     parameters = {id(step): count.total for step, count in zip(work.steps, counts, strict=True)}
     forward = sum(step.unit.forward for step in work.steps if not step.training)
     for row, members in groups.items():

@@ -80,7 +80,7 @@ class Unit:
     gradients: int
     stored: int
     computed: int
-    _times: dict[tuple[str, str], Sum] = field(default_factory=dict)
+    _times: dict[tuple[str, str, str], Sum] = field(default_factory=dict)
 
     @cached_property
     def forward(self) -> int:
@@ -106,9 +106,10 @@ class Unit:
         return update_table(self.tensors, setting.dtype, together=setting.device.kind != "cpu")
 
     def _time(self, what: str, setting: Setting, table: Table) -> Sum:
-        known = self._times.get((what, setting.name))
+        key = what, setting.name, setting.phase
+        known = self._times.get(key)
         if known is None:
-            known = self._times[what, setting.name] = summed(table, setting.device)
+            known = self._times[key] = summed(table, setting.device, setting.phase)
         return known
 
 

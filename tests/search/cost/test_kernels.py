@@ -9,7 +9,7 @@ from search.cost.block import Operator
 from search.cost.devices import Device, Level
 from search.cost.grid import Grid
 from search.cost.kernels import APART, operator_time, summed, weights_per_pass
-from search.cost.measured import Kernels, Measured
+from search.cost.measured import Kernels, Measured, Whole
 
 DEVICE = Device(
     title="toy",
@@ -32,7 +32,7 @@ def latency(table: list[Operator], device: Device = DEVICE) -> float:
     """Seconds of a pass of these operators alone."""
     resident = weights_per_pass(table)
     times = [(operator_time(row, device, resident), row.count) for row in table]
-    return device.pass_seconds(sum(t.busy * n for t, n in times), sum(t.host * n for t, n in times))
+    return device.pass_seconds("prefill", sum(t.busy * n for t, n in times), sum(t.host * n for t, n in times))
 
 
 def test_arithmetic_bounds() -> None:
@@ -78,7 +78,8 @@ GRID = Grid(axes={"m": (1, 8), "k": (64, 512), "n": (64,)}, seconds=(1e-6, 4e-6,
 FAR = Grid(axes={"m": (1, 8), "bytes": (1e6, 1e8)}, seconds=(1e-6, 4e-6, 5e-6, 5e-6))
 ADD = Grid(axes={"bytes": (1e3, 1e6)}, seconds=(1e-6, 1e-3))
 KERNELS = Kernels(products=GRID, far=FAR, operators={"aten.add": ADD, "aten.add" + APART: GRID})
-MEASURED = DEVICE.model_copy(update={"measured": Measured(kernels={"float32": KERNELS}, factors={"product": 2.0})})
+DOUBLED = Whole(factors={"product": 2.0})
+MEASURED = DEVICE.model_copy(update={"measured": Measured(kernels={"float32": KERNELS}, whole={"prefill": DOUBLED})})
 
 
 def test_a_grid_reads_its_points_and_powers_between_them() -> None:
