@@ -4,9 +4,12 @@ Roofline (Williams, Waterman, Patterson 2009, doi 10.1145/1498765.1498785): the 
 
     busy = max(flops / peak(dtype), traffic)
 
+with what 10,000 language models on two GPUs and a CPU (`benchmarks.hwgpt`) ask for beyond it: a product's arithmetic
+and traffic add up, since its first loads and last stores hide behind nothing; softmax is done on vector units; a kernel
+of a GPU takes as long to start as to be asked for, and where it only moves bytes reaches half of the bandwidth.
 Activations were just written, so they come from the nearest level of memory that holds what the operator touches;
 weights, and what decoding kept, come from the nearest that holds all that the pass reads of them, since the rest went
-by in between. With datasheet peaks this is a lower bound.
+by in between. With datasheet peaks this is near a lower bound.
 
 Measured (`archc calibrate`): products and attention from grids of their sizes, other operators from curves of their
 bytes, each read between its points; weights are slower by what a far working set was seen to cost. Factors for kinds of
@@ -64,13 +67,25 @@ def operator_time(row: Operator, device: Device, resident: float, phase: Phase =
     return Time(busy * device.factor(phase, row.work), host * device.factor(phase, "host"), origin)
 
 
+SOFTMAX = 30  # operations on vector units for each score of attention: scaling, maxima, exponentials, sums
+STREAMED = 0.5  # of a GPU's bandwidth, by kernels that only move what they touch
+
+
 def _roofline(row: Operator, device: Device, resident: float) -> float:
     arithmetic = row.flops / device.peak_flops(row.dtype) if row.flops else 0.0
     touched = row.read + row.written
     traffic = (touched - row.weights) / device.bandwidth(touched)
     if row.weights:
         traffic += row.weights / device.bandwidth(max(resident, touched))
-    return max(arithmetic, traffic)
+    start = device.overhead if device.kind == "gpu" else 0.0
+    if row.work == "product":
+        return start + arithmetic + traffic
+    if row.work == "attention":
+        scores = prod(row.shape[:3]) * row.flops / (4 * prod(row.shape[:4]))
+        arithmetic += SOFTMAX * scores / device.peak.get("float32", device.peak_flops(row.dtype))
+    elif device.kind == "gpu":
+        traffic /= STREAMED
+    return start + max(arithmetic, traffic)
 
 
 def _from_grids(row: Operator, kernels: Kernels, resident: float) -> float | None:
