@@ -20,21 +20,14 @@ from archspec.streams import Stream
 from compiler.build import Blocks, Body
 from search.cost.block import BlockCost, flops
 from search.cost.devices import Device
-from search.cost.meter import measure_block
+from search.cost.lengths import Given, cost_of
+from search.cost.meter import measure_block, record_block
+from search.cost.recording import Recording
 from search.cost.roofline import femtoseconds
 from search.losses import LOSSES
 
 LARGEST = 20_000  # units remembered; a search sees some thousands
 OUT = "out"
-
-
-class Given(NamedTuple):
-    """A tensor that a node is given."""
-
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-    dtype: torch.dtype
-    graded: bool
 
 
 class Weights(NamedTuple):
@@ -167,7 +160,11 @@ def _measure(graph: Graph, given: Sequence[Given], dtype: torch.dtype, seeds: tu
     block: Any = Blocks().block(graph)
     if dtype != torch.float32:
         block.to(dtype)
-    cost = measure_block(block, [_tensor(one) for one in given], train=True, seeds=seeds)
+
+    def record(given: Sequence[Given], train: bool, limit: int | None) -> Recording:
+        return record_block(block, [_tensor(one) for one in given], train=train, seeds=seeds, limit=limit)
+
+    cost = cost_of(record, list(graph.inputs.values()), given)
     stored, computed = _buffers(block)
     outputs = {
         "" if name == OUT else name: (stream, tuple(places)) for name, stream, places in block.signature.outputs[True]
