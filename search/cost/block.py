@@ -78,6 +78,7 @@ class Flow:
         saved: numbers of the inputs that autograd keeps.
         reached: numbers of the inputs that get a gradient.
         peak_forward, peak_backward: the two halves of ``peak_training``.
+        peak_gradients: of the backward pass with the gradients of weights, each from when it is made.
     """
 
     inference: tuple[Result, ...] = ()
@@ -86,6 +87,7 @@ class Flow:
     reached: tuple[int, ...] = ()
     peak_forward: int = 0
     peak_backward: int = 0
+    peak_gradients: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,11 @@ hands back lives until it returns. Training, forward: what autograd keeps of ear
 step finds
 
     what autograd keeps inside earlier steps + streams that these or itself keep + gradients that wait for earlier steps
+    + gradients of the weights of later steps
 
-and adds its own peak, in which are what is kept inside it and the gradients of its results. Weights, their gradients,
-optimizer states and the model's inputs come on top of both.
+and adds its own peak, in which are what is kept inside it, the gradients of its results and those of its weights, as
+they come: there is none when a training step begins. Weights, optimizer states and the model's inputs come on top of
+both.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ class Training(NamedTuple):
     """A forward and a backward pass through some steps.
 
     Attributes:
-        forward, backward: most bytes of each step, beside weights, their gradients, optimizer states and inputs.
+        forward, backward: most bytes of each step, beside weights, optimizer states and inputs.
         inside: bytes that autograd keeps inside the steps.
         kept: what it keeps between them, of what they were given and of what they give.
     """
@@ -122,10 +124,10 @@ def training(work: Steps, kept_before: Iterable[Storage] = ()) -> Training:
             waiting[id(wire)] = wire.bytes, wire.made, end + 1
     for size, made, number in waiting.values():
         backward.add(size, made + 1, number - 1)
-    _shared_weights(work, backward)
+    peaks = _gradients(work, backward)
     return Training(
         [live + step.unit.cost.flow.peak_forward for step, live in zip(steps, forward.sizes(), strict=True)],
-        [live + step.unit.cost.flow.peak_backward for step, live in zip(steps, backward.sizes(), strict=True)],
+        [live + peaks.get(n, steps[n].unit.cost.flow.peak_gradients) for n, live in enumerate(backward.sizes())],
         total,
         frozenset(kept),
     )
@@ -136,16 +138,31 @@ def _onward(work: Steps, end: int) -> Iterator[tuple[Wire, int]]:
     return ((wire, end) for value in work.outputs.values() for wire in value.wires)
 
 
-def _shared_weights(work: Steps, backward: _Span) -> None:
-    """Adds gradients of weights that several steps share: autograd sums them up, out of place, before it is done."""
+def _gradients(work: Steps, backward: _Span) -> dict[int, int]:
+    """Adds the gradients of weights, from when they are made to the optimizer's step.
+
+    Those of weights that several steps share autograd sums up, out of place, before it is done: but for the last step,
+    there is a sum beside each gradient. Gives the peaks of these steps.
+    """
     users: dict[Place, list[int]] = {}
+    peaks = {}
     for number, step in enumerate(work.steps):
         users.setdefault(step.weights, []).append(number)
         if step.node is not None and step.node.tied and (step.node.tied,) in users:
             users[step.node.tied,].append(number)
-    for first, *others in users.values():
-        if others:
-            unit = work.steps[first].unit
-            backward.add(unit.shared, first, others[-1])
-            for number in (first, *others[:-1]):
-                backward.add(unit.widest * (1 if number == first else 2), number, number)
+    for numbers in users.values():
+        unit = work.steps[numbers[0]].unit
+        if len(numbers) == 1:
+            backward.add(unit.gradients, 0, numbers[0] - 1)
+            continue
+        backward.add(unit.shared, 0, numbers[-1] - 1)
+        own = {number: work.steps[number].unit.size - work.steps[number].unit.shared for number in numbers}
+        for number, size in own.items():
+            backward.add(size, 0, number - 1)
+        for number in numbers[:-1]:
+            unit = work.steps[number].unit
+            flow = unit.cost.flow
+            # neither the gradients of all weights at once, nor more than one and its sum beside what has none
+            most = flow.peak_gradients + unit.widest, flow.peak_backward + own[number] + 2 * unit.widest
+            peaks[number] = min(most)
+    return peaks

@@ -89,6 +89,7 @@ def record_block(
                 training=meter.rows,
                 forward_live=forward,
                 backward_live=backward,
+                gradients_live=meter.live_bytes()[1],
                 saved=sum(size for key, size in meter.saved.items() if key not in given),
                 flow=flow,
             )

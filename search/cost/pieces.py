@@ -22,11 +22,11 @@ from archspec.scope import Frame, Scope
 from archspec.source import Map, Seq
 from archspec.streams import Stream
 from search.cost.devices import Device
+from search.cost.lengths import Given
 from search.cost.memory import inference_peak, training
 from search.cost.price import buffers, counted, distinct, kept_per_token, owned
 from search.cost.roofline import weights_per_pass
 from search.cost.steps import Step, Steps, loss, run
-from search.cost.unit import Given
 from search.cost.wires import Storage, Value, Values, Wire
 
 INPUT = "\0"  # what the stream is called inside; no text can name it
@@ -73,9 +73,9 @@ class Piece:
         resident: bytes of weights that a forward pass reads.
         latencies: femtoseconds, by the level of memory that holds the weights of the whole pass.
         kept: bytes that autograd keeps of it, those of ``after`` excluded.
-        forward_peak, backward_peak: of a training step, beside what was kept before.
-        tied_peak: the backward peak up to a head that uses the table of an embedding before; -1 without one.
-        table, widest: bytes of an embedding's table, and of the gradient beside it if a head uses it; 0 elsewhere.
+        forward_peak, backward_peak: of a training step, beside what was kept before and gradients of later weights.
+        tied_peak: the backward peak before a head that uses the table of an embedding before; -1 without one.
+        table, widest: bytes of an embedding's table, 0 elsewhere, and of the largest weight.
         inputs, targets: bytes that the caller holds; targets in training only.
         buffers: blocks with tables that are computed, and their bytes; a model has those of equal blocks once.
     """
@@ -230,9 +230,9 @@ def _priced(
         inference_peak=inference_peak(work),
         forward_peak=max(peaks.forward, default=0),
         backward_peak=max(peaks.backward, default=0),
-        tied_peak=max(peaks.backward[: heads[0] + 1]) if heads else -1,
+        tied_peak=max(peaks.backward[: heads[0]], default=0) if heads else -1,
         table=tables[0].size if tables else 0,
-        widest=work.steps[0].unit.widest if tables else 0,
+        widest=max((step.unit.widest for step in work.steps), default=0),
         buffers=frozenset(buffers(work).items()),
         unpriced=frozenset(name for unit in distinct(work) for name in unit.cost.unpriced),
     )

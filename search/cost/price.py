@@ -29,6 +29,7 @@ DTYPES = {
     str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 }
 STATES = 8  # bytes of AdamW's two moments for each parameter
+TEMPORARIES = 8  # bytes of what its step computes for each parameter of one tensor at a time
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ class Cost:
                 "flops": "one multiply-add is 2; attention is a full square; pointwise work and reductions are none",
                 "latency": "prefill of the whole batch, the roofline of each operator, one after the other",
                 "memory": "weights and inputs included; no allocator's rounding, no kernel's workspace",
-                "training": "gradients of the weights' dtype, optimizer AdamW with float32 states, no checkpointing",
+                "training": "gradients of the weights' dtype, made anew in each step; AdamW with float32 states, weight by "
+                "weight; no checkpointing",
                 "loss": f"cross-entropy in float32, {self.loss} bytes at its own peak" if self.loss else None,
                 "unpriced": list(self.unpriced),
             },
@@ -137,6 +139,7 @@ def price(
     weights = parameters * size + sum(step.unit.stored for step in owned(work.steps))
     held = weights + sum(buffers(work).values()) + sum(wire.bytes for wire in work.inputs)
     targets = sum(wire.bytes for wire in work.loss.inputs[1:]) if work.loss else 0
+    update = update_peak(parameters, max((step.unit.widest for step in work.steps), default=0), size)
     forward = sum(step.unit.forward for step in work.steps if not step.training)
     latency = sum(step.unit.femtoseconds(profile, device, level) for step in work.steps if not step.training)
     return Cost(
@@ -146,7 +149,7 @@ def price(
         training_step=sum(step.unit.step for step in work.steps),
         weights=weights,
         peak_inference=held + inference_peak(work),
-        peak_training=held + targets + parameters * (size + STATES) + training(work).peak,
+        peak_training=held + targets + parameters * STATES + max(training(work).peak, update),
         loss=work.loss.unit.cost.peak_training if work.loss else 0,
         cache_per_token=kept_per_token(spec.graph) * size,
         latency_ms=latency / 1e12,
@@ -157,6 +160,16 @@ def price(
         unpriced=tuple(sorted({name for unit in distinct(work) for name in unit.cost.unpriced})),
         rows=tuple(_rows(spec, work, counts, forward, profile, device, level)),
     )
+
+
+def update_peak(parameters: int, widest: int, size: int) -> int:
+    """Bytes that the optimizer's step needs beside weights and its states: all gradients, and its temporaries.
+
+    Args:
+        widest: bytes of the largest weight.
+        size: bytes of a number of the weights.
+    """
+    return parameters * size + widest // size * TEMPORARIES
 
 
 def known_dtype(name: str) -> torch.dtype:

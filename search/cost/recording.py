@@ -8,7 +8,7 @@ operators stay the same and whose memory grows evenly. Then a longer run is thos
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -24,7 +24,14 @@ class Irregular(Exception):
 
 @dataclass(frozen=True)
 class Recording:
-    """A block's run; `flow` is without its peaks, ``forward`` and ``backward`` are the two halves of training."""
+    """A block's run.
+
+    Attributes:
+        flow: without its peaks.
+        inference_live, forward_live, backward_live: bytes after each change, forward and backward in training.
+        gradients_live: as ``backward_live``, with the gradients of weights.
+        saved: bytes that autograd keeps.
+    """
 
     inference: Rows
     inference_live: list[int]
@@ -32,20 +39,29 @@ class Recording:
     training: Rows = field(default_factory=list)
     forward_live: list[int] = field(default_factory=list)
     backward_live: list[int] = field(default_factory=list)
+    gradients_live: list[int] = field(default_factory=list)
     saved: int = 0
 
     def cost(self) -> BlockCost:
-        inference, forward, backward = (
-            max([0, *live]) for live in (self.inference_live, self.forward_live, self.backward_live)
-        )
-        return BlockCost(
-            inference=merge(self.inference),
-            training=merge(self.training),
-            peak_inference=inference,
-            peak_training=max(forward, backward),
-            saved=self.saved,
-            flow=replace(self.flow, peak_forward=forward, peak_backward=backward),
-        )
+        """All of it summed up."""
+        return _cost(self.inference, self.training, self.flow, self.saved, [getattr(self, name) for name in _LIVE])
+
+
+_LIVE = ("inference_live", "forward_live", "backward_live", "gradients_live")
+
+
+def _cost(
+    inference: Iterable[Operator], training: Iterable[Operator], flow: Flow, saved: int, live: Iterable[Iterable[int]]
+) -> BlockCost:
+    peak, forward, backward, gradients = (max([0, *sizes]) for sizes in live)
+    return BlockCost(
+        inference=merge(inference),
+        training=merge(training),
+        peak_inference=peak,
+        peak_training=max(forward, backward),
+        saved=saved,
+        flow=replace(flow, peak_forward=forward, peak_backward=backward, peak_gradients=gradients),
+    )
 
 
 class Series:
@@ -61,23 +77,16 @@ class Series:
         self.saved = [recording.saved for recording in recordings]
         self.inference = _Rounds([[_parts(row) for row in one.inference] for one in recordings], even=False)
         self.training = _Rounds([[_parts(row) for row in one.training] for one in recordings], even=False)
-        self.lives = [
+        self.live = [
             _Rounds([[(None, (size,)) for size in getattr(one, name)] for one in recordings], even=True)
-            for name in ("inference_live", "forward_live", "backward_live")
+            for name in _LIVE
         ]
 
     def at(self, rounds: int) -> BlockCost:
         """The cost of a run that is so many rounds longer than the first."""
-        inference, forward, backward = (max([0, *(size for (_, (size,)), _ in one.at(rounds))]) for one in self.lives)
-        flow: Flow = _reached(self.flows, rounds)
-        return BlockCost(
-            inference=merge(_row(*item) for item in self.inference.at(rounds)),
-            training=merge(_row(*item) for item in self.training.at(rounds)),
-            peak_inference=inference,
-            peak_training=max(forward, backward),
-            saved=_reached(self.saved, rounds),
-            flow=replace(flow, peak_forward=forward, peak_backward=backward),
-        )
+        rows = ((_row(*item) for item in phase.at(rounds)) for phase in (self.inference, self.training))
+        live = ((size for (_, (size,)), _ in one.at(rounds)) for one in self.live)
+        return _cost(*rows, _reached(self.flows, rounds), _reached(self.saved, rounds), live)
 
     def begins(self, rows: Rows, rounds: int) -> bool:
         """Whether inference that is so many rounds longer begins with these operators."""

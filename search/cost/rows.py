@@ -26,7 +26,7 @@ UNKNOWN, NOTHING, REFUSED = -1, 0, 1  # rows
 SAME, START, DEAD = -1, 0, 1  # states: that before, the first, that of refused candidates
 SUMS = ("parameters", "active", "stored", "resident", "forward", "step", "cache", "inputs", "targets", "kept")
 PEAKS = ("inference_peak", "forward_peak", "backward_peak", "tied_peak", "table", "widest")
-KEPT, TIED = SUMS.index("kept"), PEAKS.index("tied_peak")
+PARAMETERS, KEPT, TIED = SUMS.index("parameters"), SUMS.index("kept"), PEAKS.index("tied_peak")
 Fill = Callable[[Codes, int, int], int]  # from codes, a state and a round's number to a row
 
 

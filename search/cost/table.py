@@ -19,8 +19,22 @@ from search.cost import devices
 from search.cost.chain import chain_of, price_trees
 from search.cost.layout import Codes, Layout, Unfactored, Unit
 from search.cost.pieces import NoChainError
-from search.cost.price import DTYPES, STATES, Cost
-from search.cost.rows import DEAD, KEPT, REFUSED, SAME, START, SUMS, UNKNOWN, Fill, Lookup, Rows, Vectors, Whole
+from search.cost.price import DTYPES, STATES, Cost, update_peak
+from search.cost.rows import (
+    DEAD,
+    KEPT,
+    PARAMETERS,
+    REFUSED,
+    SAME,
+    START,
+    SUMS,
+    UNKNOWN,
+    Fill,
+    Lookup,
+    Rows,
+    Vectors,
+    Whole,
+)
 from spaces.encoding import decode
 from spaces.space import Space
 
@@ -118,7 +132,10 @@ class Batch:
         count = len(vectors)
         self.state = np.full(count, START, dtype=np.int64)
         self.sums = np.zeros((count, rows.sums), dtype=np.int64)
-        self.inference, self.training, self.since, self.table = (np.zeros(count, dtype=np.int64) for _ in range(4))
+        self.inference, self.training, self.backward, self.since, self.table, self.widest = (
+            np.zeros(count, dtype=np.int64) for _ in range(6)
+        )
+        self.size = DTYPES[rows.chain.dtype].itemsize
         self.held: list[NDArray[np.int32]] = []
         self.follow(rows.start, rows.first)
         for unit, lookup, counted in zip(rows.layout.units, rows.lookups, rows.counts, strict=True):
@@ -184,14 +201,17 @@ class Batch:
         count = self.rows.sums
         inference, forward, backward, tied, table, widest = taken[:, count:].T
         kept = self.sums[some, KEPT]
+        before = kept - (self.sums[some, PARAMETERS] + taken[:, PARAMETERS]) * self.size
         self.inference[some] = np.maximum(self.inference[some], inference)
-        backward = kept + backward
-        most = np.maximum(self.training[some], np.maximum(backward, kept + forward))
+        self.training[some] = np.maximum(self.training[some], kept + forward)
+        self.widest[some] = np.maximum(self.widest[some], widest)
+        backward = before + backward
+        most = np.maximum(self.backward[some], backward)
         since = self.since[some]
         if (tied >= 0).any():
-            with_table = self.table[some] + np.maximum(since, kept + tied)
+            with_table = self.table[some] + np.maximum(since, before + tied)
             most = np.where(tied >= 0, np.maximum(most, with_table), most)
-        self.training[some] = most
+        self.backward[some] = most
         since = np.maximum(since, backward)
         if table.any():
             since = np.where(table > 0, backward + widest, since)
@@ -201,13 +221,14 @@ class Batch:
 
     def prices(self) -> Prices:
         """As `search.cost.total.Total.cost`."""
-        rows, dtype = self.rows, self.rows.chain.dtype
-        size = DTYPES[dtype].itemsize
+        rows, size = self.rows, self.size
         sums = dict(zip(SUMS, self.sums.T, strict=False))
         weights = sums["parameters"] * size + sums["stored"]
         held = weights + self._tables() + sums["inputs"]
         levels = np.array([level.size for level in rows.chain.setting.device.memory[:-1]], dtype=float)
         level = np.searchsorted(levels, sums["resident"], side="left")
+        update = update_peak(sums["parameters"], self.widest, size)
+        training = np.maximum(np.maximum(self.training, sums["parameters"] * size + self.backward), update)
         latency = self.sums[np.arange(len(level)), len(SUMS) + 1 + level]
         return Prices(
             parameters=sums["parameters"],
@@ -216,7 +237,7 @@ class Batch:
             training_step=sums["step"],
             weights=weights,
             peak_inference=held + self.inference,
-            peak_training=held + sums["targets"] + sums["parameters"] * (size + STATES) + self.training,
+            peak_training=held + sums["targets"] + sums["parameters"] * STATES + training,
             cache_per_token=sums["cache"] * size,
             latency_ms=latency / 1e12,
             refused=self.sums[:, len(SUMS)] > 0,

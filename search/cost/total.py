@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from search.cost.pieces import Piece, Setting
-from search.cost.price import DTYPES, STATES, Cost
+from search.cost.price import DTYPES, STATES, Cost, update_peak
 
 
 class Total:
@@ -13,13 +13,16 @@ class Total:
 
     Attributes:
         kept: bytes that autograd keeps.
-        since: the backward peak since the last embedding, its own with the gradient of its table beside it.
+        training, backward, since: peaks of the forward pass, of the backward pass, and of that up to the last
+            embedding, its own with the gradient of its table beside it. Backward, gradients of later weights are
+            there: the peaks are less those of the weights so far, to which in the end those of all weights are added.
+        widest: bytes of the largest weight.
     """
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.parameters = self.active = self.stored = self.resident = self.forward = self.step = self.cache = 0
-        self.kept = self.inference = self.training = self.since = self.table = 0
+        self.kept = self.inference = self.training = self.backward = self.since = self.table = self.widest = 0
         self.inputs = self.targets = self.loss = 0
         self.latencies = [0] * len(setting.device.memory)
         self.buffers: dict[str, int] = {}
@@ -40,10 +43,13 @@ class Total:
         for level, time in enumerate(piece.latencies):
             self.latencies[level] += time
         self.inference = max(self.inference, piece.inference_peak)
-        backward = self.kept + piece.backward_peak
-        self.training = max(self.training, backward, self.kept + piece.forward_peak)
+        before = self.kept - self.parameters * self.setting.dtype.itemsize
+        backward = before + piece.backward_peak
+        self.training = max(self.training, self.kept + piece.forward_peak)
+        self.backward = max(self.backward, backward)
         if piece.tied_peak >= 0:
-            self.training = max(self.training, self.table + max(self.since, self.kept + piece.tied_peak))
+            self.backward = max(self.backward, self.table + max(self.since, before + piece.tied_peak))
+        self.widest = max(self.widest, piece.widest)
         if piece.table:
             self.table, self.since = piece.table, backward + piece.widest
         else:
@@ -59,6 +65,8 @@ class Total:
         size = DTYPES[dtype].itemsize
         weights = self.parameters * size + self.stored
         held = weights + sum(self.buffers.values()) + self.inputs
+        backward = self.parameters * size + self.backward
+        update = update_peak(self.parameters, self.widest, size)
         return Cost(
             parameters=self.parameters,
             active=self.active,
@@ -66,7 +74,7 @@ class Total:
             training_step=self.step,
             weights=weights,
             peak_inference=held + self.inference,
-            peak_training=held + self.targets + self.parameters * (size + STATES) + self.training,
+            peak_training=held + self.targets + self.parameters * STATES + max(self.training, backward, update),
             loss=self.loss,
             cache_per_token=self.cache * size,
             latency_ms=self.latencies[self.setting.device.level(self.resident)] / 1e12,

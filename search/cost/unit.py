@@ -52,6 +52,7 @@ class Unit:
         weights: its parameters, without the tables of tied heads.
         apart: those of them that are its own where it uses the weights of another node.
         size, shared, widest: bytes of its parameters, of those that are not its own alone, and of the largest.
+        gradients: bytes of the gradients of its parameters, without the tables of tied heads.
         stored, computed: bytes of buffers that are saved with the weights, and of those that are not.
     """
 
@@ -63,6 +64,7 @@ class Unit:
     size: int
     shared: int
     widest: int
+    gradients: int
     stored: int
     computed: int
     _latencies: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -121,7 +123,9 @@ def loss_unit(interface: str, logits: Given) -> Unit:
     key = ("loss", interface, logits)
     if key not in _units:
         inputs = [_tensor(logits), torch.empty(logits.shape[:-1], dtype=torch.int64, device="meta")]
-        _units[key] = Unit("loss", measure_block(_Loss(interface), inputs, train=True), {}, NONE, NONE, 0, 0, 0, 0, 0)
+        _units[key] = Unit(
+            "loss", measure_block(_Loss(interface), inputs, train=True), {}, NONE, NONE, 0, 0, 0, 0, 0, 0
+        )
     return _units[key]
 
 
@@ -174,7 +178,10 @@ def _measure(graph: Graph, given: Sequence[Given], dtype: torch.dtype, seeds: tu
     sizes = [parameter.nbytes for parameter in block.parameters()]
     size, widest = sum(sizes), max(sizes, default=0)
     shared = size - apart.total * dtype.itemsize
-    return Unit(graph.digest("layout"), cost, outputs, weights, apart, size, shared, widest, stored, computed)
+    gradients = weights.total * dtype.itemsize
+    return Unit(
+        graph.digest("layout"), cost, outputs, weights, apart, size, shared, widest, gradients, stored, computed
+    )
 
 
 def _tensor(given: Given) -> Tensor:
