@@ -18,6 +18,7 @@ import compiler.modules  # noqa: F401  registers the built-in modules
 from archspec.graph import Graph, Node, Ref
 from archspec.streams import Stream
 from compiler.build import Blocks, Body
+from compiler.trace import Signature, trace
 from search.cost.block import BlockCost, flops
 from search.cost.devices import Device
 from search.cost.lengths import Given, cost_of
@@ -161,7 +162,9 @@ def alone(node: Node, streams: dict[tuple[str, str], Stream], ports: Sequence[st
 
 
 def _measure(graph: Graph, given: Sequence[Given], dtype: torch.dtype, seeds: tuple[int, ...] | None) -> Unit:
-    block: Any = Blocks().block(graph)
+    blocks = Blocks()
+    root = Body(graph, blocks)
+    block: Any = trace(root, Signature(graph), "Block", graph.differs_in_training)
     if dtype != torch.float32:
         block.to(dtype)
 
@@ -173,7 +176,7 @@ def _measure(graph: Graph, given: Sequence[Given], dtype: torch.dtype, seeds: tu
     outputs = {
         "" if name == OUT else name: (stream, tuple(places)) for name, stream, places in block.signature.outputs[True]
     }
-    untraced = Body(graph, _Untraced())
+    untraced = Body(graph, _Untraced()) if blocks.templates else root
     weights, apart = _weights(untraced, sum(_tied(graph))), _weights(untraced, 0, own=True) if graph.apart else NONE
     sizes = [parameter.nbytes for parameter in block.parameters()]
     size, widest = sum(sizes), max(sizes, default=0)
