@@ -7,11 +7,12 @@ inputs in two parts, what is read once and what is read for each piece.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from archspec.errors import Problem, SpecError
 from archspec.graph import Graph, Node
@@ -21,78 +22,45 @@ from compiler.registry import Keeper
 from compiler.split import split
 
 
-class Decoding:
-    """One decoding of a batch of sequences.
-
-    Call it with the next tokens ``[batch, count]`` for what the model gives for them, ``[batch, count, vocabulary]``.
-    Sequences of unlike lengths are padded on the left.
+class Past:
+    """What leaves kept of the sequences that they go on from, and where in these they are.
 
     Args:
-        model: a compiled model with a causal input.
+        leaves: those that go on.
         length: tokens that are made room for at once; more may come.
         start: ``[batch]`` integers, the padding before each sequence.
-        source: tensors of the inputs that are read once, by name, for a model that has such.
 
     Attributes:
         position: tokens before those of the call that runs.
-
-    Errors:
-        SpecError: something in the model cannot go on from what it kept; it is named.
-        ValueError: more tokens than the model reads.
     """
 
-    def __init__(
-        self, model: fx.GraphModule, *, length: int = 0, start: Tensor | None = None,
-        source: Mapping[str, Tensor] | None = None,
-    ) -> None:  # fmt: skip
-        spec: Any = model.spec
-        problems = list(refusals(spec))
-        if problems:
-            raise SpecError(*problems)
-        self.model, self.length = model, length
+    def __init__(self, leaves: Iterable[Keeper], *, length: int = 0, start: Tensor | None = None) -> None:
+        self.leaves, self.length = list(leaves), length
         self.start = start if start is not None and bool(start.any()) else None
         self.most_padding = 0 if self.start is None else int(self.start.max())
         self.position = 0
-        self.most = next(stream.most for stream in spec.graph.inputs.values() if stream.causal)
-        self._step: Any = model
-        self._names, others = _names(spec, causal=True), _names(spec, causal=False)
-        self._known: tuple[Any, ...] = ()
-        if others:
-            once, self._step = split(model, self._names)
-            with torch.no_grad():
-                self._known = tuple(map(_by_head, once(*((source or {})[name] for name in others))))
-        leaves = [module for module in self._step.modules() if isinstance(module, Keeper)]
-        self.leaves = [leaf for leaf in leaves if leaf.goes_on]
         self._kept: dict[int, list[dict[str, Any]]] = {id(leaf): [] for leaf in self.leaves}
         self._calls: dict[int, int] = {}
         self._shared: dict[Hashable, Any] = {}
 
-    @torch.no_grad()
-    def __call__(self, tokens: Tensor, **labels: Tensor) -> Any:
-        """What the model gives for the next tokens ``[batch, count]``; ``labels`` are theirs, ``[batch, count]``."""
-        count = tokens.shape[1]
-        if self.most is not None and self.position + count > self.most:
-            raise ValueError(f"{self.position + count} tokens; this model reads at most {self.most}")
-        given = []
-        for name in self._names:
-            if name in labels:
-                given.append(labels[name])
-            elif name.endswith("valid"):
-                real = self.real(count)
-                given.append(torch.ones_like(tokens, dtype=torch.bool) if real is None else real)
-            else:
-                given.append(tokens)
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Inside, the leaves go on; one call of the model."""
         self._calls.clear()
         self._shared.clear()
         try:
             for leaf in self.leaves:
                 leaf.decoding = self
-            out = self._step(*given, *self._known)
+            yield
         finally:
             for leaf in self.leaves:
                 leaf.decoding = None
-        self.position += count
-        return out
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All that was kept."""
+        for times in self._kept.values():
+            for kept in times:
+                yield from (value for value in kept.values() if isinstance(value, Tensor))
 
     def kept(self, leaf: Keeper) -> dict[str, Any]:
         """What a leaf kept, to be read and changed; one that runs several times in a pass has one for each time."""
@@ -140,11 +108,73 @@ class Decoding:
         return buffer.narrow(dim, 0, end)
 
 
-def _by_head(known: Any) -> Any:
+class Decoding(Past):
+    """One decoding of a batch of sequences.
+
+    Call it with the next tokens ``[batch, count]`` for what the model gives for them, ``[batch, count, vocabulary]``.
+    Sequences of unlike lengths are padded on the left.
+
+    Args:
+        model: a compiled model with a causal input.
+        length, start: as of `Past`.
+        source: tensors of the inputs that are read once, by name, for a model that has such.
+
+    Errors:
+        SpecError: something in the model cannot go on from what it kept; it is named.
+        ValueError: more tokens than the model reads.
+    """
+
+    def __init__(
+        self, model: fx.GraphModule, *, length: int = 0, start: Tensor | None = None,
+        source: Mapping[str, Tensor] | None = None,
+    ) -> None:  # fmt: skip
+        spec: Any = model.spec
+        problems = list(refusals(spec))
+        if problems:
+            raise SpecError(*problems)
+        self.model = model
+        self.most = next(stream.most for stream in spec.graph.inputs.values() if stream.causal)
+        self._step: Any = model
+        self._names, others = _names(spec, causal=True), _names(spec, causal=False)
+        self._known: tuple[Any, ...] = ()
+        if others:
+            once, self._step = split(model, self._names)
+            with torch.no_grad():
+                self._known = by_head(once(*((source or {})[name] for name in others)))
+        super().__init__(keepers(self._step), length=length, start=start)
+
+    @torch.no_grad()
+    def __call__(self, tokens: Tensor, **labels: Tensor) -> Any:
+        """What the model gives for the next tokens ``[batch, count]``; ``labels`` are theirs, ``[batch, count]``."""
+        count = tokens.shape[1]
+        if self.most is not None and self.position + count > self.most:
+            raise ValueError(f"{self.position + count} tokens; this model reads at most {self.most}")
+        given = []
+        for name in self._names:
+            if name in labels:
+                given.append(labels[name])
+            elif name.endswith("valid"):
+                real = self.real(count)
+                given.append(torch.ones_like(tokens, dtype=torch.bool) if real is None else real)
+            else:
+                given.append(tokens)
+        with self.call():
+            out = self._step(*given, *self._known)
+        self.position += count
+        return out
+
+
+def keepers(module: nn.Module) -> Iterator[Keeper]:
+    """The leaves of a module that go on from what they kept."""
+    return (part for part in module.modules() if isinstance(part, Keeper) and part.goes_on)
+
+
+def by_head(known: Iterable[Any]) -> tuple[Any, ...]:
     """Tokens ``[batch, tokens, heads, width]`` laid out head by head, as attention reads them for every token."""
-    if not isinstance(known, Tensor) or known.ndim != 4:
-        return known
-    return known.transpose(1, 2).contiguous().transpose(1, 2)
+    return tuple(
+        value.transpose(1, 2).contiguous().transpose(1, 2) if isinstance(value, Tensor) and value.ndim == 4 else value
+        for value in known
+    )
 
 
 def refusals(spec: Spec) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from torch import nn
 from archspec.kind import Kind
 
 if TYPE_CHECKING:
-    from compiler.decoding import Decoding
+    from compiler.decoding import Past
 
 M = TypeVar("M", bound=nn.Module)
 MODULES: dict[type[Kind], type[nn.Module]] = {}
@@ -35,9 +35,9 @@ class Keeper(Leaf):
     """A leaf that, while a model decodes, goes on from what it kept of earlier calls.
 
     Attributes:
-        decoding: set for the time of a call by `compiler.decoding.Decoding`; None outside.
+        decoding: set for the time of a call by `compiler.decoding.Past`; None outside.
         goes_on: whether it is on a causal stream; another one is the same in each call.
     """
 
-    decoding: Decoding | None = None
+    decoding: Past | None = None
     goes_on = True

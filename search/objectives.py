@@ -176,7 +176,7 @@ class Latency(Objective):
     def before(self, candidate: Priced) -> float:
         length = self.length or candidate.recipe.length
         price = candidate.price(batch=self.batch, length=length, dtype=self.dtype, device=self.device)
-        return float(price["latency_ms"])
+        return float(price["latency_ms"]["prefill"])
 
     def after(self, trained: Trained) -> float:
         from search.latency import measure, resized

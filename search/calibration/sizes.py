@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from search.calibration.clock import Clock, Timed
 from search.cost.grid import Grid
 
-Progress = Callable[[str], None]
+Axes = Mapping[str, Sequence[float]]
 
 
 class Plan:
@@ -22,7 +22,7 @@ class Plan:
     A point whose work is more than `most` is not measured: it grows from its neighbour in proportion.
     """
 
-    def __init__(self, axes: Mapping[str, Sequence[float]], call: Callable[..., Callable[[], Any]], most: float) -> None:
+    def __init__(self, axes: Axes, call: Callable[..., Callable[[], Any]], most: float) -> None:
         self.axes = {name: tuple(sizes) for name, sizes in axes.items()}
         self.call, self.most = call, most
         self.timed: dict[tuple[float, ...], Timed] = {}
@@ -53,7 +53,7 @@ class Plan:
         return sum(found) / len(found)
 
 
-def products(dtype: torch.dtype, device: str, axes: Mapping[str, Sequence[float]], most: float) -> Plan:
+def products(dtype: torch.dtype, device: str, axes: Axes, most: float) -> Plan:
     """``[m, k]`` by a matrix stored as ``[n, k]``, as layers multiply; the matrix is near."""
 
     def call(m: int, k: int, n: int) -> Callable[[], Any]:
@@ -83,9 +83,7 @@ def far_products(dtype: torch.dtype, device: str, rows: Sequence[float], working
     return Plan({"m": rows, "bytes": working_sets}, call, float("inf"))
 
 
-def attention(
-    dtype: torch.dtype, device: str, axes: Mapping[str, Sequence[float]], most: float, *, heads: int, causal: bool
-) -> Plan:
+def attention(dtype: torch.dtype, device: str, axes: Axes, most: float, *, heads: int, causal: bool) -> Plan:
     """So many heads at once, laid out as layers do: tokens before heads."""
 
     def call(queries: int, keys: int, width: int) -> Callable[[], Any]:

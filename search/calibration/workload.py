@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,11 +18,10 @@ from archspec.errors import Problem, SpecError
 from archspec.spec import Spec
 from archspec.streams import Stream
 from compiler.decoding import Decoding
-from search.cost.price import DTYPES, resolve_lengths
+from search.cost.price import resolve_lengths
+from search.cost.setting import DTYPES, Phase
 from search.losses import LOSSES
 
-Phase = Literal["prefill", "decode", "step"]
-PHASES: tuple[Phase, ...] = ("prefill", "decode", "step")
 CHUNK = 1024  # tokens of a context that are read at once
 
 
@@ -58,7 +57,7 @@ class Workload:
         run = torch.compile(model) if compiled else model
         if self.phase == "prefill":
             model.eval()
-            return torch.inference_mode()(lambda: run(*given))
+            return torch.no_grad()(lambda: run(*given))
         return self._step(model.train(), run, given)
 
     def _decode(self, model: Any, device: str, compiled: bool) -> Callable[[], Any]:
@@ -112,9 +111,7 @@ def _main(out: Any) -> Any:
     return next(iter(out.values())) if isinstance(out, dict) else out
 
 
-def random_inputs(
-    spec: Spec, *, batch: int, lengths: dict[str, int], dtype: torch.dtype, device: str
-) -> list[Tensor]:
+def random_inputs(spec: Spec, *, batch: int, lengths: dict[str, int], dtype: torch.dtype, device: str) -> list[Tensor]:
     """Random tensors for a model's inputs, in the order of its forward; no token is padding."""
     made = [_tensor(stream, batch, lengths, dtype, device) for stream in spec.graph.inputs.values()]
     for name, words in spec.interface.carried().items():

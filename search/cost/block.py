@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -29,7 +29,8 @@ class Operator:
         priced: False if nobody knows its FLOPs, so that only its bytes count.
         work: what kind of kernel it is; a view makes nothing and costs its call alone.
         shape: of a product or convolution (groups, m, k, n), each group [m, k] by [k, n]; of attention (batch * heads,
-            queries, keys, width, 1 if causal else 0); empty otherwise.
+            queries, keys, width, 1 if causal else 0); of traffic (1,) where its tensors lie in memory each in its own
+            way, so that no kernel runs straight through them; else empty.
     """
 
     name: str
@@ -46,6 +47,15 @@ class Operator:
 
 
 Table = tuple[Operator, ...]
+
+
+class Given(NamedTuple):
+    """A tensor that a node is given."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    graded: bool
 
 
 @dataclass(frozen=True, slots=True)

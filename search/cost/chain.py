@@ -20,8 +20,9 @@ from archspec.errors import Problem, Refused, SpecError
 from archspec.scope import Scope
 from archspec.source import Map, Seq
 from search.cost import devices
-from search.cost.pieces import NoChainError, Piece, Setting, State, first_piece, last_piece, piece
-from search.cost.price import Cost, known_device, known_dtype, lengths_of, price
+from search.cost.pieces import NoChainError, Piece, State, first_piece, last_piece, piece
+from search.cost.price import Cost, lengths_of, price
+from search.cost.setting import Phase, setting
 from search.cost.total import Total
 from search.cost.wires import inputs
 
@@ -39,12 +40,14 @@ def price_trees(
     length: int | None = None,
     dtype: str = "float32",
     device: str = devices.LOCAL,
+    phase: Phase = "prefill",
+    context: int | None = None,
 ) -> list[Cost | SpecError]:
     """Prices resolved trees, as `archspec.spec.from_tree` takes them: as `price` does, but without rows.
 
     A tree that the language refuses gets its error instead. The trees must not be changed meanwhile.
     """
-    chain = chain_of(batch, length, dtype, device)
+    chain = chain_of(batch, length, dtype, device, phase, context)
     known: dict[int, str] = {}
     kept: list[Any] = []  # so that no identity is used again
 
@@ -59,9 +62,11 @@ def price_trees(
 
 
 @lru_cache(maxsize=64)
-def chain_of(batch: int, length: int | None, dtype: str, device: str) -> Chain:
+def chain_of(
+    batch: int, length: int | None, dtype: str, device: str, phase: Phase = "prefill", context: int | None = None
+) -> Chain:
     """The chain prices of one setting, remembered."""
-    return Chain(batch=batch, length=length, dtype=dtype, device=device)
+    return Chain(batch=batch, length=length, dtype=dtype, device=device, phase=phase, context=context)
 
 
 Found = tuple[Piece, int] | NoChainError | SpecError
@@ -133,12 +138,14 @@ class Chain:
     """Prices trees under one setting.
 
     Errors:
-        SpecError: an unknown dtype or device.
+        SpecError: an unknown dtype, device or phase.
     """
 
-    def __init__(self, *, batch: int, length: int | None, dtype: str, device: str) -> None:
-        self.batch, self.length, self.dtype, self.device = batch, length, dtype, device
-        self.setting = Setting(known_dtype(dtype), known_device(device), device)
+    def __init__(
+        self, *, batch: int, length: int | None, dtype: str, device: str, phase: Phase, context: int | None
+    ) -> None:
+        self.batch, self.length, self.dtype = batch, length, dtype
+        self.setting = setting(dtype=dtype, device=device, phase=phase, context=context)
         self.contexts: dict[tuple[str, ...], Context | None] = {}
         self.states: list[State] = []
         self._numbers: dict[State, int] = {}
@@ -159,7 +166,10 @@ class Chain:
             return error
 
     def _whole(self, tree: Map) -> Cost:
-        cost = price(specs.from_tree(tree), batch=self.batch, length=self.length, dtype=self.dtype, device=self.device)
+        cost = price(
+            specs.from_tree(tree), batch=self.batch, length=self.length, dtype=self.dtype, device=self.setting.name,
+            phase=self.setting.phase, context=self.setting.context,
+        )  # fmt: skip
         return replace(cost, rows=())
 
     def _total(self, tree: Map, text: Text) -> Cost | None:

@@ -21,7 +21,9 @@ its bandwidth.
 
 from __future__ import annotations
 
+from functools import cached_property
 from importlib.resources import files
+from math import log
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,10 +31,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from archspec import source
 from archspec.errors import Mark, Problem, SpecError, did_you_mean
+from search.cost.measured import DType, Measured
 
 LOCAL = "local"
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-DType = Literal["float64", "float32", "bfloat16", "float16", "float8_e4m3fn", "int8"]
+BLUR = 2.0  # a working set of a cache's size still lies in it; from one so many times as large nothing is left
 
 
 class _Data(BaseModel):
@@ -78,6 +81,7 @@ class Device(_Data):
     power: Power | None = None
     links: tuple[Link, ...] = ()
     sources: tuple[str, ...]
+    measured: Measured | None = None
 
     @model_validator(mode="after")
     def _sensible(self) -> Device:
@@ -100,6 +104,34 @@ class Device(_Data):
         """Which level that is, counted from the nearest."""
         last = len(self.memory) - 1
         return next((number for number, level in enumerate(self.memory) if working_set <= level.size), last)
+
+    @cached_property
+    def working_sets(self) -> tuple[float, ...]:
+        """Bytes of weights for which passes are priced; between them a time is interpolated."""
+        far = [kernels.far for kernels in self.measured.kernels.values() if kernels.far] if self.measured else []
+        if far:
+            return far[0].axes["bytes"]
+        edges = [level.size for level in self.memory[:-1]]
+        return tuple(size for edge in edges for size in (edge, BLUR * edge)) or (self.memory[-1].size,)
+
+    def between(self, resident: float) -> tuple[int, float]:
+        """The number of the working set below some bytes, and their share of the way to the next."""
+        sets = self.working_sets
+        if resident <= sets[0] or len(sets) == 1:
+            return 0, 0.0
+        high = next((number for number, size in enumerate(sets) if size >= resident), None)
+        if high is None:
+            return len(sets) - 2, 1.0
+        return high - 1, round(log(resident / sets[high - 1]) / log(sets[high] / sets[high - 1]), 6)
+
+    def factor(self, work: str) -> float:
+        """By which measurements of whole models say that times of a kind of work are multiplied."""
+        return self.measured.factors.get(work, 1.0) if self.measured else 1.0
+
+    def pass_seconds(self, busy: float, host: float) -> float:
+        """Seconds of a pass whose operators keep the device busy, and take to be asked for, so long."""
+        constant = self.measured.constant if self.measured else 0.0
+        return constant + (busy + host if self.kind == "cpu" else max(busy, host))
 
     def peak_flops(self, dtype: str) -> float:
         """FLOP/s of matrix products.

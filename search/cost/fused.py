@@ -1,8 +1,8 @@
 """Operators that devices run as one kernel and the meta device does not run, or not as one.
 
-`Fused` prices ``scaled_dot_product_attention`` as the fused kernel that it is on devices; on the meta device it would be
-two products with all scores in memory between them. It prices ``rms_norm`` forward as one operator: a GPU has a kernel
-for it, a CPU runs half a dozen. `grouped_mm_result` stands in for
+`Fused` prices ``scaled_dot_product_attention`` as the fused kernel that it is on devices; on the meta device it would
+be two products with all scores in memory between them. It prices ``rms_norm`` forward as one operator: a GPU has a
+kernel for it, a CPU runs half a dozen. `grouped_mm_result` stands in for
 ``torch._grouped_mm``, whose meta kernel refuses float32 where CPUs compute it.
 """
 

@@ -10,13 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
-from typing import NamedTuple
-
-import torch
 
 from archspec.streams import Stream
 from compiler.tokens import suffixes
-from search.cost.block import BlockCost
+from search.cost.block import BlockCost, Given
 from search.cost.meter import LongRun
 from search.cost.recording import Irregular, Recording, Series
 
@@ -24,15 +21,6 @@ LONG = 1_500  # operators of inference
 LEAST, ROUNDS = 32, 4  # tokens and rounds of the shortest run
 FAR = 16  # more rounds of the run that is foretold to be believed
 LARGEST = 512  # tokens that a loop takes at a time
-
-
-class Given(NamedTuple):
-    """A tensor that a node is given."""
-
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-    dtype: torch.dtype
-    graded: bool
 
 
 Record = Callable[[Sequence[Given], bool, int | None], Recording]

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from search.cost import results
-from search.cost.block import BlockCost, Flow, Operator, Phase, Result
+from search.cost.block import BlockCost, Flow, Operator, Phase, Result, Table, merge
 from search.cost.fused import Fused, grouped_mm_result
-from search.cost.operators import Pricing, Traffic, pricing, tensors
+from search.cost.operators import Pricing, Traffic, pricing, scattered, tensors
 from search.cost.recording import Recording
 
 
@@ -153,6 +153,24 @@ class LongRun(Exception):
         self.rows, self.sizes = rows, sizes
 
 
+def metered(run: Callable[[], Any]) -> Table:
+    """The operators of a call on the meta device, without gradients."""
+    with torch.no_grad(), _Meter({}, {}) as meter:
+        run()
+    return merge(meter.rows)
+
+
+def measure_decoded(module: nn.Module, inputs: Sequence[Tensor], kept: Iterable[Tensor]) -> BlockCost:
+    """Prices one call of a module that goes on from what it kept, which is read from as far as weights are."""
+    held = _storages(kept)
+    with torch.no_grad(), _Meter(_storages(inputs) | held, _storages(_weights(module)) | held) as meter:
+        result = module(*inputs)
+        results = _results(result, (), meter)
+        del result
+    live, _ = meter.live_bytes()
+    return Recording(meter.rows, live, Flow(results, results)).cost()
+
+
 class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes down operators, and the births and deaths of storages."""
 
@@ -216,6 +234,8 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         dtype = next(rational, involved[0] if involved else None)
         name = str(dtype).removeprefix("torch.")
         written = price.writes(inputs, outputs)
+        if price.work == "traffic" and scattered((*inputs, *outputs)):
+            shape = (1,)
         self.rows.append(
             Operator(price.name, self.phase, name, count, sum(reads), written, weights, price.known, price.work, shape)
         )

@@ -294,3 +294,17 @@ def extent(tensor: Tensor) -> int:
     """Bytes that a tensor's elements lie in: an expanded tensor is no larger than its storage."""
     size = tensor.numel() * tensor.element_size()
     return size if tensor.is_contiguous() else min(size, tensor.untyped_storage().nbytes())
+
+
+def scattered(involved: Iterable[Tensor]) -> bool:
+    """Whether the largest of some tensors do not all lie in memory alike, each in one piece."""
+    most, first = 1, None
+    for tensor in involved:
+        count = tensor.numel()
+        if count > most:
+            most, first = count, tensor.stride()
+            if not (tensor.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(tensor)):
+                first = ()
+        elif count == most and first is not None and tensor.stride() != first:
+            first = ()
+    return first == ()

@@ -11,8 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
-
 from archspec.elaborate import Elaborator
 from archspec.graph import Graph, Node
 from archspec.kinds.embedding import TokenEmbedding
@@ -21,13 +19,13 @@ from archspec.place import Broken
 from archspec.scope import Frame, Scope
 from archspec.source import Map, Seq
 from archspec.streams import Stream
-from search.cost.devices import Device
-from search.cost.lengths import Given
+from search.cost.block import Given
 from search.cost.memory import inference_peak, training
-from search.cost.price import buffers, counted, distinct, kept_per_token, owned
-from search.cost.roofline import weights_per_pass
+from search.cost.passes import PassTime, owned, pass_time
+from search.cost.price import buffers, counted, distinct, kept_per_token
+from search.cost.setting import Setting
 from search.cost.steps import Step, Steps, loss, run
-from search.cost.wires import Storage, Value, Values, Wire
+from search.cost.wires import Storage, Value, Values, Wire, inputs
 
 INPUT = "\0"  # what the stream is called inside; no text can name it
 
@@ -70,8 +68,9 @@ class Piece:
 
     Attributes:
         after: what the next piece is given.
-        resident: bytes of weights that a forward pass reads.
-        latencies: femtoseconds, by the level of memory that holds the weights of the whole pass.
+        resident: bytes of weights that the phase reads.
+        busy: femtoseconds of the phase, by the working set of the whole pass (`Device.working_sets`).
+        host: femtoseconds to be asked for.
         kept: bytes that autograd keeps of it, those of ``after`` excluded.
         forward_peak, backward_peak: of a training step, beside what was kept before and gradients of later weights.
         tied_peak: the backward peak before a head that uses the table of an embedding before; -1 without one.
@@ -87,7 +86,8 @@ class Piece:
     resident: int = 0
     forward: int = 0
     step: int = 0
-    latencies: tuple[int, ...] = ()
+    busy: tuple[int, ...] = ()
+    host: int = 0
     cache: int = 0
     kept: int = 0
     inference_peak: int = 0
@@ -107,14 +107,6 @@ class NoChainError(Exception):
     """The piece reads more than the one before it, or changes what another one costs."""
 
 
-class Setting(NamedTuple):
-    """How things are priced, for all pieces alike."""
-
-    dtype: torch.dtype
-    device: Device
-    name: str  # of the device
-
-
 def piece(raw: Any, blocks: Map, scope: Scope, interface: Interface, state: State, setting: Setting) -> Piece:
     """The price of a node.
 
@@ -129,7 +121,15 @@ def piece(raw: Any, blocks: Map, scope: Scope, interface: Interface, state: Stat
     graph = _elaborated(raw, blocks, scope, interface, state)
     value, storages = _given(state)
     work = run(graph, {(INPUT, ""): value}, setting.dtype)
-    return _priced(work, graph, state, storages, setting)
+    return _priced(work, graph, state, storages, _time(work, graph, state, setting), setting)
+
+
+def _time(work: Steps, graph: Graph, state: State, setting: Setting) -> PassTime:
+    if setting.context is None:
+        return pass_time(work, setting)
+    batch = state.tensors[0].given.shape[0]
+    one = inputs({INPUT: state.stream}, batch=batch, lengths={}, dtype=setting.dtype, decoding=True)
+    return pass_time(run(graph, one, setting.dtype, setting.context), setting)
 
 
 def last_piece(interface: Interface, state: State, setting: Setting) -> Piece:
@@ -140,8 +140,12 @@ def last_piece(interface: Interface, state: State, setting: Setting) -> Piece:
     if work.loss is None:
         work.outputs = {"out": value}
     peaks = training(work, _kept(state, storages))
+    time = pass_time(work, setting) if setting.phase == "step" else PassTime((), 0, 0)
     return Piece(
         state,
+        busy=time.busy,
+        host=time.host,
+        resident=time.resident,
         forward_peak=max(peaks.forward, default=0),
         backward_peak=max(peaks.backward, default=0),
         loss=work.loss.unit.cost.peak_training if work.loss else 0,
@@ -195,8 +199,9 @@ def _kept(state: State, storages: tuple[list[Storage], list[Storage]]) -> list[S
 
 
 def _priced(
-    work: Steps, graph: Graph, state: State, storages: tuple[list[Storage], list[Storage]], setting: Setting
-) -> Piece:
+    work: Steps, graph: Graph, state: State, storages: tuple[list[Storage], list[Storage]], time: PassTime,
+    setting: Setting,
+) -> Piece:  # fmt: skip
     (out, *more) = work.outputs.values()
     if more:
         raise NoChainError
@@ -213,18 +218,16 @@ def _priced(
     tables = [_table(graph.nodes[0], work.steps[0])] if isinstance(graph.nodes[0].kind, TokenEmbedding) else []
     if len(heads) > 1 or (tables and state.tables):
         raise NoChainError  # whose gradients wait for whom is not told by one number any more
-    levels = range(len(setting.device.memory))
     return Piece(
         after=_after(out, peaks.kept, (*state.tables, *tables)),
         parameters=sum(count.total for count in counts),
         active=sum(count.active for count in counts),
         stored=sum(step.unit.stored for step in owned(work.steps)),
-        resident=sum(weights_per_pass(step.unit.cost.inference) for step in serving),
+        resident=time.resident,
         forward=sum(step.unit.forward for step in serving),
         step=sum(step.unit.step for step in work.steps),
-        latencies=tuple(
-            sum(step.unit.femtoseconds(setting.device, setting.name, level) for step in serving) for level in levels
-        ),
+        busy=time.busy,
+        host=time.host,
         cache=kept_per_token(graph),
         kept=peaks.inside + sum(storage.size for storage in peaks.kept if storage not in onward),
         inference_peak=inference_peak(work),

@@ -8,28 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
-import torch
-
-from archspec.errors import Problem, SpecError, did_you_mean
+from archspec.errors import Problem, SpecError
 from archspec.graph import Graph
 from archspec.kinds.rounds import Rounds
 from archspec.spec import Spec
 from archspec.streams import Stream
-from search.cost import devices, roofline
-from search.cost.devices import Device
+from compiler.decoding import refusals
+from search.cost import devices
 from search.cost.memory import inference_peak, training
+from search.cost.passes import owned, pass_time, seconds, taking_part
+from search.cost.setting import Phase, Setting, setting
 from search.cost.steps import Step, Steps, steps
 from search.cost.unit import Unit, Weights
+from search.cost.update import STATES, update_peak
 
-SCHEMA = 1
-DTYPES = {
-    str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-}
-STATES = 8  # bytes of AdamW's two moments for each parameter
-TEMPORARIES = 8  # bytes of what its step computes for each parameter of one tensor at a time
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -80,6 +75,8 @@ class Cost:
     lengths: Mapping[str, int]
     dtype: str
     device: str
+    phase: Phase = "prefill"
+    context: int | None = None
     unpriced: tuple[str, ...] = ()
     rows: tuple[Row, ...] = field(default=(), repr=False)
 
@@ -97,17 +94,17 @@ class Cost:
                 "peak_training": self.peak_training,
                 "cache_per_token": self.cache_per_token,
             },
-            "latency_ms": self.latency_ms,
+            "latency_ms": {self.phase: self.latency_ms},
             "assumptions": {
                 "batch": self.batch,
                 "length": next(iter(lengths.values())) if len(lengths) == 1 else lengths or None,
                 "dtype": self.dtype,
                 "device": self.device,
                 "flops": "one multiply-add is 2; attention is a full square; pointwise work and reductions are none",
-                "latency": "prefill of the whole batch, the roofline of each operator, one after the other",
+                "latency": "of the whole batch, operator by operator",
                 "memory": "weights and inputs included; no allocator's rounding, no kernel's workspace",
-                "training": "gradients of the weights' dtype, made anew in each step; AdamW with float32 states, weight by "
-                "weight; no checkpointing",
+                "training": "gradients of the weights' dtype, made anew in each step; AdamW with float32 states, "
+                "weight by weight; no checkpointing",
                 "loss": f"cross-entropy in float32, {self.loss} bytes at its own peak" if self.loss else None,
                 "unpriced": list(self.unpriced),
             },
@@ -115,7 +112,14 @@ class Cost:
 
 
 def price(
-    spec: Spec, *, batch: int = 1, length: int | None = None, dtype: str = "float32", device: str = devices.LOCAL
+    spec: Spec,
+    *,
+    batch: int = 1,
+    length: int | None = None,
+    dtype: str = "float32",
+    device: str = devices.LOCAL,
+    phase: Phase = "prefill",
+    context: int | None = None,
 ) -> Cost:
     """Prices a spec.
 
@@ -124,71 +128,70 @@ def price(
         length: tokens where the interface leaves it open; the longest that it allows by default.
         dtype: of weights, activations and gradients.
         device: the name of a profile, or the path of one.
+        phase: whose latency is told.
+        context: tokens before the one that is decoded; all that the length leaves by default.
 
     Errors:
-        SpecError: an unknown dtype or device; a length that is needed, or longer than the interface allows.
+        SpecError: an unknown dtype, device or phase; a length that is needed, or longer than the interface allows; a
+            spec that cannot be decoded.
     """
-    profile = known_device(device)
     lengths = resolve_lengths(spec, length)
-    work = steps(spec, batch=batch, lengths=lengths, dtype=known_dtype(dtype))
+    if phase == "decode":
+        context = known_context(spec, lengths, context)
+    under = setting(dtype=dtype, device=device, phase=phase, context=context)
+    work = steps(spec, batch=batch, lengths=lengths, dtype=under.dtype)
+    pass_ = work if under.context is None else decoding(spec, batch, lengths, under)
     counts = counted(work.steps)
-    resident = sum(roofline.weights_per_pass(step.unit.cost.inference) for step in work.steps if not step.training)
-    level = profile.level(resident)
     parameters = sum(count.total for count in counts)
-    size = DTYPES[dtype].itemsize
+    size = under.dtype.itemsize
     weights = parameters * size + sum(step.unit.stored for step in owned(work.steps))
     held = weights + sum(buffers(work).values()) + sum(wire.bytes for wire in work.inputs)
     targets = sum(wire.bytes for wire in work.loss.inputs[1:]) if work.loss else 0
     update = update_peak(parameters, max((step.unit.widest for step in work.steps), default=0), size)
-    forward = sum(step.unit.forward for step in work.steps if not step.training)
-    latency = sum(step.unit.femtoseconds(profile, device, level) for step in work.steps if not step.training)
     return Cost(
         parameters=parameters,
         active=sum(count.active for count in counts),
-        forward=forward,
+        forward=sum(step.unit.forward for step in work.steps if not step.training),
         training_step=sum(step.unit.step for step in work.steps),
         weights=weights,
         peak_inference=held + inference_peak(work),
         peak_training=held + targets + parameters * STATES + max(training(work).peak, update),
         loss=work.loss.unit.cost.peak_training if work.loss else 0,
         cache_per_token=kept_per_token(spec.graph) * size,
-        latency_ms=latency / 1e12,
+        latency_ms=1e3 * seconds(pass_time(pass_, under), under.device),
         batch=batch,
         lengths=lengths,
         dtype=dtype,
         device=device,
+        phase=phase,
+        context=under.context,
         unpriced=tuple(sorted({name for unit in distinct(work) for name in unit.cost.unpriced})),
-        rows=tuple(_rows(spec, work, counts, forward, profile, device, level)),
+        rows=tuple(_rows(spec, work, counts, pass_, under)),
     )
 
 
-def update_peak(parameters: int, widest: int, size: int) -> int:
-    """Bytes that the optimizer's step needs beside weights and its states: all gradients, and its temporaries.
-
-    Args:
-        widest: bytes of the largest weight.
-        size: bytes of a number of the weights.
-    """
-    return parameters * size + widest // size * TEMPORARIES
+def decoding(spec: Spec, batch: int, lengths: Mapping[str, int], under: Setting) -> Steps:
+    """The steps of one more token."""
+    return steps(spec, batch=batch, lengths=lengths, dtype=under.dtype, context=under.context)
 
 
-def known_dtype(name: str) -> torch.dtype:
-    """The dtype of that name.
+def known_context(spec: Spec, lengths: Mapping[str, int], context: int | None) -> int:
+    """Tokens before the one that is decoded: those given, or all that the length leaves.
 
     Errors:
-        SpecError: it is none in which models are priced.
+        SpecError: the spec cannot be decoded, or no token is left.
     """
-    if name not in DTYPES:
-        raise SpecError(
-            Problem(f"models are not priced in {name!r}", did_you_mean(name, DTYPES) or f"try {', '.join(DTYPES)}")
-        )
-    return DTYPES[name]
-
-
-@cache
-def known_device(name: str) -> Device:
-    """The profile of that name, read once."""
-    return devices.load(name)
+    problems = list(refusals(spec))
+    if problems:
+        raise SpecError(*problems)
+    (axis,) = (axis for x in spec.graph.inputs.values() if x.causal for axis in x.axes)
+    longest = axis.size if isinstance(axis.size, int) else axis.limit
+    if context is None:
+        return (axis.size if isinstance(axis.size, int) else lengths[axis.size]) - 1
+    if not context >= 0 or (longest is not None and context >= longest):
+        cause = f"one more token after {context}; the interface allows {longest} in all"
+        raise SpecError(Problem(cause, f"a context of 0 to {(longest or 1) - 1}", "interface"))
+    return context
 
 
 def resolve_lengths(spec: Spec, length: int | None) -> dict[str, int]:
@@ -218,11 +221,6 @@ def lengths_of(streams: Mapping[str, Stream], length: int | None) -> dict[str, i
             raise SpecError(Problem(f"{number} tokens; the interface allows 1 to {axis.limit}", None, "interface"))
         found[name] = number
     return found
-
-
-def owned(work: Iterable[Step]) -> list[Step]:
-    """The steps whose weights no earlier step has."""
-    return list({step.weights: step for step in reversed(list(work))}.values())[::-1]
 
 
 def counted(work: Sequence[Step]) -> list[Weights]:
@@ -262,20 +260,24 @@ def kept_per_token(graph: Graph) -> int:
     return kept(graph)
 
 
-def _rows(
-    spec: Spec, work: Steps, counts: list[Weights], forward: int, profile: Device, device: str, level: int
-) -> Iterable[Row]:
+def _rows(spec: Spec, work: Steps, counts: list[Weights], pass_: Steps, under: Setting) -> Iterable[Row]:
     groups: dict[tuple[str, ...], list[Step]] = {}
     for step in work.steps:
         groups.setdefault(step.row, []).append(step)
+    times: dict[tuple[str, ...], float] = {}
+    (at, share), sets = under.device.between(pass_time(pass_, under).resident), under.device
+    for step in taking_part(pass_, under):
+        time = step.unit.time(under)
+        busy = time.busy[at] + (share * (time.busy[at + 1] - time.busy[at]) if share else 0)
+        times[step.row] = times.get(step.row, 0.0) + sets.pass_seconds(busy / 1e15, time.host / 1e15)
     parameters = {id(step): count.total for step, count in zip(work.steps, counts, strict=True)}
+    forward = sum(step.unit.forward for step in work.steps if not step.training)
     for row, members in groups.items():
         node = spec.graph.node(row[0])
         output: Stream = node.output
         if len(row) > 1 and isinstance(node.kind, Rounds):
             output = node.kind.bodies(node)[int(row[1])].output
-        run = [step for step in members if not step.training]
-        count = sum(step.unit.forward for step in run)
+        count = sum(step.unit.forward for step in members if not step.training)
         yield Row(
             name=".".join(row),
             kind=node.kind.name_,
@@ -283,5 +285,5 @@ def _rows(
             parameters=sum(parameters[id(step)] for step in members),
             flops=count,
             share=count / forward if forward else 0.0,
-            latency_ms=sum(step.unit.femtoseconds(profile, device, level) for step in run) / 1e12,
+            latency_ms=1e3 * times.get(row, 0.0),
         )

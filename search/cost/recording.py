@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from search.cost.block import BlockCost, Flow, Operator, merge
@@ -160,18 +161,18 @@ class _Rounds:
 
     def at(self, rounds: int) -> Iterator[tuple[Item, int]]:
         """Items of a run that is so many rounds longer, and how often: of equal rounds the last one, so many times."""
-        for items, last in self._parts(rounds):
+        for items, last in self._sections(rounds):
             yield from ((item, 1) for item in items)
             yield from ((item, rounds) for item in last if rounds)
 
     def unrolled(self, rounds: int) -> Iterator[Item]:
         """The items in their order, round after round; numbers must not grow."""
-        for items, last in self._parts(rounds):
+        for items, last in self._sections(rounds):
             yield from items
             for _ in range(rounds):
                 yield from last
 
-    def _parts(self, rounds: int) -> Iterator[tuple[Iterator[Item], list[Item]]]:
+    def _sections(self, rounds: int) -> Iterator[tuple[Iterator[Item], list[Item]]]:
         """What comes before the end of each loop, and the last round that is added there."""
         start = shift = 0
         for loop in self.loops:
@@ -201,14 +202,19 @@ def _regular(items: Sequence[Item]) -> bool:
     return not any(map(_third, zip(first, *(numbers for _, numbers in rest), strict=True)))
 
 
+_NUMBERS = ("flops", "read", "written", "weights")
+_FIXED = tuple(one.name for one in fields(Operator) if one.name not in (*_NUMBERS, "shape", "count"))
+_numbers, _fixed = attrgetter(*_NUMBERS), attrgetter(*_FIXED)
+
+
 def _parts(row: Operator) -> Item:
-    fixed = (row.name, row.phase, row.dtype, row.priced, row.work, row.count)
-    return fixed, (row.flops, row.read, row.written, row.weights, *row.shape)
+    return _fixed(row), (*_numbers(row), *row.shape)
 
 
 def _row(item: Item, times: int) -> Operator:
-    (name, phase, dtype, priced, work, count), (flops, read, written, weights, *shape) = item
-    return Operator(name, phase, dtype, flops, read, written, weights, priced, work, tuple(shape), count * times)
+    fixed, numbers = item
+    named = dict(zip(_FIXED, fixed, strict=True)) | dict(zip(_NUMBERS, numbers, strict=False))
+    return Operator(**named, shape=numbers[len(_NUMBERS) :], count=times)
 
 
 def _ahead(numbers: Sequence[int], rounds: int) -> int:

@@ -1,6 +1,6 @@
 """The tables of a space's units: by state and choices a row of whole numbers, filled in when first met.
 
-A row is a piece (`search.cost.pieces`): figures that add up (`SUMS`, refusals, latencies by level of memory), then
+A row is a piece (`search.cost.pieces`): figures that add up (`SUMS`, refusals, times by working set), then
 peaks (`PEAKS`). Row 0 is a node that is absent, row 1 one that the language refuses.
 """
 
@@ -24,7 +24,7 @@ Whole = NDArray[np.int64]
 
 UNKNOWN, NOTHING, REFUSED = -1, 0, 1  # rows
 SAME, START, DEAD = -1, 0, 1  # states: that before, the first, that of refused candidates
-SUMS = ("parameters", "active", "stored", "resident", "forward", "step", "cache", "inputs", "targets", "kept")
+SUMS = ("parameters", "active", "stored", "resident", "forward", "step", "cache", "inputs", "targets", "kept", "host")
 PEAKS = ("inference_peak", "forward_peak", "backward_peak", "tied_peak", "table", "widest")
 PARAMETERS, KEPT, TIED = SUMS.index("parameters"), SUMS.index("kept"), PEAKS.index("tied_peak")
 Fill = Callable[[Codes, int, int], int]  # from codes, a state and a round's number to a row
@@ -63,8 +63,8 @@ class Rows:
         self.start, self.end = Lookup(sizes, layout.start), Lookup(sizes, layout.start)
         self.lookups = [Lookup(sizes, unit.own, unit.outside) for unit in layout.units]
         self.counts = [Lookup(sizes, unit.counting) for unit in layout.units]
-        self.levels = len(chain.setting.device.memory)
-        self.sums = len(SUMS) + 1 + self.levels  # and refusals, and latencies by level
+        self.sets = len(chain.setting.device.working_sets)
+        self.sums = len(SUMS) + 1 + self.sets  # and refusals, and times by working set
         self.numbers = np.zeros((2, self.sums + len(PEAKS)), dtype=np.int64)
         self.numbers[:, self.sums + TIED] = -1
         self.numbers[REFUSED, len(SUMS)] = 1
@@ -122,8 +122,8 @@ class Rows:
             more = ((0, len(self.numbers)), (0, 0))
             self.numbers, self.held = np.pad(self.numbers, more), np.pad(self.held, more)
             self.after = np.pad(self.after, more[0])
-        latencies = piece.latencies or (0,) * self.levels
-        row = [*(getattr(piece, name) for name in SUMS), 0, *latencies, *(getattr(piece, name) for name in PEAKS)]
+        busy = piece.busy or (0,) * self.sets
+        row = [*(getattr(piece, name) for name in SUMS), 0, *busy, *(getattr(piece, name) for name in PEAKS)]
         self.numbers[number] = row
         self.after[number] = self._state(after)
         held = [self._table(name, size) for name, size in sorted(piece.buffers)]

@@ -18,7 +18,7 @@ from archspec.kinds.interface import Interface
 from archspec.kinds.rounds import Loop, Rounds
 from archspec.spec import Spec
 from archspec.streams import Stream
-from search.cost.lengths import Given
+from search.cost.block import Given
 from search.cost.unit import Unit, loss_unit, measured
 from search.cost.wires import Value, Values, Wire, caller_s, inputs, results
 from search.losses import LOSSES
@@ -35,6 +35,7 @@ class Step:
         row: the path of the top-level node or round that it belongs to.
         weights: where its weights stand in the model; steps of one place share them.
         training: whether it exists only there.
+        once: whether it is done with before the first token is decoded.
         streams, ports: what it reads and what of it is read.
         results: a wire for each of its block's results.
     """
@@ -48,6 +49,7 @@ class Step:
     inputs: tuple[Wire, ...]
     unit: Unit
     results: tuple[Wire, ...] = ()
+    once: bool = False
 
 
 @dataclass(eq=False)
@@ -68,25 +70,30 @@ class Steps:
     held: list[tuple[Wire, int]] = field(default_factory=list)
 
 
-def steps(spec: Spec, *, batch: int, lengths: Mapping[str, int], dtype: torch.dtype) -> Steps:
+def steps(
+    spec: Spec, *, batch: int, lengths: Mapping[str, int], dtype: torch.dtype, context: int | None = None
+) -> Steps:
     """The steps of a spec, with its training loss.
 
     Args:
         lengths: a number for each length that is known only when the model runs.
+        context: instead, the steps of one more token of a causal input that had so many.
     """
-    values = inputs(spec.graph.inputs, batch=batch, lengths=lengths, dtype=dtype)
-    work = run(spec.graph, values, dtype)
-    work.loss = loss(work.outputs, spec.interface, len(work.steps))
+    values = inputs(spec.graph.inputs, batch=batch, lengths=lengths, dtype=dtype, decoding=context is not None)
+    work = run(spec.graph, values, dtype, context)
+    if context is None:
+        work.loss = loss(work.outputs, spec.interface, len(work.steps))
     return work
 
 
-def run(graph: Graph, values: Values, dtype: torch.dtype) -> Steps:
+def run(graph: Graph, values: Values, dtype: torch.dtype, context: int | None = None) -> Steps:
     """The steps of a graph whose inputs stand in ``values``; its outputs get gradients."""
     given = {id(wire): wire for value in values.values() for wire in value.wires}
     result = Steps(list(given.values()))
-    walker = _Walker(result, dtype)
+    walker = _Walker(result, dtype, context)
     result.outputs = walker.graph(graph, dict(values), (), Places(()), training=False)
-    walker.backward()
+    if context is None:
+        walker.backward()
     return result
 
 
@@ -101,8 +108,8 @@ def loss(outputs: Mapping[str, Value], interface: Interface, number: int) -> Ste
 
 
 class _Walker:
-    def __init__(self, result: Steps, dtype: torch.dtype) -> None:
-        self.result, self.dtype = result, dtype
+    def __init__(self, result: Steps, dtype: torch.dtype, context: int | None) -> None:
+        self.result, self.dtype, self.context = result, dtype, context
         self.known: dict[tuple[int, tuple[str, ...], tuple[Given, ...]], Unit] = {}
 
     def graph(self, graph: Graph, values: Values, row: Place, weights: Places, *, training: bool) -> dict[str, Value]:
@@ -171,8 +178,10 @@ class _Walker:
         key = (id(node), ports, given)
         unit = self.known.get(key)
         if unit is None:
-            unit = self.known[key] = measured(node, streams, ports or ("",), given, self.dtype)
-        step = Step(node, row, place, training, streams, ports, wires, unit)
+            context = self.context if any(stream.causal for stream in streams.values()) else None
+            unit = self.known[key] = measured(node, streams, ports or ("",), given, self.dtype, context=context)
+        once = self.context is not None and not any(stream.causal for stream in streams.values())
+        step = Step(node, row, place, training, streams, ports, wires, unit, once=once)
         step.results = results(unit, wires, len(self.result.steps))
         self.result.steps.append(step)
         return {

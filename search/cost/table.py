@@ -19,7 +19,7 @@ from search.cost import devices
 from search.cost.chain import chain_of, price_trees
 from search.cost.layout import Codes, Layout, Unfactored, Unit
 from search.cost.pieces import NoChainError
-from search.cost.price import DTYPES, STATES, Cost, update_peak
+from search.cost.price import Cost
 from search.cost.rows import (
     DEAD,
     KEPT,
@@ -35,6 +35,8 @@ from search.cost.rows import (
     Vectors,
     Whole,
 )
+from search.cost.setting import DTYPES, Phase
+from search.cost.update import STATES, update_peak
 from spaces.encoding import decode
 from spaces.space import Space
 
@@ -79,13 +81,17 @@ class Table:
         length: int | None = None,
         dtype: str = "float32",
         device: str = devices.LOCAL,
+        phase: Phase = "prefill",
+        context: int | None = None,
     ) -> None:
         self.space = space
-        self.setting: dict[str, Any] = {"batch": batch, "length": length, "dtype": dtype, "device": device}
+        self.setting: dict[str, Any] = {
+            "batch": batch, "length": length, "dtype": dtype, "device": device, "phase": phase, "context": context
+        }  # fmt: skip
         self.rows: Rows | None = None
         self.slow: str | None = None
         try:
-            self.rows = Rows(Layout(space), chain_of(batch, length, dtype, device))
+            self.rows = Rows(Layout(space), chain_of(**self.setting))
         except Unfactored as reason:
             self.slow = str(reason)
 
@@ -221,15 +227,12 @@ class Batch:
 
     def prices(self) -> Prices:
         """As `search.cost.total.Total.cost`."""
-        rows, size = self.rows, self.size
+        size = self.size
         sums = dict(zip(SUMS, self.sums.T, strict=False))
         weights = sums["parameters"] * size + sums["stored"]
         held = weights + self._tables() + sums["inputs"]
-        levels = np.array([level.size for level in rows.chain.setting.device.memory[:-1]], dtype=float)
-        level = np.searchsorted(levels, sums["resident"], side="left")
         update = update_peak(sums["parameters"], self.widest, size)
         training = np.maximum(np.maximum(self.training, sums["parameters"] * size + self.backward), update)
-        latency = self.sums[np.arange(len(level)), len(SUMS) + 1 + level]
         return Prices(
             parameters=sums["parameters"],
             active=sums["active"],
@@ -239,9 +242,28 @@ class Batch:
             peak_inference=held + self.inference,
             peak_training=held + sums["targets"] + sums["parameters"] * STATES + training,
             cache_per_token=sums["cache"] * size,
-            latency_ms=latency / 1e12,
+            latency_ms=1e3 * self._seconds(sums["resident"], sums["host"]),
             refused=self.sums[:, len(SUMS)] > 0,
         )
+
+    def _seconds(self, resident: Whole, host: Whole) -> NDArray[np.float64]:
+        """As `search.cost.passes.seconds`."""
+        device = self.rows.chain.setting.device
+        busy = self.sums[:, len(SUMS) + 1 :]
+        sets = np.array(device.working_sets)
+        if len(sets) == 1:
+            spent = busy[:, 0]
+        else:
+            high = np.clip(np.searchsorted(sets, resident, side="left"), 1, len(sets) - 1)
+            near, far = (np.take_along_axis(busy, at[:, None], 1)[:, 0] for at in (high - 1, high))
+            small, large = sets[high - 1], sets[high]
+            way = np.log(np.maximum(resident, 1) / small) / np.log(large / small)
+            share = np.round(np.clip(way, 0.0, 1.0), 6)
+            spent = near + np.rint(share * (far - near)).astype(np.int64)
+        constant = device.pass_seconds(0.0, 0.0)
+        spent, asked = spent / 1e15, host / 1e15
+        found: NDArray[np.float64] = constant + (spent + asked if device.kind == "cpu" else np.maximum(spent, asked))
+        return found
 
     def _tables(self) -> Whole:
         """Bytes of tables that are computed, each counted once for a candidate."""

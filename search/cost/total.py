@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from search.cost.pieces import Piece, Setting
-from search.cost.price import DTYPES, STATES, Cost, update_peak
+from search.cost.passes import PassTime, seconds
+from search.cost.pieces import Piece
+from search.cost.price import Cost
+from search.cost.setting import DTYPES, Setting
+from search.cost.update import STATES, update_peak
 
 
 class Total:
@@ -24,7 +27,7 @@ class Total:
         self.parameters = self.active = self.stored = self.resident = self.forward = self.step = self.cache = 0
         self.kept = self.inference = self.training = self.backward = self.since = self.table = self.widest = 0
         self.inputs = self.targets = self.loss = 0
-        self.latencies = [0] * len(setting.device.memory)
+        self.busy, self.host = [0] * len(setting.device.working_sets), 0
         self.buffers: dict[str, int] = {}
         self.unpriced: set[str] = set()
 
@@ -40,8 +43,9 @@ class Total:
         self.inputs += piece.inputs
         self.targets += piece.targets
         self.loss += piece.loss
-        for level, time in enumerate(piece.latencies):
-            self.latencies[level] += time
+        for number, femtoseconds in enumerate(piece.busy):
+            self.busy[number] += femtoseconds
+        self.host += piece.host
         self.inference = max(self.inference, piece.inference_peak)
         before = self.kept - self.parameters * self.setting.dtype.itemsize
         backward = before + piece.backward_peak
@@ -67,6 +71,7 @@ class Total:
         held = weights + sum(self.buffers.values()) + self.inputs
         backward = self.parameters * size + self.backward
         update = update_peak(self.parameters, self.widest, size)
+        time = PassTime(tuple(self.busy), self.host, self.resident)
         return Cost(
             parameters=self.parameters,
             active=self.active,
@@ -77,10 +82,12 @@ class Total:
             peak_training=held + self.targets + self.parameters * STATES + max(self.training, backward, update),
             loss=self.loss,
             cache_per_token=self.cache * size,
-            latency_ms=self.latencies[self.setting.device.level(self.resident)] / 1e12,
+            latency_ms=1e3 * seconds(time, self.setting.device),
             batch=batch,
             lengths=lengths,
             dtype=dtype,
             device=self.setting.name,
+            phase=self.setting.phase,
+            context=self.setting.context,
             unpriced=tuple(sorted(self.unpriced)),
         )

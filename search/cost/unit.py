@@ -18,13 +18,17 @@ import compiler.modules  # noqa: F401  registers the built-in modules
 from archspec.graph import Graph, Node, Ref
 from archspec.streams import Stream
 from compiler.build import Blocks, Body
+from compiler.decoding import Past, by_head, keepers
+from compiler.split import split
+from compiler.tokens import suffixes
 from compiler.trace import Signature, trace
-from search.cost.block import BlockCost, flops
-from search.cost.devices import Device
-from search.cost.lengths import Given, cost_of
-from search.cost.meter import measure_block, record_block
+from search.cost.block import BlockCost, Given, Table, flops
+from search.cost.kernels import Sum, summed
+from search.cost.lengths import cost_of
+from search.cost.meter import measure_block, measure_decoded, record_block
 from search.cost.recording import Recording
-from search.cost.roofline import femtoseconds
+from search.cost.setting import Setting
+from search.cost.update import update_table
 from search.losses import LOSSES
 
 LARGEST = 20_000  # units remembered; a search sees some thousands
@@ -53,6 +57,7 @@ class Unit:
         weights: its parameters, without the tables of tied heads.
         apart: those of them that are its own where it uses the weights of another node.
         size, shared, widest: bytes of its parameters, of those that are not its own alone, and of the largest.
+        tensors: numbers in each of its parameters, without the tables of tied heads.
         gradients: bytes of the gradients of its parameters, without the tables of tied heads.
         stored, computed: bytes of buffers that are saved with the weights, and of those that are not.
     """
@@ -65,10 +70,11 @@ class Unit:
     size: int
     shared: int
     widest: int
+    tensors: tuple[int, ...]
     gradients: int
     stored: int
     computed: int
-    _latencies: dict[tuple[str, int], int] = field(default_factory=dict)
+    _times: dict[tuple[str, str], Sum] = field(default_factory=dict)
 
     @cached_property
     def forward(self) -> int:
@@ -80,12 +86,23 @@ class Unit:
         """FLOPs of a training step."""
         return flops(self.cost.training)
 
-    def femtoseconds(self, device: Device, name: str, level: int) -> int:
-        """Latency of inference on a device of that name, if the weights of the whole pass come from that level."""
-        known = self._latencies.get((name, level))
+    def time(self, setting: Setting) -> Sum:
+        """What its operators take in a setting's phase, the optimizer's left out."""
+        step = setting.phase == "step"
+        return self._time("step" if step else "", setting, self.cost.training if step else self.cost.inference)
+
+    def update_time(self, setting: Setting) -> Sum:
+        """What the optimizer takes for its parameters."""
+        return self._time("update", setting, self.update(setting))
+
+    def update(self, setting: Setting) -> Table:
+        """The optimizer's operators for its parameters."""
+        return update_table(self.tensors, setting.dtype, together=setting.device.kind != "cpu")
+
+    def _time(self, what: str, setting: Setting, table: Table) -> Sum:
+        known = self._times.get((what, setting.name))
         if known is None:
-            resident = int(device.memory[level].size)
-            known = self._latencies[name, level] = femtoseconds(self.cost.inference, device, resident)
+            known = self._times[what, setting.name] = summed(table, setting.device)
         return known
 
 
@@ -94,7 +111,7 @@ _units: dict[Hashable, Unit] = {}
 
 def measured(
     node: Node, streams: dict[tuple[str, str], Stream], ports: Sequence[str], given: Sequence[Given],
-    dtype: torch.dtype, seeds: tuple[int, ...] | None = None,
+    dtype: torch.dtype, seeds: tuple[int, ...] | None = None, context: int | None = None,
 ) -> Unit:  # fmt: skip
     """The cost of a node.
 
@@ -103,14 +120,15 @@ def measured(
         ports: outputs that somebody reads.
         given: the tensors of these streams.
         seeds: numbers of the results that get a gradient; all that can by default.
+        context: tokens that a causal stream had before the one that is given; None for whole streams.
     """
     graph = alone(node, streams, ports)
-    key = (graph.digest("layout"), tuple(streams.values()), tuple(given), dtype, seeds)
+    key = (graph.digest("layout"), tuple(streams.values()), tuple(given), dtype, seeds, context)
     found = _units.get(key)
     if found is None:
         if len(_units) >= LARGEST:
             forget()
-        found = _units[key] = _measure(graph, given, dtype, seeds)
+        found = _units[key] = _measure(graph, given, dtype, seeds, context)
     return found
 
 
@@ -125,7 +143,7 @@ def loss_unit(interface: str, logits: Given) -> Unit:
     if key not in _units:
         inputs = [_tensor(logits), torch.empty(logits.shape[:-1], dtype=torch.int64, device="meta")]
         _units[key] = Unit(
-            "loss", measure_block(_Loss(interface), inputs, train=True), {}, NONE, NONE, 0, 0, 0, 0, 0, 0
+            "loss", measure_block(_Loss(interface), inputs, train=True), {}, NONE, NONE, 0, 0, 0, (), 0, 0, 0
         )
     return _units[key]
 
@@ -161,7 +179,9 @@ def alone(node: Node, streams: dict[tuple[str, str], Stream], ports: Sequence[st
     return Graph(inputs, len(inputs), [inner], outputs, types)
 
 
-def _measure(graph: Graph, given: Sequence[Given], dtype: torch.dtype, seeds: tuple[int, ...] | None) -> Unit:
+def _measure(
+    graph: Graph, given: Sequence[Given], dtype: torch.dtype, seeds: tuple[int, ...] | None, context: int | None
+) -> Unit:
     blocks = Blocks()
     root = Body(graph, blocks)
     block: Any = trace(root, Signature(graph), "Block", graph.differs_in_training)
@@ -171,25 +191,59 @@ def _measure(graph: Graph, given: Sequence[Given], dtype: torch.dtype, seeds: tu
     def record(given: Sequence[Given], train: bool, limit: int | None) -> Recording:
         return record_block(block, [_tensor(one) for one in given], train=train, seeds=seeds, limit=limit)
 
-    cost = cost_of(record, list(graph.inputs.values()), given)
+    if context is None:
+        cost = cost_of(record, list(graph.inputs.values()), given)
+    else:
+        cost = _decoded(block, graph, [_tensor(one) for one in given], context)
     stored, computed = _buffers(block)
     outputs = {
         "" if name == OUT else name: (stream, tuple(places)) for name, stream, places in block.signature.outputs[True]
     }
     untraced = Body(graph, _Untraced()) if blocks.templates else root
     weights, apart = _weights(untraced, sum(_tied(graph))), _weights(untraced, 0, own=True) if graph.apart else NONE
-    sizes = [parameter.nbytes for parameter in block.parameters()]
-    size, widest = sum(sizes), max(sizes, default=0)
+    numbers = [parameter.numel() for parameter in block.parameters()]
+    size, widest = sum(numbers) * dtype.itemsize, max(numbers, default=0) * dtype.itemsize
+    for table in _tied(graph):
+        numbers.remove(table)
     shared = size - apart.total * dtype.itemsize
     gradients = weights.total * dtype.itemsize
     return Unit(
-        graph.digest("layout"), cost, outputs, weights, apart, size, shared, widest, gradients, stored, computed
+        graph.digest("layout"),
+        cost,
+        outputs,
+        weights,
+        apart,
+        size,
+        shared,
+        widest,
+        tuple(numbers),
+        gradients,
+        stored,
+        computed,
     )
 
 
 def _tensor(given: Given) -> Tensor:
     tensor = torch.empty_strided(given.shape, given.stride, dtype=given.dtype, device="meta")
     return tensor.requires_grad_(given.graded)
+
+
+def _decoded(block: Any, graph: Graph, given: Sequence[Tensor], context: int) -> BlockCost:
+    """The cost of one more token after so many; what does not move with the tokens is known."""
+    causal = [stream.causal for stream in graph.inputs.values() for _ in suffixes(stream)]
+    module, inputs, known = block.eval(), list(given), ()
+    if not all(causal) and any(causal):
+        moving = [name for name, moves in zip(block.signature.names, causal, strict=True) if moves]
+        once, module = split(block, moving)
+        with torch.no_grad():
+            known = by_head(once(*(one for one, moves in zip(given, causal, strict=True) if not moves)))
+        inputs = [*(one for one, moves in zip(given, causal, strict=True) if moves), *known]
+    past = Past(keepers(module), length=context + 1)
+    with torch.no_grad(), past.call():
+        module(*inputs)
+    past.position = context
+    with past.call():
+        return measure_decoded(module, inputs, [*known, *past.tensors()])
 
 
 class _Untraced(Blocks):

@@ -11,7 +11,8 @@ import torch
 
 from archspec.streams import Stream
 from compiler.tokens import suffixes
-from search.cost.lengths import Given, count
+from search.cost.block import Given
+from search.cost.lengths import count
 from search.cost.unit import Unit
 
 
@@ -48,13 +49,15 @@ class Value(NamedTuple):
 Values = dict[tuple[str, str], Value]  # by node and port
 
 
-def inputs(streams: Mapping[str, Stream], *, batch: int, lengths: Mapping[str, int], dtype: torch.dtype) -> Values:
-    """What a model is given."""
+def inputs(
+    streams: Mapping[str, Stream], *, batch: int, lengths: Mapping[str, int], dtype: torch.dtype, decoding: bool = False
+) -> Values:
+    """What a model is given; while it decodes, one token of a causal input."""
     values: Values = {}
     for name, stream in streams.items():
         wires = []
         for suffix in suffixes(stream):
-            tokens = [] if not stream.spans else [count(stream, lengths)]
+            tokens = [] if not stream.spans else [1 if decoding and stream.causal else count(stream, lengths)]
             features = suffix == "" and stream.content == "features"
             shape = (batch, *tokens, stream.width) if features else (batch, *tokens)
             wires.append(caller_s(shape, dtype if features else torch.bool if suffix == "_valid" else torch.int64))

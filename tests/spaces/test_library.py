@@ -16,6 +16,7 @@ SCALED = {
         "graph.patch_embedding.size": {"choose": [14, 16]},
         "dims.width": {"choose": [384, 768]},
     },
+    "hw_gpt_s": {"dims.width": {"choose": [1024, 1536]}, "dims.layers": {"range": [22, 24], "default": 24}},
     "hybrid_attention_convolution": {"dims.width": 512, "graph.layers.times": {"range": [12, 24]}},
 }
 

@@ -1,9 +1,15 @@
 """Comparing a spec of the zoo with somebody else's code: their weights in our model, parameters, FLOPs."""
 
+import importlib
 import json
+import sys
 from collections.abc import Mapping
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from unittest.mock import MagicMock
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +20,32 @@ from archspec.spec import Spec, load
 from compiler.model import compile
 
 ZOO = Path(__file__).parents[2] / "examples" / "zoo"
+PARTS = ["", ".transforms", ".transforms.functional", ".datasets", ".datasets.folder", ".models",
+         ".models.feature_extraction", ".ops", ".ops.misc", ".io"]  # fmt: skip
+
+
+class Anything(MagicMock):
+    """A module of which any name can be imported."""
+
+    __path__: list[str] = []
+    __spec__ = ModuleSpec("torchvision", None)
+
+
+def import_timm() -> Any:
+    """The package, with or without torchvision; its models need nothing of that, which its other modules import.
+
+    Errors:
+        ModuleNotFoundError: it is not installed.
+    """
+    if find_spec("torchvision") is not None:
+        return importlib.import_module("timm")
+    empty: dict[str, ModuleType] = {f"torchvision{part}": Anything() for part in PARTS}
+    sys.modules.update(empty)
+    try:
+        return importlib.import_module("timm")
+    finally:
+        for name in empty:
+            del sys.modules[name]  # nobody else shall believe that torchvision is there
 
 
 def build(name: str, device: str = "cpu", **changes: Any) -> Any:

@@ -223,11 +223,11 @@ def test_shapes_are_those_that_kernels_see() -> None:
 
     given = [stream(2, 6, 32), stream(3, 4, 9, 9), stream(10, 2, 3, 3)]
     table = measure_block(Kernels(), given, train=True).training
-    shapes = {row.shape: row for row in table if row.shape}
-    assert {row.work for row in shapes.values()} == {"product", "attention", "convolution"}
+    shapes = {row.shape: row for row in table if row.work != "traffic"}
+    assert {row.work for row in shapes.values()} == {"product", "attention", "convolution", "view"}
     assert {(8, 6, 6, 8, 1), (2, 6, 32, 6), (1, 12, 32, 5), (1, 1, 6, 12), (2, 3 * 16, 18, 5)} <= shapes.keys()
     for shape, row in shapes.items():
-        if row.phase == "forward" and row.work != "attention":
+        if row.phase == "forward" and row.work in ("product", "convolution"):
             assert row.flops == 2 * math.prod(shape)
 
 

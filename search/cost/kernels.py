@@ -1,0 +1,142 @@
+"""How long a device takes for one operator: as measured where its kernels were, by the roofline otherwise.
+
+Roofline (Williams, Waterman, Patterson 2009, doi 10.1145/1498765.1498785): the longer of arithmetic and traffic,
+
+    busy = max(flops / peak(dtype), traffic)
+
+Activations were just written, so they come from the nearest level of memory that holds what the operator touches;
+weights, and what decoding kept, come from the nearest that holds all that the pass reads of them, since the rest went
+by in between. With datasheet peaks this is a lower bound.
+
+Measured (`archc calibrate`): products and attention from grids of their sizes, other operators from curves of their
+bytes, each read between its points; weights are slower by what a far working set was seen to cost. Factors for kinds of
+work, fitted to whole models, correct both forms.
+
+Beside the time that the device is busy, an operator takes time to be asked for. A CPU spends one after the other; a GPU
+works while it is asked, so that a pass takes the longer of the two sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from search.cost.block import Operator
+    from search.cost.devices import Device
+    from search.cost.grid import Grid
+    from search.cost.measured import Kernels
+
+APART = "/apart"  # ends the name of a curve of an operator whose tensors do not lie alike
+VIEW = 0.3  # what a view takes to be asked for, as a share of an operator
+Origin = Literal["calibrated", "roofline", "bytes"]
+
+
+class Time(NamedTuple):
+    """Seconds of one execution: of the device, of whoever asks, and where the first comes from."""
+
+    busy: float
+    host: float
+    origin: Origin
+
+
+def operator_time(row: Operator, device: Device, resident: float) -> Time:
+    """The time of an operator in a pass that reads `resident` bytes of weights and of what was kept.
+
+    Errors:
+        SpecError: the device states no peak for a dtype in which it multiplies.
+    """
+    measured = device.measured
+    host = device.overhead * (VIEW if row.work == "view" else 1.0)
+    if row.work == "view":
+        return Time(0.0, host * device.factor("host"), "calibrated" if measured else "roofline")
+    origin: Origin = "roofline" if row.priced else "bytes"
+    busy = None
+    if measured is not None:
+        kernels = measured.kernels.get(row.dtype)  # type: ignore[call-overload]
+        busy = _from_grids(row, kernels, resident) if kernels else None
+    if busy is None:
+        busy = _roofline(row, device, resident)
+    else:
+        origin = "calibrated"
+    return Time(busy * device.factor(row.work), host * device.factor("host"), origin)
+
+
+def _roofline(row: Operator, device: Device, resident: float) -> float:
+    arithmetic = row.flops / device.peak_flops(row.dtype) if row.flops else 0.0
+    touched = row.read + row.written
+    traffic = (touched - row.weights) / device.bandwidth(touched)
+    if row.weights:
+        traffic += row.weights / device.bandwidth(max(resident, touched))
+    return max(arithmetic, traffic)
+
+
+def _from_grids(row: Operator, kernels: Kernels, resident: float) -> float | None:
+    if row.work in ("product", "convolution") and row.shape[3] > 1 and kernels.products is not None:
+        groups, m, k, n = row.shape
+        seconds = _several(kernels.products, groups, m, k, n) * row.flops / (2 * prod(row.shape))
+        return seconds * _far(row, kernels, m, resident)
+    if row.work == "attention":
+        grid = kernels.causal if row.shape[4] and kernels.causal is not None else kernels.attention
+        if grid is None:
+            return None
+        heads, queries, keys, width, _ = row.shape
+        seconds = _several(grid, heads / kernels.heads, queries, keys, width)
+        seconds *= row.flops / (4 * prod(row.shape[:4]))  # backward does more
+        return seconds * _far(row, kernels, 1, resident)
+    apart = APART * (row.shape == (1,))
+    curve = kernels.operators.get(row.name + apart) or kernels.operators.get(row.name)
+    return None if curve is None else curve.at(row.read + row.written).seconds
+
+
+LEAST = 0.05  # of a small kernel's time is not its start
+
+
+def _several(grid: Grid, count: float, *point: float) -> float:
+    """Seconds of one kernel that does what so many do of which the grid tells the time of each."""
+    each = grid.at(*point).seconds
+    return each + (count - 1) * max(each - min(grid.seconds), each * LEAST)
+
+
+def _far(row: Operator, kernels: Kernels, m: float, resident: float) -> float:
+    """How much slower a product is whose weights went by among `resident` bytes, than one whose weights are near."""
+    if not row.weights or kernels.far is None or resident <= row.weights:
+        return 1.0
+    near = kernels.far.at(m, row.weights).seconds
+    return max(1.0, kernels.far.at(m, resident).seconds / near)
+
+
+class Sum(NamedTuple):
+    """Femtoseconds of a table: whole numbers, which add up to the same sum in any order.
+
+    Attributes:
+        busy: for each of the device's working sets (`Device.working_sets`).
+        host: to be asked for.
+    """
+
+    busy: tuple[int, ...]
+    host: int
+
+
+def summed(table: Iterable[Operator], device: Device) -> Sum:
+    """The time of a table, part of a pass whose weights are each of the device's working sets."""
+    sets = device.working_sets
+    busy, host = [0] * len(sets), 0
+    for row in table:
+        here: Time | None = None
+        for number, resident in enumerate(sets):
+            if here is None or row.weights:
+                here = operator_time(row, device, resident)
+            busy[number] += round(here.busy * 1e15) * row.count
+        assert here is not None
+        host += round(here.host * 1e15) * row.count
+    return Sum(tuple(busy), host)
+
+
+def weights_per_pass(table: Sequence[Operator]) -> int:
+    """Bytes of weights that a forward or a backward pass reads, whichever reads more."""
+    passes = {"forward": 0, "backward": 0}
+    for row in table:
+        passes[row.phase] += row.weights * row.count
+    return max(passes.values())
