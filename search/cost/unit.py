@@ -1,12 +1,12 @@
 """What one node costs: its module is built and traced on the meta device and run once, whoever asks again.
 
 A node's cost depends on its own content and on the tensors that it is given: shapes, strides, dtypes, and which of them
-get a gradient. Costs are remembered by these for as long as the process lives.
+get a gradient. Costs are remembered by these for as long as the process lives, and on disk (`search.cost.remembered`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -19,9 +19,11 @@ from archspec.graph import Graph, Node, Ref
 from archspec.streams import Stream
 from compiler.build import Blocks, Body
 from compiler.decoding import Past, by_head, keepers
+from compiler.registry import MODULES
 from compiler.split import split
 from compiler.tokens import suffixes
 from compiler.trace import Signature, trace
+from search.cost import remembered
 from search.cost.block import BlockCost, Given, Table, flops
 from search.cost.kernels import Sum, summed
 from search.cost.lengths import cost_of
@@ -128,12 +130,59 @@ def measured(
     if found is None:
         if len(_units) >= LARGEST:
             forget()
-        found = _units[key] = _measure(graph, given, dtype, seeds, context)
+        found = _units[key] = _remembered(graph, given, dtype, seeds, context)
     return found
 
 
+def _remembered(
+    graph: Graph, given: Sequence[Given], dtype: torch.dtype, seeds: tuple[int, ...] | None, context: int | None
+) -> Unit:
+    """What is known from another process, or else is measured."""
+    if not all(map(_own, graph.nodes)):  # a plugin's sources are not known
+        return _measure(graph, given, dtype, seeds, context)
+    streams = [(repr(replace(stream, ahead=frozenset())), sorted(stream.ahead)) for stream in graph.inputs.values()]
+    key = repr((graph.digest("layout"), streams, tuple(given), dtype, seeds, context))
+    unit = _recalled(key, graph.types)
+    if unit is None:
+        unit = _measure(graph, given, dtype, seeds, context)
+        if all(stream == graph.types[name or OUT] for name, (stream, _) in unit.outputs.items()):
+            _keep(key, unit)
+    return unit
+
+
+def _own(node: Node) -> bool:
+    names = type(node.kind).__module__, MODULES[type(node.kind)].__module__
+    return names[0].startswith("archspec.") and names[1].startswith("compiler.") and all(map(_own, node.children()))
+
+
+def _keep(key: str, unit: Unit) -> None:
+    outputs = {name: places for name, (_, places) in unit.outputs.items()}
+    rest = [remembered.plain(getattr(unit, name)) for name in _RECALLED]
+    remembered.keep(key, [unit.content, remembered.plain(unit.cost), outputs, rest])
+
+
+def _recalled(key: str, types: Mapping[str, Stream]) -> Unit | None:
+    value = remembered.recall(key)
+    try:
+        content, cost, outputs, (weights, apart, tensors, *sizes) = value
+        return Unit(
+            content=content,
+            cost=remembered.block_cost(cost),
+            outputs={name: (types[name or OUT], tuple(places)) for name, places in outputs.items()},
+            weights=Weights(*weights),
+            apart=Weights(*apart),
+            tensors=tuple(tensors),
+            **dict(zip(_RECALLED[3:], sizes, strict=True)),
+        )
+    except (TypeError, ValueError, AttributeError, KeyError):
+        return None
+
+
+_RECALLED = ("weights", "apart", "tensors", "size", "shared", "widest", "gradients", "stored", "computed")
+
+
 def forget() -> None:
-    """Drops what is remembered."""
+    """Drops what this process remembers."""
     _units.clear()
 
 
@@ -141,10 +190,13 @@ def loss_unit(interface: str, logits: Given) -> Unit:
     """The cost of an interface's training loss: cross-entropy over its logits, in float32."""
     key = ("loss", interface, logits)
     if key not in _units:
-        inputs = [_tensor(logits), torch.empty(logits.shape[:-1], dtype=torch.int64, device="meta")]
-        _units[key] = Unit(
-            "loss", measure_block(_Loss(interface), inputs, train=True), {}, NONE, NONE, 0, 0, 0, (), 0, 0, 0
-        )
+        unit = _recalled(repr(key), {})
+        if unit is None:
+            inputs = [_tensor(logits), torch.empty(logits.shape[:-1], dtype=torch.int64, device="meta")]
+            cost = measure_block(_Loss(interface), inputs, train=True)
+            unit = Unit("loss", cost, {}, NONE, NONE, 0, 0, 0, (), 0, 0, 0)
+            _keep(repr(key), unit)
+        _units[key] = unit
     return _units[key]
 
 
