@@ -14,9 +14,10 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from functools import cache, lru_cache
 from hashlib import blake2b
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,8 @@ def recall(key: str) -> Any:
 
 def keep(key: str, value: Any) -> None:
     """Puts a value of JSON under a key."""
-    text = json.dumps(value, separators=(",", ":"))
     with suppress(_OffError, sqlite3.Error, OSError), _connection() as connection:
+        text = json.dumps(value, separators=(",", ":"))
         place = connection.execute("REPLACE INTO units (key, value) VALUES (?, ?)", (_hash(key), text)).lastrowid
         if place is not None and place % LOOK == 0:
             _shrink(connection)
@@ -53,6 +54,11 @@ def _shrink(connection: sqlite3.Connection) -> None:
     (size,) = connection.execute("SELECT sum(length(value)) FROM units").fetchone()
     if size > LARGEST:
         connection.execute("DELETE FROM units WHERE place <= (SELECT (min(place) + max(place)) / 2 FROM units)")
+
+
+def off() -> bool:
+    """Whether nothing is to be remembered."""
+    return os.environ.get("ARCHSPEC_CACHE") == "off"
 
 
 class _OffError(Exception):
@@ -66,7 +72,7 @@ def _connection() -> sqlite3.Connection:
         _OffError: nothing is to be remembered.
         sqlite3.Error, OSError: nothing can be remembered.
     """
-    if os.environ.get("ARCHSPEC_CACHE") == "off":
+    if off():
         raise _OffError
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "archspec"
     found = _opened(folder / "costs.sqlite", os.getpid(), threading.get_ident())
@@ -126,13 +132,25 @@ def fingerprint() -> str:
     return digest.hexdigest()
 
 
-def plain(value: Any) -> Any:
+_row = attrgetter(*(one.name for one in fields(Operator)))
+_result = attrgetter(*(one.name for one in fields(Result)))
+_figures = attrgetter(*(one.name for one in fields(BlockCost)))
+_flow = attrgetter(*(one.name for one in fields(Flow)))
+
+
+def plain(cost: BlockCost) -> Any:
     """A cost as JSON: records are lists of their fields."""
-    if is_dataclass(value):
-        return [plain(getattr(value, one.name)) for one in fields(value)]
-    if isinstance(value, tuple):
-        return [plain(item) for item in value]
-    return str(value).removeprefix("torch.") if isinstance(value, torch.dtype) else value
+    inference, training, *rest, flow = _figures(cost)
+    first, second, *others = _flow(flow)
+    tables = [[_row(row) for row in rows] for rows in (inference, training)]
+    results = [
+        [
+            [str(field).removeprefix("torch.") if isinstance(field, torch.dtype) else field for field in _result(one)]
+            for one in form
+        ]
+        for form in (first, second)
+    ]
+    return [*tables, *rest, [*results, *others]]
 
 
 def block_cost(value: Any) -> BlockCost:

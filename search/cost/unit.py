@@ -138,7 +138,7 @@ def _remembered(
     graph: Graph, given: Sequence[Given], dtype: torch.dtype, seeds: tuple[int, ...] | None, context: int | None
 ) -> Unit:
     """What is known from another process, or else is measured."""
-    if not all(map(_own, graph.nodes)):  # a plugin's sources are not known
+    if remembered.off() or not all(map(_own, graph.nodes)):  # a plugin's sources are not known
         return _measure(graph, given, dtype, seeds, context)
     streams = [(repr(replace(stream, ahead=frozenset())), sorted(stream.ahead)) for stream in graph.inputs.values()]
     key = repr((graph.digest("layout"), streams, tuple(given), dtype, seeds, context))
@@ -157,7 +157,7 @@ def _own(node: Node) -> bool:
 
 def _keep(key: str, unit: Unit) -> None:
     outputs = {name: places for name, (_, places) in unit.outputs.items()}
-    rest = [remembered.plain(getattr(unit, name)) for name in _RECALLED]
+    rest = [getattr(unit, name) for name in _RECALLED]
     remembered.keep(key, [unit.content, remembered.plain(unit.cost), outputs, rest])
 
 
@@ -190,12 +190,13 @@ def loss_unit(interface: str, logits: Given) -> Unit:
     """The cost of an interface's training loss: cross-entropy over its logits, in float32."""
     key = ("loss", interface, logits)
     if key not in _units:
-        unit = _recalled(repr(key), {})
+        unit = None if remembered.off() else _recalled(repr(key), {})
         if unit is None:
             inputs = [_tensor(logits), torch.empty(logits.shape[:-1], dtype=torch.int64, device="meta")]
             cost = measure_block(_Loss(interface), inputs, train=True)
             unit = Unit("loss", cost, {}, NONE, NONE, 0, 0, 0, (), 0, 0, 0)
-            _keep(repr(key), unit)
+            if not remembered.off():
+                _keep(repr(key), unit)
         _units[key] = unit
     return _units[key]
 
