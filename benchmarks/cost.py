@@ -6,6 +6,7 @@ python -m benchmarks.cost
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -42,6 +43,23 @@ compiler.compile(model, device="meta")
 price(model, device="l4", dtype="bfloat16")
 print(resource.getrusage(resource.RUSAGE_SELF).ru_utime + resource.getrusage(resource.RUSAGE_SELF).ru_stime)
 """
+LLAMA = """
+archspec: 1
+name: llama-12
+interface: {kind: causal_lm, vocab: 32000, length: 1024}
+graph:
+  - {kind: token_embedding, width: 768}
+  - kind: repeat
+    times: 12
+    body:
+      kind: transformer_layer
+      norm: rms_norm
+      mixer: {kind: attention, heads: 12, kv_heads: 4, position: rope}
+      channel: {kind: glu, hidden: 2048}
+  - rms_norm
+  - {kind: lm_head, tied: true}
+"""
+os.environ["ARCHSPEC_CACHE"] = "off"  # what is remembered on disk would be found
 
 
 def fresh(tree: Map) -> Map:
@@ -98,6 +116,25 @@ def all_of_it(path: Path) -> None:
     price(checked, device=DEVICE, dtype="bfloat16")
 
 
+def text_to_cost(text: str) -> None:
+    """From YAML to the full cost."""
+    price(spec.loads(text), device=DEVICE, dtype="bfloat16")
+
+
+def cold() -> list[dict[str, Any]]:
+    """CPU milliseconds from YAML to the full cost in a warm process, no block of it seen before."""
+    names = {"gpt2": 40, "deepseek_v3": 100}
+    texts = {name: (EXAMPLES / "zoo/language" / f"{name}.yaml").read_text(encoding="utf-8") for name in names}
+    texts["12-layer llama"] = LLAMA
+    times = interleaved(
+        {name: partial(unprepared, text_to_cost, text) for name, text in texts.items()}, rounds=25, warm=3
+    )
+    return [
+        {"what": name, "text to cost, nothing remembered, ms": 1e3 * time, "bar, ms": names.get(name, 40)}
+        for name, time in times.items()
+    ]
+
+
 def specs() -> list[dict[str, Any]]:
     """CPU milliseconds to price a spec: with nothing remembered, and again; and the whole way from its file."""
     rows = []
@@ -130,6 +167,8 @@ def specs() -> list[dict[str, Any]]:
 def main() -> None:
     torch.set_num_threads(1)
     report("cost_of_candidates", spaces(), packages=("torch", "numpy"))
+    print()
+    report("cost_from_cold", cold())
     print()
     report("cost_of_specs", specs())
 

@@ -94,6 +94,20 @@ class _Tracer(fx.Tracer):
     def __init__(self, names: Sequence[str], run: Any) -> None:
         super().__init__(autowrap_modules=())
         self.names, self.run = names, run
+        self.parameters: dict[int, str] | None = None
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """A parameter as a node of the graph; fx looks through all of them each time."""
+        if not isinstance(attr_val, nn.Parameter):
+            return attr_val
+        if self.parameters is None:
+            self.parameters = {id(parameter): name for name, parameter in self.root.named_parameters()}
+        name = self.parameters.get(id(attr_val))
+        if name is None:
+            return attr_val
+        if name not in parameter_proxy_cache:
+            parameter_proxy_cache[name] = self.create_proxy("get_attr", name, (), {})
+        return parameter_proxy_cache[name]
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
         proxies = [self.create_proxy("placeholder", name, (), {}) for name in self.names]

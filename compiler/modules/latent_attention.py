@@ -44,13 +44,15 @@ class LatentAttention(nn.Module):
         else:
             q = project(self.query, x.features, x)
         q = q.unflatten(-1, (spec.heads, -1))
-        latent_kv, turned = project(self.kv_down, x.features, x).split((spec.kv_rank, spec.rope_width), dim=-1)
+        down = project(self.kv_down, x.features, x).split((spec.kv_rank, spec.rope_width), dim=-1)
+        latent_kv, turned = down[0], down[1]
         normed = main(self.kv_norm, x.give(latent_kv, x.stream.wide(spec.kv_rank)), outer=outer).features
         if spec.kv_factor is not None:
             normed = normed * spec.kv_factor
         kv = project(self.kv_up, normed, x).unflatten(-1, (spec.heads, -1))
-        q_plain, q_turned = q.split((spec.nope_width, spec.rope_width), dim=-1)
-        k_plain, v = kv.split((spec.nope_width, spec.value_width), dim=-1)
+        q_parts = q.split((spec.nope_width, spec.rope_width), dim=-1)
+        kv_parts = kv.split((spec.nope_width, spec.value_width), dim=-1)
+        q_plain, q_turned, k_plain, v = q_parts[0], q_parts[1], kv_parts[0], kv_parts[1]
         k_turned = turned[:, :, None]
         if self.position is not None:
             both = self.position(q_turned, k_turned, x.coordinates, x.coordinates)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -47,6 +47,15 @@ class Operator:
 
 
 Table = tuple[Operator, ...]
+
+
+class Given(NamedTuple):
+    """A tensor that a node is given."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    graded: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from search.cost import results
 from search.cost.block import BlockCost, Flow, Operator, Phase, Result, Table, merge
 from search.cost.fused import Fused, grouped_mm_result
 from search.cost.operators import Pricing, Traffic, pricing, scattered, tensors
+from search.cost.recording import Recording
 
 
 def measure_block(
@@ -41,6 +42,21 @@ def measure_block(
         seeds: numbers of the results that get a gradient; all that can by default.
         processor: cpu, gpu or tpu; they do not have the same fused kernels.
     """
+    return record_block(module, inputs, train=train, seeds=seeds, processor=processor).cost()
+
+
+def record_block(
+    module: nn.Module, inputs: Sequence[Any] | Mapping[str, Any], *, train: bool, seeds: Container[int] | None = None,
+    processor: str = "gpu", limit: int | None = None,
+) -> Recording:  # fmt: skip
+    """All that happens while a module runs, as `measure_block` sums it up.
+
+    Args:
+        limit: operators of inference, at most.
+
+    Errors:
+        LongRun: there are more.
+    """
     args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
     call = partial(module, *args, **kwargs)
     modes = {part: part.training for part in module.modules()}
@@ -49,33 +65,33 @@ def measure_block(
     weights = _storages(_weights(module))
     try:
         module.eval()
-        with torch.no_grad(), _Meter(given, weights, processor) as meter:
+        with torch.no_grad(), _Meter(given, weights, processor, limit) as meter:
             result = call()
             flow = Flow(inference=_results(result, tensors_in, meter))
             del result
-        cost = BlockCost(inference=merge(meter.rows), peak_inference=meter.peak(), flow=flow)
+        live, _ = meter.live_bytes()
+        run = Recording(inference=meter.rows, inference_live=live, flow=flow)
         if not train:
-            return cost
+            return run
         module.train()
         gradients = _hold_gradients(module, tensors_in)
         try:
             with torch.enable_grad(), _Meter(given, weights, processor) as meter:
                 results = _training_step(call, tensors_in, meter, seeds)
                 own = {_key(p.grad) for p in module.parameters() if p.grad is not None}
-            forward, backward = meter.peaks(without=own)
+            forward, backward = meter.live_bytes(without=own)
             flow = replace(
                 flow,
                 training=results,
                 saved=tuple(n for n, tensor in enumerate(tensors_in) if _key(tensor) in meter.saved),
                 reached=tuple(n for n, tensor in enumerate(tensors_in) if tensor.is_leaf and tensor.grad is not None),
-                peak_forward=forward,
-                peak_backward=backward,
-                peak_gradients=meter.peaks()[1],
             )
             return replace(
-                cost,
-                training=merge(meter.rows),
-                peak_training=max(forward, backward),
+                run,
+                training=meter.rows,
+                forward_live=forward,
+                backward_live=backward,
+                gradients_live=meter.live_bytes()[1],
                 saved=sum(size for key, size in meter.saved.items() if key not in given),
                 flow=flow,
             )
@@ -131,6 +147,14 @@ class _Seed(torch.autograd.Function):
         return tuple(torch.empty(shape, dtype=dtype, device=device) for shape, dtype, device in ctx.outputs)
 
 
+class LongRun(Exception):
+    """A run has more operators than wanted: those so far, and the sizes of what they made."""
+
+    def __init__(self, rows: list[Operator], sizes: set[int]) -> None:
+        super().__init__()
+        self.rows, self.sizes = rows, sizes
+
+
 def metered(run: Callable[[], Any]) -> Table:
     """The operators of a call on the meta device, without gradients."""
     with torch.no_grad(), _Meter({}, {}) as meter:
@@ -147,7 +171,8 @@ def measure_decoded(
         result = module(*inputs)
         results = _results(result, (), meter)
         del result
-    return BlockCost(merge(meter.rows), peak_inference=meter.peak(), flow=Flow(results, results))
+    live, _ = meter.live_bytes()
+    return Recording(meter.rows, live, Flow(results, results)).cost()
 
 
 class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -157,8 +182,12 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _should_skip_dynamo(cls) -> bool:
         return False  # or else the first operator imports torch's compiler, for most of a second
 
-    def __init__(self, given: Mapping[int, int], weights: Mapping[int, int], processor: str = "gpu") -> None:
+    def __init__(
+        self, given: Mapping[int, int], weights: Mapping[int, int], processor: str = "gpu", limit: int | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.limit = limit
+        self.sizes: set[int] = set()
         self.given, self.weights = given, weights
         self.rows: list[Operator] = []
         self.phase: Phase = "forward"
@@ -197,6 +226,8 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.record(price, count, list(tensors((*args, *kwargs.values()))), made, shape)
         for tensor in made:
             self._watch(tensor)
+        if self.limit is not None:
+            self._limit(made)
         return out
 
     def record(
@@ -215,6 +246,11 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             Operator(price.name, self.phase, name, count, sum(reads), written, weights, price.known, price.work, shape)
         )
 
+    def _limit(self, made: Sequence[Tensor]) -> None:
+        self.sizes.update(size for tensor in made for size in tensor.shape)
+        if self.limit is not None and len(self.rows) > self.limit:
+            raise LongRun(self.rows, self.sizes)
+
     def _watch(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
@@ -227,6 +263,8 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _died(self, key: int, serial: int, size: int, _: Any) -> None:
         del self.live[key]
         self.events.append((serial, -size))
+        if self.phase == "forward":
+            self.saved.pop(key, None)  # by a part of the graph that nothing came of
 
     def keep(self, tensor: Tensor) -> Tensor:
         """Takes note of a tensor that autograd saves."""
@@ -239,21 +277,16 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The forward pass is over."""
         self.phase, self.turned = "backward", len(self.events)
 
-    def peak(self) -> int:
-        """Most bytes live at once."""
-        return max(self.peaks())
-
-    def peaks(self, without: Iterable[int] = ()) -> tuple[int, int]:
-        """Most bytes live at once, forward and backward; some storages (by key, still live) not counted."""
+    def live_bytes(self, without: Iterable[int] = ()) -> tuple[list[int], list[int]]:
+        """Bytes live after each change, forward and backward; some storages (by key, still live) not counted."""
         excluded = {self.live[key][0] for key in without if key in self.live}
         size = 0
-        most = [0, 0]
+        found: tuple[list[int], list[int]] = [], []
         for number, (serial, change) in enumerate(self.events):
             if serial not in excluded:
                 size += change
-            half = number >= self.turned
-            most[half] = max(most[half], size)
-        return most[0], most[1]
+            found[number >= self.turned].append(size)
+        return found
 
 
 _VIEWS = {phase: Operator("view", phase, "", 0, 0, 0, 0, work="view") for phase in get_args(Phase)}

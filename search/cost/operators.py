@@ -293,7 +293,7 @@ def tensors(values: Iterable[Any]) -> Iterator[Tensor]:
 def extent(tensor: Tensor) -> int:
     """Bytes that a tensor's elements lie in: an expanded tensor is no larger than its storage."""
     size = tensor.numel() * tensor.element_size()
-    return min(size, tensor.untyped_storage().nbytes())
+    return size if tensor.is_contiguous() else min(size, tensor.untyped_storage().nbytes())
 
 
 def scattered(involved: Iterable[Tensor]) -> bool:

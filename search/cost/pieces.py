@@ -19,12 +19,12 @@ from archspec.place import Broken
 from archspec.scope import Frame, Scope
 from archspec.source import Map, Seq
 from archspec.streams import Stream
+from search.cost.block import Given
 from search.cost.memory import inference_peak, training
 from search.cost.passes import PassTime, owned, pass_time
 from search.cost.price import buffers, counted, distinct, kept_per_token
 from search.cost.setting import Setting
 from search.cost.steps import Step, Steps, loss, run
-from search.cost.unit import Given
 from search.cost.wires import Storage, Value, Values, Wire, inputs
 
 INPUT = "\0"  # what the stream is called inside; no text can name it

@@ -84,7 +84,7 @@ def _plain(tensor: Tensor) -> bool:
     return True
 
 
-def _kind(value: Any) -> Hashable:
+def _kind(value: Any) -> Any:
     """What of an argument decides the dtypes of results."""
     if isinstance(value, Tensor):
         return value.dtype

@@ -18,7 +18,8 @@ from archspec.kinds.interface import Interface
 from archspec.kinds.rounds import Loop, Rounds
 from archspec.spec import Spec
 from archspec.streams import Stream
-from search.cost.unit import Given, Unit, loss_unit, measured
+from search.cost.block import Given
+from search.cost.unit import Unit, loss_unit, measured
 from search.cost.wires import Value, Values, Wire, caller_s, inputs, results
 from search.losses import LOSSES
 

@@ -1,12 +1,12 @@
 """What one node costs: its module is built and traced on the meta device and run once, whoever asks again.
 
 A node's cost depends on its own content and on the tensors that it is given: shapes, strides, dtypes, and which of them
-get a gradient. Costs are remembered by these for as long as the process lives.
+get a gradient. Costs are remembered by these for as long as the process lives, and on disk (`search.cost.remembered`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -19,26 +19,22 @@ from archspec.graph import Graph, Node, Ref
 from archspec.streams import Stream
 from compiler.build import Blocks, Body
 from compiler.decoding import Past, by_head, keepers
+from compiler.registry import MODULES
 from compiler.split import split
 from compiler.tokens import suffixes
-from search.cost.block import BlockCost, Table, flops
+from compiler.trace import Signature, trace
+from search.cost import remembered
+from search.cost.block import BlockCost, Given, Table, flops
 from search.cost.kernels import Sum, summed
-from search.cost.meter import measure_block, measure_decoded
+from search.cost.lengths import cost_of
+from search.cost.meter import measure_block, measure_decoded, record_block
+from search.cost.recording import Recording
 from search.cost.setting import Setting
 from search.cost.update import update_table
 from search.losses import LOSSES
 
 LARGEST = 20_000  # units remembered; a search sees some thousands
 OUT = "out"
-
-
-class Given(NamedTuple):
-    """A tensor that a node is given."""
-
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-    dtype: torch.dtype
-    graded: bool
 
 
 class Weights(NamedTuple):
@@ -136,12 +132,60 @@ def measured(
     if found is None:
         if len(_units) >= LARGEST:
             forget()
-        found = _units[key] = _measure(graph, given, dtype, processor, seeds, context)
+        found = _units[key] = _remembered(graph, given, dtype, processor, seeds, context)
     return found
 
 
+def _remembered(
+    graph: Graph, given: Sequence[Given], dtype: torch.dtype, processor: str, seeds: tuple[int, ...] | None,
+    context: int | None,
+) -> Unit:  # fmt: skip
+    """What is known from another process, or else is measured."""
+    if remembered.off() or not all(map(_own, graph.nodes)):  # a plugin's sources are not known
+        return _measure(graph, given, dtype, processor, seeds, context)
+    streams = [(repr(replace(stream, ahead=frozenset())), sorted(stream.ahead)) for stream in graph.inputs.values()]
+    key = repr((graph.digest("layout"), streams, tuple(given), dtype, processor, seeds, context))
+    unit = _recalled(key, graph.types)
+    if unit is None:
+        unit = _measure(graph, given, dtype, processor, seeds, context)
+        if all(stream == graph.types[name or OUT] for name, (stream, _) in unit.outputs.items()):
+            _keep(key, unit)
+    return unit
+
+
+def _own(node: Node) -> bool:
+    names = type(node.kind).__module__, MODULES[type(node.kind)].__module__
+    return names[0].startswith("archspec.") and names[1].startswith("compiler.") and all(map(_own, node.children()))
+
+
+def _keep(key: str, unit: Unit) -> None:
+    outputs = {name: places for name, (_, places) in unit.outputs.items()}
+    rest = [getattr(unit, name) for name in _RECALLED]
+    remembered.keep(key, [unit.content, remembered.plain(unit.cost), outputs, rest])
+
+
+def _recalled(key: str, types: Mapping[str, Stream]) -> Unit | None:
+    value = remembered.recall(key)
+    try:
+        content, cost, outputs, (weights, apart, tensors, *sizes) = value
+        return Unit(
+            content=content,
+            cost=remembered.block_cost(cost),
+            outputs={name: (types[name or OUT], tuple(places)) for name, places in outputs.items()},
+            weights=Weights(*weights),
+            apart=Weights(*apart),
+            tensors=tuple(tensors),
+            **dict(zip(_RECALLED[3:], sizes, strict=True)),
+        )
+    except (TypeError, ValueError, AttributeError, KeyError):
+        return None
+
+
+_RECALLED = ("weights", "apart", "tensors", "size", "shared", "widest", "gradients", "stored", "computed")
+
+
 def forget() -> None:
-    """Drops what is remembered."""
+    """Drops what this process remembers."""
     _units.clear()
 
 
@@ -149,10 +193,14 @@ def loss_unit(interface: str, logits: Given) -> Unit:
     """The cost of an interface's training loss: cross-entropy over its logits, in float32."""
     key = ("loss", interface, logits)
     if key not in _units:
-        inputs = [_tensor(logits), torch.empty(logits.shape[:-1], dtype=torch.int64, device="meta")]
-        _units[key] = Unit(
-            "loss", measure_block(_Loss(interface), inputs, train=True), {}, NONE, NONE, 0, 0, 0, (), 0, 0, 0
-        )
+        unit = None if remembered.off() else _recalled(repr(key), {})
+        if unit is None:
+            inputs = [_tensor(logits), torch.empty(logits.shape[:-1], dtype=torch.int64, device="meta")]
+            cost = measure_block(_Loss(interface), inputs, train=True)
+            unit = Unit("loss", cost, {}, NONE, NONE, 0, 0, 0, (), 0, 0, 0)
+            if not remembered.off():
+                _keep(repr(key), unit)
+        _units[key] = unit
     return _units[key]
 
 
@@ -195,19 +243,26 @@ def _measure(
     seeds: tuple[int, ...] | None,
     context: int | None,
 ) -> Unit:
-    block: Any = Blocks().block(graph)
+    blocks = Blocks()
+    root = Body(graph, blocks)
+    block: Any = trace(root, Signature(graph), "Block", graph.differs_in_training)
     if dtype != torch.float32:
         block.to(dtype)
-    tensors = [_tensor(one) for one in given]
+
+    def record(given: Sequence[Given], train: bool, limit: int | None) -> Recording:
+        return record_block(
+            block, [_tensor(one) for one in given], train=train, seeds=seeds, limit=limit, processor=processor
+        )
+
     if context is None:
-        cost = measure_block(block, tensors, train=True, seeds=seeds, processor=processor)
+        cost = cost_of(record, list(graph.inputs.values()), given)
     else:
-        cost = _decoded(block, graph, tensors, context, processor)
+        cost = _decoded(block, graph, [_tensor(one) for one in given], context, processor)
     stored, computed = _buffers(block)
     outputs = {
         "" if name == OUT else name: (stream, tuple(places)) for name, stream, places in block.signature.outputs[True]
     }
-    untraced = Body(graph, _Untraced())
+    untraced = Body(graph, _Untraced()) if blocks.templates else root
     weights, apart = _weights(untraced, sum(_tied(graph))), _weights(untraced, 0, own=True) if graph.apart else NONE
     numbers = [parameter.numel() for parameter in block.parameters()]
     size, widest = sum(numbers) * dtype.itemsize, max(numbers, default=0) * dtype.itemsize

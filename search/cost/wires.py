@@ -11,7 +11,9 @@ import torch
 
 from archspec.streams import Stream
 from compiler.tokens import suffixes
-from search.cost.unit import Given, Unit
+from search.cost.block import Given
+from search.cost.lengths import count
+from search.cost.unit import Unit
 
 
 @dataclass(eq=False, slots=True)
@@ -61,14 +63,6 @@ def inputs(
             wires.append(caller_s(shape, dtype if features else torch.bool if suffix == "_valid" else torch.int64))
         values[name, ""] = Value(stream, tuple(wires))
     return values
-
-
-def count(stream: Stream, lengths: Mapping[str, int]) -> int:
-    """Tokens of a stream."""
-    total = 0
-    for span in stream.spans:
-        total += prod(axis.size if isinstance(axis.size, int) else lengths[axis.size] for axis in span.axes)
-    return total
 
 
 def caller_s(shape: tuple[int, ...], dtype: torch.dtype) -> Wire:
