@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from search.calibration.truth import Truth
 from search.cost.devices import Device
-from search.cost.fit import fit
+from search.cost.fit import Fit, fit
 from search.cost.measured import Whole
-from search.cost.passes import WORKS, seconds_by_work
+from search.cost.passes import CLASSES, seconds_by_work
 from search.cost.price import known_context, resolve_lengths
 from search.cost.setting import DTYPES, Setting
 from search.cost.steps import steps
@@ -25,27 +26,43 @@ def fitted(truths: Sequence[Truth], device: Device) -> Whole:
     asking alone, of another of the work alone. Which is which, the factors themselves decide.
     """
     plain = unfitted(device)
-    times = np.array([list(work_of(truth, plain).values()) for truth in truths])
-    measured = np.array([truth.median_ms / 1e3 for truth in truths])
-    names = (*WORKS, "host")
+    times = [list(work_of(truth, plain).values()) for truth in truths]
+    return fitted_to(times, [truth.median_ms / 1e3 for truth in truths], device)
+
+
+def fitted_to(times: ArrayLike, measured: ArrayLike, device: Device) -> Whole:
+    """As `fitted`, from the seconds of each class of work (`search.cost.passes.CLASSES`) and those measured.
+
+    Args:
+        times: ``[measurements, classes]``, under the profile without factors.
+        measured: ``[measurements]``.
+    """
+    x, y = np.asarray(times, dtype=np.float64), np.asarray(measured, dtype=np.float64)
     if device.kind == "cpu":
-        found = fit(times, measured)
-        return _whole(names, found.factors, found.constant, found.residuals)
-    factors = np.ones(len(names))
+        return _whole(fit(x, y))
+    busy = np.array([name != "host" for name in CLASSES])
+    factors = np.ones(len(CLASSES))
     for _ in range(TURNS):
-        asked = times[:, -1] * factors[-1] > times[:, :-1] @ factors[:-1]
-        seen = times * np.where(asked[:, None], [*[0.0] * len(WORKS), 1.0], [*[1.0] * len(WORKS), 0.0])
-        found = fit(seen, measured)
+        asked = x[:, ~busy] @ factors[~busy] > x[:, busy] @ factors[busy]
+        found = fit(x * (asked[:, None] != busy), y)
         factors = found.factors
-    return _whole(names, factors, found.constant, found.residuals)
+    return _whole(found)
 
 
-def _whole(names: Sequence[str], factors: Sequence[float], constant: float, errors: Sequence[float]) -> Whole:
+def _whole(found: Fit) -> Whole:
     return Whole(
-        factors={name: round(float(factor), 4) for name, factor in zip(names, factors, strict=True)},
-        constant=constant,
-        errors=tuple(round(float(error), 4) for error in errors),
+        factors={name: float(f"{factor:.4g}") for name, factor in zip(CLASSES, found.factors, strict=True)},
+        constant=found.constant,
+        errors=tuple(round(float(error), 4) for error in found.residuals),
     )
+
+
+def predicted(times: ArrayLike, whole: Whole, device: Device) -> NDArray[np.float64]:
+    """Seconds that factors tell, from the seconds of each class of work under the profile without, as `fitted_to`."""
+    x = np.asarray(times, dtype=np.float64) * [whole.factors[name] for name in CLASSES]
+    busy, host = x[:, :-1].sum(axis=1), x[:, -1]
+    found: NDArray[np.float64] = whole.constant + (busy + host if device.kind == "cpu" else np.maximum(busy, host))
+    return found
 
 
 def unfitted(device: Device) -> Device:

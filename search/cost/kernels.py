@@ -38,11 +38,16 @@ Origin = Literal["calibrated", "roofline", "bytes"]
 
 
 class Time(NamedTuple):
-    """Seconds of one execution: of the device, of whoever asks, and where the first comes from."""
+    """Seconds of one execution: of the device, of whoever asks, and where the first comes from.
+
+    Attributes:
+        start: of `busy`, what the kernel takes to begin; 0 where it was measured as one.
+    """
 
     busy: float
     host: float
     origin: Origin
+    start: float = 0.0
 
 
 def operator_time(row: Operator, device: Device, resident: float, phase: Phase = "prefill") -> Time:
@@ -56,15 +61,17 @@ def operator_time(row: Operator, device: Device, resident: float, phase: Phase =
     if row.work == "view":
         return Time(0.0, host * device.factor(phase, "host"), "calibrated" if measured else "roofline")
     origin: Origin = "roofline" if row.priced else "bytes"
-    busy = None
+    busy, start = None, 0.0
     if measured is not None:
         kernels = measured.kernels.get(row.dtype)  # type: ignore[call-overload]
         busy = _from_grids(row, kernels, resident) if kernels else None
     if busy is None:
         busy = _roofline(row, device, resident)
+        start = device.overhead * device.factor(phase, "start") if device.kind == "gpu" else 0.0
     else:
         origin = "calibrated"
-    return Time(busy * device.factor(phase, row.work), host * device.factor(phase, "host"), origin)
+    busy = busy * device.factor(phase, row.work) + start
+    return Time(busy, host * device.factor(phase, "host"), origin, start)
 
 
 SOFTMAX = 30  # operations on vector units for each score of attention: scaling, maxima, exponentials, sums
@@ -77,15 +84,14 @@ def _roofline(row: Operator, device: Device, resident: float) -> float:
     traffic = (touched - row.weights) / device.bandwidth(touched)
     if row.weights:
         traffic += row.weights / device.bandwidth(max(resident, touched))
-    start = device.overhead if device.kind == "gpu" else 0.0
     if row.work == "product":
-        return start + arithmetic + traffic
+        return arithmetic + traffic
     if row.work == "attention":
         scores = prod(row.shape[:3]) * row.flops / (4 * prod(row.shape[:4]))
         arithmetic += SOFTMAX * scores / device.peak.get("float32", device.peak_flops(row.dtype))
     elif device.kind == "gpu":
         traffic /= STREAMED
-    return start + max(arithmetic, traffic)
+    return max(arithmetic, traffic)
 
 
 def _from_grids(row: Operator, kernels: Kernels, resident: float) -> float | None:
