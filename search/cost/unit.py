@@ -154,8 +154,13 @@ def _remembered(
 
 
 def _own(node: Node) -> bool:
-    names = type(node.kind).__module__, MODULES[type(node.kind)].__module__
-    return names[0].startswith("archspec.") and names[1].startswith("compiler.") and all(map(_own, node.children()))
+    module = MODULES.get(type(node.kind))  # some kinds only tell others what to do
+    ours = type(node.kind).__module__.startswith("archspec.") and (module is None or _compiler_s(module))
+    return ours and all(map(_own, node.children()))
+
+
+def _compiler_s(module: type) -> bool:
+    return module.__module__.startswith("compiler.")
 
 
 def _keep(key: str, unit: Unit) -> None:
