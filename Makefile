@@ -19,7 +19,7 @@ check: $(READY)  ## lint, format and types
 	$(BIN)/mypy
 
 bench: $(READY) .venv/.bench  ## every figure of docs/benchmarks.md
-	for script in check compile step cost blocks mixture recurrent decode checkpoint study; do $(BIN)/python -m benchmarks.$$script || exit 1; done
+	for script in check compile step cost counters memory blocks mixture recurrent decode checkpoint study; do $(BIN)/python -m benchmarks.$$script || exit 1; done
 
 docs: $(READY)  ## the pages that are made from the code
 	$(BIN)/python docs/build.py
@@ -36,7 +36,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 .venv/.bench: $(READY)
-	$(BIN)/python -m pip install -e '.[bench]' -c constraints.txt
+	$(BIN)/python -m pip install -e '.[bench,counters]' -c constraints.txt
 	touch $@
 
 .PHONY: help demo test check bench docs nightly

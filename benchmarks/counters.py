@@ -172,6 +172,7 @@ def by_fvcore(model: nn.Module, x: Tensor) -> Counted:
 
 
 def by_calflops(model: nn.Module, x: Tensor) -> Counted:
+    import_timm()  # which it imports, and which may lack torchvision
     from calflops import calculate_flops
 
     flops, _, parameters = calculate_flops(model, args=[x], print_results=False, output_as_string=False)

@@ -27,11 +27,14 @@ from numpy.typing import NDArray
 
 from benchmarks.timing import report
 from search.cost.autocast import autocast
-from search.cost.block import Operator, Table as Operators
+from search.cost.block import Operator
+from search.cost.block import Table as Operators
 from search.cost.devices import Device
 from search.cost.fit import fit
-from search.cost.price import known_device, known_dtype, resolve_lengths, steps
-from search.cost.roofline import operator_latency, weights_per_pass
+from search.cost.kernels import operator_time, weights_per_pass
+from search.cost.price import resolve_lengths
+from search.cost.setting import known_device, known_dtype
+from search.cost.steps import steps
 from search.cost.table import Table
 from spaces.encoding import decode
 from spaces.space import Space, load
@@ -73,7 +76,7 @@ def read(path: Path) -> tuple[Archs, dict[str, Reals]]:
     """Architectures, and their seconds by device."""
     if path.suffix == ".csv":
         cells = np.genfromtxt(path, delimiter=",", names=True, encoding="utf-8")
-        columns = {name: cells[name] for name in cells.dtype.names}
+        columns = {name: cells[name] for name in cells.dtype.names or ()}
         arch = np.column_stack([columns.pop(name) for name in list(columns) if not name.endswith("_lat")])
     else:
         with np.load(path) as file:
@@ -133,19 +136,19 @@ def _tables(width: int, biased: int, heads: int, ratio: int, timed: Timed) -> tu
     work = steps(spec, batch=BATCH, lengths=resolve_lengths(spec, None), dtype=known_dtype(timed.dtype)).steps
     embedding, *rounds, norm, head = [step.unit.cost.inference for step in work if not step.training]
     assert len(rounds) == 10
-    tables = embedding, rounds[0], norm + head
-    return tuple(autocast(table) for table in tables) if timed.autocast else tables  # type: ignore[return-value]
+    cast = autocast if timed.autocast else tuple[Operator, ...]
+    return cast(embedding), cast(rounds[0]), cast(norm + head)
 
 
 def seconds(table: Iterable[Operator], device: Device, resident: int) -> Reals:
-    """Seconds of each class of operators; what makes nothing costs nothing."""
+    """Seconds of each class of operators: those that the device is busy, and those to ask for what makes something."""
     found = dict.fromkeys(CLASSES, 0.0)
     for row in table:
         if row.work == "view":
             continue
-        work = row.work if row.work in CLASSES else "product"
-        found[work] += (operator_latency(row, device, resident) - device.overhead) * row.count
-        found["overhead"] += device.overhead * row.count
+        took = operator_time(row, device, resident)
+        found[row.work if row.work in CLASSES else "product"] += took.busy * row.count
+        found["overhead"] += took.host * row.count
     return np.array(list(found.values()))
 
 
@@ -208,11 +211,11 @@ def figures(archs: Archs, measured: Reals, name: str) -> dict[str, Any]:
         "FLOPs: tau": tau(prices.forward.astype(np.float64), measured),
         "profile: tau": tau(prices.latency_ms, measured),
         f"{FEW} measured: error %": fitted[:, 0].mean(),
-        "± ": fitted[:, 0].std(),
-        "tau": fitted[:, 1].mean(),
-        "±": fitted[:, 1].std(),
+        "error ±": fitted[:, 0].std(),
+        f"{FEW} measured: tau": fitted[:, 1].mean(),
+        "tau ±": fitted[:, 1].std(),
         "regression: error %": trained[0],
-        "its tau": trained[1],
+        "regression: tau": trained[1],
         "pricing, s": took,
     }
 
@@ -225,7 +228,11 @@ def main() -> None:
         parser.error(f"there is no {path}; the measurements are those of github.com/automl/HW-GPT-Bench (Apache-2.0)")
     torch.set_num_threads(1)
     archs, measured = read(path)
-    report("hwgpt", [figures(archs, measured[name], name) for name in DEVICES], ("torch", "numpy"))
+    report(
+        "hwgpt_sample" if path == SAMPLE else "hwgpt",
+        [figures(archs, measured[name], name) for name in DEVICES],
+        ("torch", "numpy"),
+    )
 
 
 if __name__ == "__main__":

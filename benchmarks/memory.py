@@ -28,6 +28,7 @@ import compiler
 from archspec.spec import Spec, load
 from benchmarks.timing import report
 from search.cost import price
+from search.cost.price import resolve_lengths
 from search.data.batches import Batch
 from search.losses import loss
 from tests.models import inputs
@@ -103,9 +104,13 @@ class Training:
         self.interface: Any = spec.interface
         self.model = compiler.compile(spec)
         self.optimizer = torch.optim.AdamW(self.model.parameters())
-        self.inputs = inputs(spec, batch=case.batch, length=case.length or 1)
+        self.inputs = inputs(spec, batch=case.batch, length=resolve_lengths(spec, case.length))
         classes = getattr(self.interface, "classes", None)
-        shape, values = ((case.batch,), classes) if classes else (self.inputs[0].shape, self.interface.vocab)
+        shape, values = (
+            ((case.batch,), classes)
+            if classes
+            else (self.inputs[len(spec.graph.inputs) - 1].shape, self.interface.vocab)
+        )
         self.targets = torch.randint(values, shape)
 
     def step(self) -> None:
@@ -135,7 +140,7 @@ def resident(number: int) -> list[int]:
         file.write("5")  # the peak starts again from here
     training.step()
     peak = _status("VmHWM")
-    cost = price(case.spec(), batch=case.batch, length=case.length, device="l4")
+    cost = price(case.spec(), batch=case.batch, length=case.length, device="epyc_9654")
     return [peak - before, cost.peak_training - training.there()]
 
 

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 EVERY = 0.5  # seconds between two looks at the canary
-GRAPHED = 20  # calls in one replayed graph of a GPU
+QUEUED = 20  # calls that a GPU finds in its queue
+PAUSE = 2_000_000  # cycles that it waits before, about a millisecond
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,13 @@ class Timed:
 
     Attributes:
         seconds: the median, as measured.
-        spread: the distance of the quartiles, as a share of the median.
+        low, high: the quartiles.
         at: when.
     """
 
     seconds: float
-    spread: float
+    low: float
+    high: float
     at: float
 
 
@@ -71,27 +73,35 @@ class Clock:
             self.wait()
             taken.append(self.counter() - start)
         low, middle, high = statistics.quantiles(taken, n=4, method="inclusive")
-        return Timed(middle, (high - low) / middle, at)
+        return Timed(middle, low, high, at)
 
     def kernel(self, run: Callable[[], Any], *, budget: float = 0.03, least: int = 5) -> Timed:
         """What a call keeps the device busy, without the time that the processor needs to ask for it."""
         if not self.cuda:
             return self.time(run, budget=budget, least=least)
-        return self._graphed(run, budget, least)
+        return self._queued(run, budget, least)
 
-    def _graphed(self, run: Callable[[], Any], budget: float, least: int) -> Timed:
-        graph = torch.cuda.CUDAGraph()
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            run()
-            run()
-        torch.cuda.current_stream().wait_stream(side)
-        with torch.cuda.graph(graph):
-            for _ in range(GRAPHED):
+    def _queued(self, run: Callable[[], Any], budget: float, least: int) -> Timed:
+        """Calls that wait in the device's queue behind a pause, so that it never waits for them."""
+        self._watch()
+        run()
+        self.wait()
+        start = time.perf_counter()
+        run()
+        self.wait()
+        calls = max(1, min(QUEUED, int(budget / (time.perf_counter() - start))))
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        at, taken = time.perf_counter(), []
+        while len(taken) < least or (time.perf_counter() - at < budget and len(taken) < 100):
+            torch.cuda._sleep(PAUSE)  # type: ignore[no-untyped-call]
+            begin.record()
+            for _ in range(calls):
                 run()
-        timed = self.time(graph.replay, budget=budget, least=least, warm=1)
-        return Timed(timed.seconds / GRAPHED, timed.spread, timed.at)
+            end.record()
+            end.synchronize()
+            taken.append(begin.elapsed_time(end) / 1e3 / calls)
+        low, middle, high = statistics.quantiles(taken, n=4, method="inclusive")
+        return Timed(middle, low, high, at)
 
     def wait(self) -> None:
         """Until the device has done all that it was asked."""

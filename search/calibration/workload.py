@@ -39,17 +39,22 @@ class Workload:
     length: int | None = None
     dtype: str = "float32"
 
-    def ready(self, device: str = "cpu", *, compiled: bool = False) -> Callable[[], Any]:
+    def build(self, device: str = "cpu") -> Any:
+        """The compiled model on a device."""
+        return compiler.compile(self.spec, device=device, dtype=DTYPES[self.dtype])
+
+    def ready(self, device: str = "cpu", *, compiled: bool = False, model: Any = None) -> Callable[[], Any]:
         """What runs it once, its model built and its inputs in place.
 
         Args:
             compiled: by `torch.compile`.
+            model: one that was built before.
 
         Errors:
             SpecError: the model cannot decode, or its interface has no loss.
         """
         spec, dtype = self.spec, DTYPES[self.dtype]
-        model: Any = compiler.compile(spec, device=device, dtype=dtype)
+        model = model or self.build(device)
         if self.phase == "decode":
             return self._decode(model.eval(), device, compiled)
         lengths = resolve_lengths(spec, self.length)

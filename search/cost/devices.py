@@ -33,7 +33,7 @@ from archspec import source
 from archspec.errors import Mark, Problem, SpecError, did_you_mean
 from search.cost.measured import DType, Measured
 
-LOCAL = "local"
+LOCAL, CUDA = "local", "cuda"  # this computer's CPU, and its GPU
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 BLUR = 2.0  # a working set of a cache's size still lies in it; from one so many times as large nothing is left
 
@@ -124,13 +124,13 @@ class Device(_Data):
             return len(sets) - 2, 1.0
         return high - 1, round(log(resident / sets[high - 1]) / log(sets[high] / sets[high - 1]), 6)
 
-    def factor(self, work: str) -> float:
+    def factor(self, phase: str, work: str) -> float:
         """By which measurements of whole models say that times of a kind of work are multiplied."""
-        return self.measured.factors.get(work, 1.0) if self.measured else 1.0
+        return self.measured.of(phase).factors.get(work, 1.0) if self.measured else 1.0
 
-    def pass_seconds(self, busy: float, host: float) -> float:
+    def pass_seconds(self, phase: str, busy: float, host: float) -> float:
         """Seconds of a pass whose operators keep the device busy, and take to be asked for, so long."""
-        constant = self.measured.constant if self.measured else 0.0
+        constant = self.measured.of(phase).constant if self.measured else 0.0
         return constant + (busy + host if self.kind == "cpu" else max(busy, host))
 
     def peak_flops(self, dtype: str) -> float:
@@ -146,9 +146,9 @@ class Device(_Data):
 
 
 def names() -> list[str]:
-    """Names of the profiles that come with the package, and of the computer that this runs on."""
+    """Names of the profiles that come with the package, and of the devices of this computer."""
     own = (Path(entry.name) for entry in files("search.cost").joinpath("devices").iterdir())
-    return [*sorted(path.stem for path in own if path.suffix == ".yaml"), LOCAL]
+    return [*sorted(path.stem for path in own if path.suffix == ".yaml"), LOCAL, CUDA]
 
 
 def load(name: str) -> Device:
@@ -157,16 +157,41 @@ def load(name: str) -> Device:
     Errors:
         SpecError: there is no such profile, or the file is wrong.
     """
-    if name == LOCAL:
-        from search.cost import local  # measures with torch, which reading a profile does not need
-
-        return local.load()
+    if name in (LOCAL, CUDA):
+        return _of_this_computer(name)
     if name.endswith((".yaml", ".yml")):
         return from_tree(source.read(name))
+    if name.endswith(".json"):
+        return _from_json(Path(name))
     if name not in names():
-        raise SpecError(Problem(f"there is no device {name!r}", did_you_mean(name, names()) or "name a YAML file"))
+        raise SpecError(
+            Problem(f"there is no device {name!r}", did_you_mean(name, names()) or "name a YAML or JSON file")
+        )
     file = files("search.cost").joinpath("devices", f"{name}.yaml")
     return from_tree(source.parse(file.read_text(encoding="utf-8"), str(file)))
+
+
+def _of_this_computer(name: str) -> Device:
+    import torch  # which reading a profile does not need
+
+    from search.cost import local
+
+    if name == CUDA and not torch.cuda.is_available():
+        raise SpecError(Problem("this computer has no CUDA device that torch can use", "try --device local"))
+    return local.load("cpu" if name == LOCAL else name)
+
+
+def _from_json(file: Path) -> Device:
+    try:
+        return Device.model_validate_json(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(Problem(f"{file} cannot be read: {error.strerror}")) from None
+    except ValidationError as error:
+        detail = error.errors()[0]
+        where, cause = ".".join(map(str, detail["loc"])), detail["msg"].removeprefix("Value error, ")
+        raise SpecError(
+            Problem(f"{file} is no device profile: {where} {cause[:1].lower()}{cause[1:]}".strip())
+        ) from None
 
 
 def from_tree(tree: source.Map) -> Device:

@@ -5,9 +5,9 @@
 All constants are at least 0. Errors are relative, and weighed by Huber's loss (Huber 1964, "Robust Estimation of a
 Location Parameter", doi 10.1214/aoms/1177703732), since some measurements are of another machine or a loaded one. The
 profile's physics is the prior: factors that the measurements do not tell apart stay alike, and the constant stays 0.
-Leave-one-out over the measurements decides how strong the prior is; its errors are what to expect of a new model. Least
-squares without negative solutions is by active sets (Lawson and Hanson 1974, "Solving Least Squares Problems",
-chapter 23).
+Fits with priors of many strengths are averaged, each weighed by how likely its leave-one-out errors are (of Laplace's
+distribution: their mean to the power of minus the number of measurements). Least squares without negative solutions is
+by active sets (Lawson and Hanson 1974, "Solving Least Squares Problems", chapter 23).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 
 Reals = NDArray[np.float64]
 
-STRENGTHS = tuple(10.0**power for power in range(-6, 3))  # of the prior, beside a mean squared relative error
+STRENGTHS = tuple(10.0**power for power in range(-6, 1))  # of the prior, beside a mean squared relative error
 FOLDS = 32  # measurements are left out one by one up to so many, then in so many groups
 ROUNDS = 12  # of weighing anew
-CLOSEST = 1e-4  # relative errors below this are no outliers
+CLOSEST = 1e-4  # relative errors below this are none
 SLIGHT = 1e-9  # holds the common scale where nothing else does
 
 
@@ -34,13 +34,11 @@ class Fit:
         factors: by class, on the seconds that the profile gives it.
         constant: seconds of every pass.
         residuals: by measurement, ``predicted / measured - 1`` of the fit to the others; to itself where it is alone.
-        strength: of the prior, as chosen.
     """
 
     factors: Reals
     constant: float
     residuals: Reals
-    strength: float
 
     def predict(self, features: ArrayLike) -> Reals:
         """Seconds, for ``[models, classes]`` seconds under the profile."""
@@ -62,10 +60,12 @@ def fit(features: ArrayLike, measured: ArrayLike) -> Fit:
     scale = float(np.exp(np.median(np.log(y / x.sum(axis=1)))))  # so that factors are near 1
     typical = float(np.exp(np.mean(np.log(y))))
     rows = np.column_stack([x * scale / y[:, None], np.zeros(len(y)), typical / y])  # classes, common scale, constant
-    residuals = {strength: _left_out(rows, strength) for strength in STRENGTHS}
-    strength = min(STRENGTHS, key=lambda one: (float(np.abs(residuals[one]).mean()), -one))
-    solution = _solve(rows, strength)
-    return Fit(solution[:-2] * scale, float(solution[-1]) * typical, residuals[strength], strength)
+    residuals = np.array([_left_out(rows, strength) for strength in STRENGTHS])
+    mean = np.maximum(np.abs(residuals).mean(axis=1), CLOSEST)
+    weights = (mean / mean.min()) ** -float(len(y))
+    weights /= weights.sum()
+    solution = weights @ np.array([_solve(rows, strength) for strength in STRENGTHS])
+    return Fit(solution[:-2] * scale, float(solution[-1]) * typical, weights @ residuals)
 
 
 def _checked(features: ArrayLike, measured: ArrayLike) -> tuple[Reals, Reals]:
@@ -89,9 +89,9 @@ def _left_out(rows: Reals, strength: float) -> Reals:
     """Relative errors of measurements that the solution has not seen."""
     count = len(rows)
     if count == 1:
-        return rows @ _solve(rows, strength) - 1
+        return np.asarray(rows @ _solve(rows, strength) - 1)
     fold = np.arange(count) % min(count, FOLDS)
-    errors = np.empty(count)
+    errors: Reals = np.empty(count)
     for number in range(min(count, FOLDS)):
         out = fold == number
         errors[out] = rows[out] @ _solve(rows[~out], strength) - 1
@@ -121,7 +121,7 @@ def _solve(rows: Reals, strength: float) -> Reals:
 
 def _nonnegative(square: Reals, linear: Reals) -> Reals:
     """The w of which no entry is below 0 that minimises ``w' square w - 2 linear' w``."""
-    whole = np.linalg.solve(square, linear)
+    whole: Reals = np.asarray(np.linalg.solve(square, linear), dtype=np.float64)
     if whole.min() >= 0:
         return whole
     solution = np.zeros(len(linear))

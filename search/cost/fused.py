@@ -1,8 +1,9 @@
 """Operators that devices run as one kernel and the meta device does not run, or not as one.
 
 `Fused` prices ``scaled_dot_product_attention`` as the fused kernel that it is on devices; on the meta device it would
-be two products with all scores in memory between them. It prices ``rms_norm`` forward as one operator: a GPU has a
-kernel for it, a CPU runs half a dozen. `grouped_mm_result` stands in for
+be two products with all scores in memory between them. These it is where a device has no such kernel: for a mask that
+needs a gradient; on a CPU also with dropout, and for values of another width than keys. ``rms_norm`` forward is priced
+as one operator: a GPU has a kernel for it, a CPU runs half a dozen. `grouped_mm_result` stands in for
 ``torch._grouped_mm``, whose meta kernel refuses float32 where CPUs compute it.
 """
 
@@ -32,19 +33,22 @@ class Fused(TorchFunctionMode):
     """Inside this mode, attention and norms on the meta device are one operator each that is handed to `record`.
 
     Attributes:
+        processor: cpu, gpu or tpu.
         inside: whether what is executed belongs to an operator that is handed over as a whole.
     """
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, processor: str) -> None:
         super().__init__()
-        self.record = record
+        self.record, self.processor = record, processor
         self.inside = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
-            q, k, v, mask, causal = _arguments(*args, **kwargs)
-            if q.is_meta and q.dim() == 4 and not (mask is not None and mask.requires_grad):
+            q, k, v, mask, dropout, causal = _arguments(*args, **kwargs)
+            apart = mask is not None and mask.requires_grad
+            apart |= self.processor == "cpu" and (dropout > 0 or q.shape[-1] != v.shape[-1])
+            if q.is_meta and q.dim() == 4 and not apart:
                 save = torch.is_grad_enabled()
                 return _Attention.apply(self.record, save, q, k, v, mask, causal)  # type: ignore[no-untyped-call]
         if func is F.rms_norm and args[0].is_meta:
@@ -62,8 +66,8 @@ class Fused(TorchFunctionMode):
 def _arguments(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
     is_causal: bool = False, **_: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, bool]:  # fmt: skip
-    return query, key, value, attn_mask, is_causal
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, float, bool]:  # fmt: skip
+    return query, key, value, attn_mask, dropout_p, is_causal
 
 
 class _Attention(torch.autograd.Function):

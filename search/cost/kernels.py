@@ -4,9 +4,12 @@ Roofline (Williams, Waterman, Patterson 2009, doi 10.1145/1498765.1498785): the 
 
     busy = max(flops / peak(dtype), traffic)
 
+with what 10,000 language models on two GPUs and a CPU (`benchmarks.hwgpt`) ask for beyond it: a product's arithmetic
+and traffic add up, since its first loads and last stores hide behind nothing; softmax is done on vector units; a kernel
+of a GPU takes as long to start as to be asked for, and where it only moves bytes reaches half of the bandwidth.
 Activations were just written, so they come from the nearest level of memory that holds what the operator touches;
 weights, and what decoding kept, come from the nearest that holds all that the pass reads of them, since the rest went
-by in between. With datasheet peaks this is a lower bound.
+by in between. With datasheet peaks this is near a lower bound.
 
 Measured (`archc calibrate`): products and attention from grids of their sizes, other operators from curves of their
 bytes, each read between its points; weights are slower by what a far working set was seen to cost. Factors for kinds of
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from search.cost.devices import Device
     from search.cost.grid import Grid
     from search.cost.measured import Kernels
+    from search.cost.setting import Phase
 
 APART = "/apart"  # ends the name of a curve of an operator whose tensors do not lie alike
 VIEW = 0.3  # what a view takes to be asked for, as a share of an operator
@@ -41,7 +45,7 @@ class Time(NamedTuple):
     origin: Origin
 
 
-def operator_time(row: Operator, device: Device, resident: float) -> Time:
+def operator_time(row: Operator, device: Device, resident: float, phase: Phase = "prefill") -> Time:
     """The time of an operator in a pass that reads `resident` bytes of weights and of what was kept.
 
     Errors:
@@ -50,7 +54,7 @@ def operator_time(row: Operator, device: Device, resident: float) -> Time:
     measured = device.measured
     host = device.overhead * (VIEW if row.work == "view" else 1.0)
     if row.work == "view":
-        return Time(0.0, host * device.factor("host"), "calibrated" if measured else "roofline")
+        return Time(0.0, host * device.factor(phase, "host"), "calibrated" if measured else "roofline")
     origin: Origin = "roofline" if row.priced else "bytes"
     busy = None
     if measured is not None:
@@ -60,7 +64,11 @@ def operator_time(row: Operator, device: Device, resident: float) -> Time:
         busy = _roofline(row, device, resident)
     else:
         origin = "calibrated"
-    return Time(busy * device.factor(row.work), host * device.factor("host"), origin)
+    return Time(busy * device.factor(phase, row.work), host * device.factor(phase, "host"), origin)
+
+
+SOFTMAX = 30  # operations on vector units for each score of attention: scaling, maxima, exponentials, sums
+STREAMED = 0.5  # of a GPU's bandwidth, by kernels that only move what they touch
 
 
 def _roofline(row: Operator, device: Device, resident: float) -> float:
@@ -69,7 +77,15 @@ def _roofline(row: Operator, device: Device, resident: float) -> float:
     traffic = (touched - row.weights) / device.bandwidth(touched)
     if row.weights:
         traffic += row.weights / device.bandwidth(max(resident, touched))
-    return max(arithmetic, traffic)
+    start = device.overhead if device.kind == "gpu" else 0.0
+    if row.work == "product":
+        return start + arithmetic + traffic
+    if row.work == "attention":
+        scores = prod(row.shape[:3]) * row.flops / (4 * prod(row.shape[:4]))
+        arithmetic += SOFTMAX * scores / device.peak.get("float32", device.peak_flops(row.dtype))
+    elif device.kind == "gpu":
+        traffic /= STREAMED
+    return start + max(arithmetic, traffic)
 
 
 def _from_grids(row: Operator, kernels: Kernels, resident: float) -> float | None:
@@ -119,15 +135,15 @@ class Sum(NamedTuple):
     host: int
 
 
-def summed(table: Iterable[Operator], device: Device) -> Sum:
-    """The time of a table, part of a pass whose weights are each of the device's working sets."""
+def summed(table: Iterable[Operator], device: Device, phase: Phase = "prefill") -> Sum:
+    """The time of a table, part of a pass of that phase whose weights are each of the device's working sets."""
     sets = device.working_sets
     busy, host = [0] * len(sets), 0
     for row in table:
         here: Time | None = None
         for number, resident in enumerate(sets):
             if here is None or row.weights:
-                here = operator_time(row, device, resident)
+                here = operator_time(row, device, resident, phase)
             busy[number] += round(here.busy * 1e15) * row.count
         assert here is not None
         host += round(here.host * 1e15) * row.count

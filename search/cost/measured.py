@@ -34,21 +34,38 @@ class Kernels(_Data):
     operators: dict[str, Grid] = {}
 
 
+class Whole(_Data):
+    """What whole models say, beyond their operators, of the latency in one phase.
+
+    Attributes:
+        factors: by kind of work (``host``: being asked for), by which times are multiplied.
+        constant: seconds of every pass.
+        errors: of models, each predicted from the others: predicted over measured, less one.
+    """
+
+    factors: dict[str, Share] = {}
+    constant: Share = 0.0
+    errors: tuple[float, ...] = ()
+
+
 class Measured(_Data):
     """All that measurements say of a device.
 
     Attributes:
         kernels: by dtype.
-        factors: by kind of work (``host``: being asked for), and by which times are multiplied.
-        constant: seconds of every pass.
-        errors: of whole models, each predicted from the others: measured over predicted, less one.
-        drift: how far the canary moved meanwhile.
+        whole: by phase.
+        drift: how far the canary moved meanwhile, as a share.
+        residual: by how much kernels that were measured again differed after the canary's correction.
+        fingerprint: of the device and of what ran on it.
     """
 
     kernels: dict[DType, Kernels] = {}
-    factors: dict[str, Share] = {}
-    constant: Share = 0.0
-    errors: tuple[float, ...] = ()
+    whole: dict[str, Whole] = {}
     drift: Share = 0.0
+    residual: Share = 0.0
     date: str = ""
-    versions: dict[str, str] = {}
+    fingerprint: dict[str, str | int] = {}
+
+    def of(self, phase: str) -> Whole:
+        """What is known of a phase; where it was not measured, what is known of another."""
+        return self.whole.get(phase) or next(iter(self.whole.values()), Whole())

@@ -5,8 +5,8 @@ backward) the operators with their FLOPs and bytes, and the bytes that are live 
 
 What is counted. FLOPs are those of `search.cost.operators`. ``scaled_dot_product_attention`` of four-dimensional
 tensors counts as one fused operator, as FlashAttention (Dao et al. 2022, arXiv 2205.14135) and the kernels of CPUs run
-it: the full square of FLOPs whatever the mask, twice that backward, and no bytes for the scores. A mask that needs a
-gradient is served by no such kernel on a CPU, so that attention is priced as its separate products. Memory is what the
+it: the full square of FLOPs whatever the mask, twice that backward, and no bytes for the scores. What is served by no
+such kernel is priced as its separate products (`search.cost.fused`). Memory is what the
 operators' results occupy, to the byte; an allocator's rounding and a kernel's own workspace come on top.
 """
 
@@ -30,8 +30,9 @@ from search.cost.recording import Recording
 
 
 def measure_block(
-    module: nn.Module, inputs: Sequence[Any] | Mapping[str, Any], *, train: bool, seeds: Container[int] | None = None
-) -> BlockCost:
+    module: nn.Module, inputs: Sequence[Any] | Mapping[str, Any], *, train: bool, seeds: Container[int] | None = None,
+    processor: str = "gpu",
+) -> BlockCost:  # fmt: skip
     """Prices one module by running it on its inputs.
 
     Args:
@@ -39,13 +40,14 @@ def measure_block(
         inputs: positional or named arguments. Inputs with ``requires_grad`` get gradients; others cost none.
         train: also run a training step. The module's modes are left as found.
         seeds: numbers of the results that get a gradient; all that can by default.
+        processor: cpu, gpu or tpu; they do not have the same fused kernels.
     """
-    return record_block(module, inputs, train=train, seeds=seeds).cost()
+    return record_block(module, inputs, train=train, seeds=seeds, processor=processor).cost()
 
 
 def record_block(
     module: nn.Module, inputs: Sequence[Any] | Mapping[str, Any], *, train: bool, seeds: Container[int] | None = None,
-    limit: int | None = None,
+    processor: str = "gpu", limit: int | None = None,
 ) -> Recording:  # fmt: skip
     """All that happens while a module runs, as `measure_block` sums it up.
 
@@ -63,7 +65,7 @@ def record_block(
     weights = _storages(_weights(module))
     try:
         module.eval()
-        with torch.no_grad(), _Meter(given, weights, limit) as meter:
+        with torch.no_grad(), _Meter(given, weights, processor, limit) as meter:
             result = call()
             flow = Flow(inference=_results(result, tensors_in, meter))
             del result
@@ -74,7 +76,7 @@ def record_block(
         module.train()
         gradients = _hold_gradients(module, tensors_in)
         try:
-            with torch.enable_grad(), _Meter(given, weights) as meter:
+            with torch.enable_grad(), _Meter(given, weights, processor) as meter:
                 results = _training_step(call, tensors_in, meter, seeds)
                 own = {_key(p.grad) for p in module.parameters() if p.grad is not None}
             forward, backward = meter.live_bytes(without=own)
@@ -160,10 +162,12 @@ def metered(run: Callable[[], Any]) -> Table:
     return merge(meter.rows)
 
 
-def measure_decoded(module: nn.Module, inputs: Sequence[Tensor], kept: Iterable[Tensor]) -> BlockCost:
+def measure_decoded(
+    module: nn.Module, inputs: Sequence[Tensor], kept: Iterable[Tensor], processor: str = "gpu"
+) -> BlockCost:
     """Prices one call of a module that goes on from what it kept, which is read from as far as weights are."""
     held = _storages(kept)
-    with torch.no_grad(), _Meter(_storages(inputs) | held, _storages(_weights(module)) | held) as meter:
+    with torch.no_grad(), _Meter(_storages(inputs) | held, _storages(_weights(module)) | held, processor) as meter:
         result = module(*inputs)
         results = _results(result, (), meter)
         del result
@@ -178,7 +182,9 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _should_skip_dynamo(cls) -> bool:
         return False  # or else the first operator imports torch's compiler, for most of a second
 
-    def __init__(self, given: Mapping[int, int], weights: Mapping[int, int], limit: int | None = None) -> None:
+    def __init__(
+        self, given: Mapping[int, int], weights: Mapping[int, int], processor: str = "gpu", limit: int | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.limit = limit
         self.sizes: set[int] = set()
@@ -189,7 +195,7 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.live: dict[int, tuple[int, weakref.ref[Any]]] = {}
         self.saved: dict[int, int] = {}
         self.turned = 2**63  # number of events before the backward pass
-        self.fuse = Fused(self.record)
+        self.fuse = Fused(self.record, processor)
 
     def __enter__(self) -> _Meter:
         self.fuse.__enter__()  # type: ignore[no-untyped-call]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from search.cost.block import Operator, Table
-from search.cost.devices import Device
-from search.cost.kernels import weights_per_pass
+from search.cost.block import Table
+from search.cost.kernels import operator_time, weights_per_pass
 from search.cost.setting import Setting
 from search.cost.steps import Step, Steps
+
+WORKS = ("product", "attention", "convolution", "traffic")
 
 
 class PassTime(NamedTuple):
@@ -64,16 +65,29 @@ def pass_time(work: Steps, setting: Setting) -> PassTime:
     return PassTime(tuple(busy), sum(time.host for time in times), resident)
 
 
-def seconds(time: PassTime, device: Device) -> float:
+def seconds(time: PassTime, setting: Setting) -> float:
     """How long the whole pass takes."""
+    device = setting.device
     at, share = device.between(time.resident)
     busy = time.busy[at]
     if share:
         busy += round(share * (time.busy[at + 1] - busy))
-    return device.pass_seconds(float(busy) / 1e15, float(time.host) / 1e15)
+    return device.pass_seconds(setting.phase, float(busy) / 1e15, float(time.host) / 1e15)
 
 
-def executed(pairs: Iterable[tuple[Step, Table]]) -> Iterator[Operator]:
-    """All operators of some steps."""
-    for _, table in pairs:
-        yield from table
+def seconds_by_work(work: Steps, setting: Setting) -> dict[str, float]:
+    """How long a pass is busy with each kind of work, and how long it takes to be asked for (``host``)."""
+    at, share = setting.device.between(pass_time(work, setting).resident)
+    sets = setting.device.working_sets
+    near, far = sets[at], sets[min(at + 1, len(sets) - 1)]
+    total = dict.fromkeys((*WORKS, "host"), 0.0)
+    for _, table in tables(work, setting):
+        for row in table:
+            time = operator_time(row, setting.device, near, setting.phase)
+            busy = time.busy
+            if share and row.weights:
+                busy += share * (operator_time(row, setting.device, far, setting.phase).busy - busy)
+            if row.work != "view":
+                total[row.work] += busy * row.count
+            total["host"] += time.host * row.count
+    return total

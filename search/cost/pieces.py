@@ -120,7 +120,7 @@ def piece(raw: Any, blocks: Map, scope: Scope, interface: Interface, state: Stat
     """
     graph = _elaborated(raw, blocks, scope, interface, state)
     value, storages = _given(state)
-    work = run(graph, {(INPUT, ""): value}, setting.dtype)
+    work = run(graph, {(INPUT, ""): value}, setting.dtype, processor=setting.device.kind)
     return _priced(work, graph, state, storages, _time(work, graph, state, setting), setting)
 
 
@@ -129,7 +129,7 @@ def _time(work: Steps, graph: Graph, state: State, setting: Setting) -> PassTime
         return pass_time(work, setting)
     batch = state.tensors[0].given.shape[0]
     one = inputs({INPUT: state.stream}, batch=batch, lengths={}, dtype=setting.dtype, decoding=True)
-    return pass_time(run(graph, one, setting.dtype, setting.context), setting)
+    return pass_time(run(graph, one, setting.dtype, setting.context, setting.device.kind), setting)
 
 
 def last_piece(interface: Interface, state: State, setting: Setting) -> Piece:

@@ -17,8 +17,9 @@ from archspec.spec import Spec
 from archspec.streams import Stream
 from compiler.decoding import refusals
 from search.cost import devices
+from search.cost.kernels import Sum
 from search.cost.memory import inference_peak, training
-from search.cost.passes import owned, pass_time, seconds, taking_part
+from search.cost.passes import PassTime, owned, pass_time, seconds, taking_part
 from search.cost.setting import Phase, Setting, setting
 from search.cost.steps import Step, Steps, steps
 from search.cost.unit import Unit, Weights
@@ -139,7 +140,7 @@ def price(
     if phase == "decode":
         context = known_context(spec, lengths, context)
     under = setting(dtype=dtype, device=device, phase=phase, context=context)
-    work = steps(spec, batch=batch, lengths=lengths, dtype=under.dtype)
+    work = steps(spec, batch=batch, lengths=lengths, dtype=under.dtype, processor=under.device.kind)
     pass_ = work if under.context is None else decoding(spec, batch, lengths, under)
     counts = counted(work.steps)
     parameters = sum(count.total for count in counts)
@@ -158,7 +159,7 @@ def price(
         peak_training=held + targets + parameters * STATES + max(training(work).peak, update),
         loss=work.loss.unit.cost.peak_training if work.loss else 0,
         cache_per_token=kept_per_token(spec.graph) * size,
-        latency_ms=1e3 * seconds(pass_time(pass_, under), under.device),
+        latency_ms=1e3 * seconds(pass_time(pass_, under), under),
         batch=batch,
         lengths=lengths,
         dtype=dtype,
@@ -172,7 +173,8 @@ def price(
 
 def decoding(spec: Spec, batch: int, lengths: Mapping[str, int], under: Setting) -> Steps:
     """The steps of one more token."""
-    return steps(spec, batch=batch, lengths=lengths, dtype=under.dtype, context=under.context)
+    kind = under.device.kind
+    return steps(spec, batch=batch, lengths=lengths, dtype=under.dtype, context=under.context, processor=kind)
 
 
 def known_context(spec: Spec, lengths: Mapping[str, int], context: int | None) -> int:
@@ -265,11 +267,18 @@ def _rows(spec: Spec, work: Steps, counts: list[Weights], pass_: Steps, under: S
     for step in work.steps:
         groups.setdefault(step.row, []).append(step)
     times: dict[tuple[str, ...], float] = {}
-    (at, share), sets = under.device.between(pass_time(pass_, under).resident), under.device
+    whole = pass_time(pass_, under)
+    at, share = under.device.between(whole.resident)
+
+    def busy(time: PassTime | Sum) -> float:
+        return time.busy[at] + (share * (time.busy[at + 1] - time.busy[at]) if share else 0)
+
+    cpu = under.device.kind == "cpu"
+    asked = whole.host > busy(whole)  # longer than the device works, which it does meanwhile
     for step in taking_part(pass_, under):
         time = step.unit.time(under)
-        busy = time.busy[at] + (share * (time.busy[at + 1] - time.busy[at]) if share else 0)
-        times[step.row] = times.get(step.row, 0.0) + sets.pass_seconds(busy / 1e15, time.host / 1e15)
+        part = busy(time) + time.host if cpu else time.host if asked else busy(time)
+        times[step.row] = times.get(step.row, 0.0) + part / 1e15
     parameters = {id(step): count.total for step, count in zip(work.steps, counts, strict=True)}
     forward = sum(step.unit.forward for step in work.steps if not step.training)
     for row, members in groups.items():

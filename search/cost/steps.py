@@ -71,26 +71,28 @@ class Steps:
 
 
 def steps(
-    spec: Spec, *, batch: int, lengths: Mapping[str, int], dtype: torch.dtype, context: int | None = None
-) -> Steps:
+    spec: Spec, *, batch: int, lengths: Mapping[str, int], dtype: torch.dtype, context: int | None = None,
+    processor: str = "gpu",
+) -> Steps:  # fmt: skip
     """The steps of a spec, with its training loss.
 
     Args:
         lengths: a number for each length that is known only when the model runs.
         context: instead, the steps of one more token of a causal input that had so many.
+        processor: cpu, gpu or tpu.
     """
     values = inputs(spec.graph.inputs, batch=batch, lengths=lengths, dtype=dtype, decoding=context is not None)
-    work = run(spec.graph, values, dtype, context)
+    work = run(spec.graph, values, dtype, context, processor)
     if context is None:
         work.loss = loss(work.outputs, spec.interface, len(work.steps))
     return work
 
 
-def run(graph: Graph, values: Values, dtype: torch.dtype, context: int | None = None) -> Steps:
+def run(graph: Graph, values: Values, dtype: torch.dtype, context: int | None = None, processor: str = "gpu") -> Steps:
     """The steps of a graph whose inputs stand in ``values``; its outputs get gradients."""
     given = {id(wire): wire for value in values.values() for wire in value.wires}
     result = Steps(list(given.values()))
-    walker = _Walker(result, dtype, context)
+    walker = _Walker(result, dtype, context, processor)
     result.outputs = walker.graph(graph, dict(values), (), Places(()), training=False)
     if context is None:
         walker.backward()
@@ -108,8 +110,8 @@ def loss(outputs: Mapping[str, Value], interface: Interface, number: int) -> Ste
 
 
 class _Walker:
-    def __init__(self, result: Steps, dtype: torch.dtype, context: int | None) -> None:
-        self.result, self.dtype, self.context = result, dtype, context
+    def __init__(self, result: Steps, dtype: torch.dtype, context: int | None, processor: str) -> None:
+        self.result, self.context, self.setting = result, context, (dtype, processor)
         self.known: dict[tuple[int, tuple[str, ...], tuple[Given, ...]], Unit] = {}
 
     def graph(self, graph: Graph, values: Values, row: Place, weights: Places, *, training: bool) -> dict[str, Value]:
@@ -179,7 +181,7 @@ class _Walker:
         unit = self.known.get(key)
         if unit is None:
             context = self.context if any(stream.causal for stream in streams.values()) else None
-            unit = self.known[key] = measured(node, streams, ports or ("",), given, self.dtype, context=context)
+            unit = self.known[key] = measured(node, streams, ports or ("",), given, *self.setting, context=context)
         once = self.context is not None and not any(stream.causal for stream in streams.values())
         step = Step(node, row, place, training, streams, ports, wires, unit, once=once)
         step.results = results(unit, wires, len(self.result.steps))
@@ -200,7 +202,7 @@ class _Walker:
             if len(seeds) < len(graded):
                 given = tuple(wire.given for wire in step.inputs)
                 ports = step.ports or ("",)
-                step.unit = measured(step.node, step.streams, ports, given, self.dtype, seeds)
+                step.unit = measured(step.node, step.streams, ports, given, *self.setting, seeds)
             reached |= {id(step.inputs[place]) for place in step.unit.cost.flow.reached}
 
 

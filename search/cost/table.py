@@ -260,7 +260,7 @@ class Batch:
             way = np.log(np.maximum(resident, 1) / small) / np.log(large / small)
             share = np.round(np.clip(way, 0.0, 1.0), 6)
             spent = near + np.rint(share * (far - near)).astype(np.int64)
-        constant = device.pass_seconds(0.0, 0.0)
+        constant = device.pass_seconds(self.rows.chain.setting.phase, 0.0, 0.0)
         spent, asked = spent / 1e15, host / 1e15
         found: NDArray[np.float64] = constant + (spent + asked if device.kind == "cpu" else np.maximum(spent, asked))
         return found

@@ -82,7 +82,7 @@ class Total:
             peak_training=held + self.targets + self.parameters * STATES + max(self.training, backward, update),
             loss=self.loss,
             cache_per_token=self.cache * size,
-            latency_ms=1e3 * seconds(time, self.setting.device),
+            latency_ms=1e3 * seconds(time, self.setting),
             batch=batch,
             lengths=lengths,
             dtype=dtype,

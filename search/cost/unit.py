@@ -76,7 +76,7 @@ class Unit:
     gradients: int
     stored: int
     computed: int
-    _times: dict[tuple[str, str], Sum] = field(default_factory=dict)
+    _times: dict[tuple[str, str, str], Sum] = field(default_factory=dict)
 
     @cached_property
     def forward(self) -> int:
@@ -102,9 +102,10 @@ class Unit:
         return update_table(self.tensors, setting.dtype, together=setting.device.kind != "cpu")
 
     def _time(self, what: str, setting: Setting, table: Table) -> Sum:
-        known = self._times.get((what, setting.name))
+        key = what, setting.name, setting.phase
+        known = self._times.get(key)
         if known is None:
-            known = self._times[what, setting.name] = summed(table, setting.device)
+            known = self._times[key] = summed(table, setting.device, setting.phase)
         return known
 
 
@@ -113,7 +114,7 @@ _units: dict[Hashable, Unit] = {}
 
 def measured(
     node: Node, streams: dict[tuple[str, str], Stream], ports: Sequence[str], given: Sequence[Given],
-    dtype: torch.dtype, seeds: tuple[int, ...] | None = None, context: int | None = None,
+    dtype: torch.dtype, processor: str, seeds: tuple[int, ...] | None = None, context: int | None = None,
 ) -> Unit:  # fmt: skip
     """The cost of a node.
 
@@ -121,30 +122,29 @@ def measured(
         streams: what it reads and what is read by its slots: the type of each stream by node and port.
         ports: outputs that somebody reads.
         given: the tensors of these streams.
+        processor: cpu, gpu or tpu.
         seeds: numbers of the results that get a gradient; all that can by default.
         context: tokens that a causal stream had before the one that is given; None for whole streams.
     """
     graph = alone(node, streams, ports)
-    key = (graph.digest("layout"), tuple(streams.values()), tuple(given), dtype, seeds, context)
+    key = (graph.digest("layout"), tuple(streams.values()), tuple(given), dtype, processor, seeds, context)
     found = _units.get(key)
     if found is None:
         if len(_units) >= LARGEST:
             forget()
-        found = _units[key] = _remembered(graph, given, dtype, seeds, context)
+        found = _units[key] = _remembered(graph, tuple(given), dtype, processor, seeds, context)
     return found
 
 
-def _remembered(
-    graph: Graph, given: Sequence[Given], dtype: torch.dtype, seeds: tuple[int, ...] | None, context: int | None
-) -> Unit:
-    """What is known from another process, or else is measured."""
+def _remembered(graph: Graph, *setting: Any) -> Unit:
+    """What is known from another process, or else is measured; takes what `_measure` takes."""
     if remembered.off() or not all(map(_own, graph.nodes)):  # a plugin's sources are not known
-        return _measure(graph, given, dtype, seeds, context)
+        return _measure(graph, *setting)
     streams = [(repr(replace(stream, ahead=frozenset())), sorted(stream.ahead)) for stream in graph.inputs.values()]
-    key = repr((graph.digest("layout"), streams, tuple(given), dtype, seeds, context))
+    key = repr((graph.digest("layout"), streams, *setting))
     unit = _recalled(key, graph.types)
     if unit is None:
-        unit = _measure(graph, given, dtype, seeds, context)
+        unit = _measure(graph, *setting)
         if all(stream == graph.types[name or OUT] for name, (stream, _) in unit.outputs.items()):
             _keep(key, unit)
     return unit
@@ -233,7 +233,12 @@ def alone(node: Node, streams: dict[tuple[str, str], Stream], ports: Sequence[st
 
 
 def _measure(
-    graph: Graph, given: Sequence[Given], dtype: torch.dtype, seeds: tuple[int, ...] | None, context: int | None
+    graph: Graph,
+    given: Sequence[Given],
+    dtype: torch.dtype,
+    processor: str,
+    seeds: tuple[int, ...] | None,
+    context: int | None,
 ) -> Unit:
     blocks = Blocks()
     root = Body(graph, blocks)
@@ -242,12 +247,13 @@ def _measure(
         block.to(dtype)
 
     def record(given: Sequence[Given], train: bool, limit: int | None) -> Recording:
-        return record_block(block, [_tensor(one) for one in given], train=train, seeds=seeds, limit=limit)
+        tensors = [_tensor(one) for one in given]
+        return record_block(block, tensors, train=train, seeds=seeds, processor=processor, limit=limit)
 
     if context is None:
         cost = cost_of(record, list(graph.inputs.values()), given)
     else:
-        cost = _decoded(block, graph, [_tensor(one) for one in given], context)
+        cost = _decoded(block, graph, [_tensor(one) for one in given], context, processor)
     stored, computed = _buffers(block)
     outputs = {
         "" if name == OUT else name: (stream, tuple(places)) for name, stream, places in block.signature.outputs[True]
@@ -281,7 +287,7 @@ def _tensor(given: Given) -> Tensor:
     return tensor.requires_grad_(given.graded)
 
 
-def _decoded(block: Any, graph: Graph, given: Sequence[Tensor], context: int) -> BlockCost:
+def _decoded(block: Any, graph: Graph, given: Sequence[Tensor], context: int, processor: str) -> BlockCost:
     """The cost of one more token after so many; what does not move with the tokens is known."""
     causal = [stream.causal for stream in graph.inputs.values() for _ in suffixes(stream)]
     module, inputs, known = block.eval(), list(given), ()
@@ -296,7 +302,7 @@ def _decoded(block: Any, graph: Graph, given: Sequence[Tensor], context: int) ->
         module(*inputs)
     past.position = context
     with past.call():
-        return measure_decoded(module, inputs, [*known, *past.tensors()])
+        return measure_decoded(module, inputs, [*known, *past.tensors()], processor)
 
 
 class _Untraced(Blocks):

@@ -11,7 +11,7 @@ from archspec import source
 from archspec.errors import SpecError
 from search.cost import devices
 
-PUBLISHED = [name for name in devices.names() if name != devices.LOCAL]
+PUBLISHED = [name for name in devices.names() if name not in (devices.LOCAL, devices.CUDA)]
 
 ARITHMETIC: dict[str, tuple[float, dict[str, int]]] = {  # GHz; FLOPs of one unit in one cycle, dense
     "p100": (1.48, {"float64": 64, "float32": 128, "float16": 128}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from search.cost.fit import Fit, fit
 
@@ -15,7 +15,8 @@ def models(count: int, seed: int = 0) -> NDArray[np.float64]:
     """Seconds by class of made-up models."""
     draw = np.random.default_rng(seed)
     size = draw.uniform(1, 8, (count, 1))
-    return 1e-3 * size * np.array([2.0, 0.4, 1.0, 0.7]) * draw.uniform(0.1, 1.9, (count, 4))
+    seconds: NDArray[np.float64] = 1e-3 * size * np.array([2.0, 0.4, 1.0, 0.7]) * draw.uniform(0.1, 1.9, (count, 4))
+    return seconds
 
 
 def made(count: int, noise: float, constant: float = 0.0, seed: int = 0) -> tuple[Fit, NDArray[np.float64]]:
@@ -88,7 +89,7 @@ def test_units_do_not_matter() -> None:
     assert slow.residuals == pytest.approx(fast.residuals, abs=1e-8)
 
 
-NONSENSE = {
+NONSENSE: dict[str, tuple[ArrayLike, ArrayLike]] = {
     "nothing was measured": (np.zeros((0, 3)), []),
     "for measurements": ([[1.0, 2.0]], [1.0, 2.0]),
     "measurement 1 is not above 0": ([[1.0], [1.0]], [1.0, -1.0]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from archspec.errors import SpecError
@@ -9,7 +11,7 @@ from search.cost.block import Operator
 from search.cost.devices import Device, Level
 from search.cost.grid import Grid
 from search.cost.kernels import APART, operator_time, summed, weights_per_pass
-from search.cost.measured import Kernels, Measured
+from search.cost.measured import Kernels, Measured, Whole
 
 DEVICE = Device(
     title="toy",
@@ -32,7 +34,7 @@ def latency(table: list[Operator], device: Device = DEVICE) -> float:
     """Seconds of a pass of these operators alone."""
     resident = weights_per_pass(table)
     times = [(operator_time(row, device, resident), row.count) for row in table]
-    return device.pass_seconds(sum(t.busy * n for t, n in times), sum(t.host * n for t, n in times))
+    return device.pass_seconds("prefill", sum(t.busy * n for t, n in times), sum(t.host * n for t, n in times))
 
 
 def test_arithmetic_bounds() -> None:
@@ -70,15 +72,32 @@ def test_traffic_needs_no_peak() -> None:
 def test_a_gpu_works_while_it_is_asked() -> None:
     gpu = DEVICE.model_copy(update={"kind": "gpu"})
     small, large = row(flops=100), row(flops=10_000)
-    assert latency([small, small], gpu) == pytest.approx(2e-6)
-    assert latency([small, large], gpu) == pytest.approx(10.1e-6)
+    views = [replace(small, work="view", count=20)]
+    assert latency([small, *views], gpu) == pytest.approx(7e-6)
+    assert latency([small, large, *views], gpu) == pytest.approx(12.1e-6)
+
+
+def test_a_product_s_arithmetic_and_traffic_add_up() -> None:
+    one = replace(row(flops=10_000, read=500, written=500), work="product", shape=(1, 10, 50, 10))
+    assert latency([one]) == pytest.approx(1e-6 + 1e-5 + 1e-6)
+
+
+def test_softmax_is_done_on_vector_units() -> None:
+    one = replace(row(flops=4 * 8_000, dtype="bfloat16"), work="attention", shape=(2, 20, 20, 10, 1))
+    assert latency([one]) == pytest.approx(1e-6 + 8e-6 + 30 * 800 * 1e-9)
+
+
+def test_a_gpu_s_streams_reach_half_of_its_bandwidth() -> None:
+    gpu = DEVICE.model_copy(update={"kind": "gpu"})
+    assert latency([row(read=1_500, written=500)], gpu) == pytest.approx(1e-6 + 4e-5)
 
 
 GRID = Grid(axes={"m": (1, 8), "k": (64, 512), "n": (64,)}, seconds=(1e-6, 4e-6, 2e-6, 8e-6))
 FAR = Grid(axes={"m": (1, 8), "bytes": (1e6, 1e8)}, seconds=(1e-6, 4e-6, 5e-6, 5e-6))
 ADD = Grid(axes={"bytes": (1e3, 1e6)}, seconds=(1e-6, 1e-3))
 KERNELS = Kernels(products=GRID, far=FAR, operators={"aten.add": ADD, "aten.add" + APART: GRID})
-MEASURED = DEVICE.model_copy(update={"measured": Measured(kernels={"float32": KERNELS}, factors={"product": 2.0})})
+DOUBLED = Whole(factors={"product": 2.0})
+MEASURED = DEVICE.model_copy(update={"measured": Measured(kernels={"float32": KERNELS}, whole={"prefill": DOUBLED})})
 
 
 def test_a_grid_reads_its_points_and_powers_between_them() -> None:

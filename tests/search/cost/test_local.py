@@ -27,7 +27,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
     """An empty cache folder, and a count of the measurements."""
     calls: list[int] = []
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(local, "measure", lambda: calls.append(1) or STAND_IN)
+    monkeypatch.setattr(local, "measure", lambda device: calls.append(1) or STAND_IN)
     return calls
 
 

@@ -1,0 +1,168 @@
+"""Measures a device: its kernels on grids of sizes, and reference models, so that other models can be predicted.
+
+In at most a minute on a CPU and two on a GPU. Measurements are taken in random order, so that a slow moment falls on
+all alike; what the canary of the clock says is divided out, and some measurements are repeated at the end: what they
+differ by is the residual.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from math import log
+from typing import Any, NamedTuple
+
+import torch
+
+from archspec.errors import Problem, SpecError
+from search.calibration.clock import Clock
+from search.calibration.fitting import fitted
+from search.calibration.operators import Calls, chosen, curve, executed
+from search.calibration.references import workloads
+from search.calibration.sizes import Plan, attention, far_products, products
+from search.calibration.truth import measure
+from search.cost.devices import Device
+from search.cost.measured import DType, Kernels, Measured
+from search.cost.setting import DTYPES, PHASES
+
+STEADY = 0.05  # a canary that moved more is warned of, and a residual that is larger refused
+AGAIN = 24  # measurements that are repeated
+Progress = Callable[[float, str], None]  # share done, what comes next
+
+
+class Effort(NamedTuple):
+    """How finely a device is measured.
+
+    Attributes:
+        most: multiplications of the largest product, and of the largest attention.
+        budget: seconds for each kernel.
+        scale: of the reference models.
+        whole: the dtype in which they are timed as a whole.
+        lengths: of the reference models whose operators are measured.
+    """
+
+    dtypes: Sequence[DType]
+    rows: Sequence[int]
+    widths: Sequence[int]
+    far: Sequence[int]
+    tokens: Sequence[int]
+    most: float
+    budget: float
+    scale: int
+    lengths: Sequence[int]
+    whole: DType
+
+
+CPU = Effort(
+    ("float32", "bfloat16"), (1, 8, 32, 128, 512, 2048), (64, 256, 1024, 4096), (2**22, 2**24, 2**25, 2**26, 2**28),
+    (32, 128, 512, 2048), 2**30, 0.02, 1, (32, 256, 1024), "float32",
+)  # fmt: skip
+CUDA = Effort(
+    ("float32", "bfloat16"), (1, 16, 128, 1024, 8192), (64, 256, 1024, 4096, 16384), (2**24, 2**26, 2**28, 2**30),
+    (32, 128, 512, 2048, 8192), 2**40, 0.01, 2, (32, 512, 2048), "bfloat16",
+)  # fmt: skip
+
+
+def calibrate(base: Device, device: str, *, progress: Progress, fingerprint: dict[str, Any]) -> Device:
+    """The profile of a device with all that was measured of it.
+
+    Args:
+        base: its profile without.
+
+    Errors:
+        SpecError: the machine is too loaded to be trusted.
+    """
+    effort = CUDA if torch.device(device).type == "cuda" else CPU
+    clock = Clock(device)
+    with torch.no_grad():
+        kernels = _kernels(effort, clock, device, progress)
+    residual, kernels_by_dtype = kernels
+    if residual > STEADY:
+        cause = f"measured again, kernels differ by {residual:.0%}: this machine is too loaded to be trusted"
+        raise SpecError(Problem(cause, "try again when nothing else runs; the old profile is kept"))
+    measured = Measured(
+        kernels=kernels_by_dtype, drift=round(clock.drift, 4), residual=round(residual, 4),
+        date=datetime.now(UTC).isoformat(timespec="seconds"), fingerprint=fingerprint,
+    )  # fmt: skip
+    profile = base.model_copy(update={"measured": measured})
+    truths = []
+    for number, phase in enumerate(PHASES):
+        progress(0.7 + 0.1 * number, f"reference models: {phase}")
+        for workload in workloads(phase, effort.whole, scale=effort.scale):
+            truths.append(measure([workload], clock, budget=0.3)[0])
+    whole = {phase: fitted([truth for truth in truths if truth.phase == phase], profile) for phase in PHASES}
+    progress(1.0, "done")
+    return profile.model_copy(update={"measured": measured.model_copy(update={"whole": whole})})
+
+
+def _kernels(effort: Effort, clock: Clock, device: str, progress: Progress) -> tuple[float, dict[DType, Kernels]]:
+    plans: dict[tuple[DType, str], Plan] = {}
+    shapes = {"m": effort.rows, "k": effort.widths, "n": effort.widths}
+    for name in effort.dtypes:
+        dtype = DTYPES[name]
+        tokens, widths = effort.tokens, (32, 64, 128)
+        one = {"queries": (1, *tokens), "keys": tokens, "width": widths}
+        plans[name, "products"] = products(dtype, device, shapes, effort.most)
+        plans[name, "far"] = far_products(dtype, device, effort.rows[:4], effort.far)
+        plans[name, "attention"] = attention(dtype, device, one, effort.most / 8, heads=HEADS, causal=False)
+        plans[name, "causal"] = attention(
+            dtype, device, one | {"queries": tokens}, effort.most / 8, heads=HEADS, causal=True
+        )
+    points = [(plan, point) for plan in plans.values() for point in plan.points()]
+    order = random.Random(0)
+    order.shuffle(points)
+    for number, (plan, point) in enumerate(points):
+        if number % 20 == 0:
+            progress(0.4 * number / len(points), "products and attention")
+        plan.measure(clock, point, effort.budget)
+    progress(0.4, "operators of the reference models")
+    calls = {name: _calls(effort, name, device) for name in effort.dtypes}
+    every = [(name, operator, size) for name in calls for operator, sizes in calls[name].items() for size in sizes]
+    order.shuffle(every)
+    timed: dict[tuple[DType, str], dict[int, Any]] = {}
+    for number, (name, operator, size) in enumerate(every):
+        if number % 20 == 0:
+            progress(0.5 + 0.2 * number / len(every), "operators of the reference models")
+        call = calls[name][operator][size].ready(device)
+        timed.setdefault((name, operator), {})[size] = clock.kernel(call, budget=effort.budget / 2)
+    residual = _again(points, clock, order, effort.budget)
+    found: dict[DType, Kernels] = {}
+    for name in effort.dtypes:
+        operators = {op: curve(times, clock) for (dtype, op), times in timed.items() if dtype == name}
+        grids = {kind: plan.grid(clock) for (dtype, kind), plan in plans.items() if dtype == name}
+        found[name] = Kernels(**grids, heads=HEADS, operators=operators)
+    return residual, found
+
+
+HEADS = 8
+
+
+def _calls(effort: Effort, dtype: DType, device: str) -> Calls:
+    """The operators that reference models execute."""
+    found = []
+    seen = set()
+    for phase in ("prefill", "step"):
+        for workload in workloads(phase, dtype):
+            lengths = effort.lengths if workload.length is not None else (None,)
+            for length in lengths:
+                key = (workload.spec.name, phase, length)
+                if key not in seen:
+                    seen.add(key)
+                    with torch.enable_grad():
+                        run = replace(workload, batch=1, length=length).ready(device)
+                        found.append(executed(run))
+    return chosen(found)
+
+
+def _again(points: Iterable[tuple[Plan, Any]], clock: Clock, order: random.Random, budget: float) -> float:
+    """How far measurements that are taken again differ, in the median, once the canary is divided out."""
+    some = order.sample(list(points), AGAIN)
+    apart = []
+    for plan, point in some:
+        before = clock.corrected(plan.timed[point])
+        plan.measure(clock, point, budget)
+        apart.append(abs(log(clock.corrected(plan.timed[point]) / before)))
+    return statistics.median(apart)
