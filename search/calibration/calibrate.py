@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import statistics
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -66,17 +67,21 @@ CUDA = Effort(
 )  # fmt: skip
 
 
-def calibrate(base: Device, device: str, *, progress: Progress, fingerprint: dict[str, Any]) -> Device:
+def calibrate(
+    base: Device, device: str, *, progress: Progress, fingerprint: dict[str, Any],
+    counter: Callable[[], float] = time.perf_counter,
+) -> Device:  # fmt: skip
     """The profile of a device with all that was measured of it.
 
     Args:
         base: its profile without.
+        counter: as of `search.calibration.clock.Clock`.
 
     Errors:
         SpecError: the machine is too loaded to be trusted.
     """
     effort = CUDA if torch.device(device).type == "cuda" else CPU
-    clock = Clock(device)
+    clock = Clock(device, counter=counter)
     with torch.no_grad():
         kernels = _kernels(effort, clock, device, progress)
     residual, kernels_by_dtype = kernels

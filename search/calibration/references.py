@@ -37,9 +37,7 @@ def workloads(phase: Phase, dtype: str = "float32", *, scale: int = 1) -> list[W
         if phase != "decode":
             found.append(Workload(spec, phase, batch * scale, length, dtype))
         elif length is not None:
-            found += [
-                Workload(spec, phase, batch, context, dtype) for batch, context in _DECODED[: 3 - name.count("h")]
-            ]
+            found += [Workload(spec, phase, batch, context, dtype) for batch, context in _DECODED]
     return found
 
 
