@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import statistics
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ from search.calibration.sizes import Plan, attention, far_products, products
 from search.calibration.truth import measure
 from search.cost.devices import Device
 from search.cost.measured import DType, Kernels, Measured
-from search.cost.setting import DTYPES, PHASES
+from search.cost.setting import DTYPES, PHASES, Phase
 
 STEADY = 0.05  # a canary that moved more is warned of, and a residual that is larger refused
 AGAIN = 24  # measurements that are repeated
@@ -37,10 +38,10 @@ class Effort(NamedTuple):
     """How finely a device is measured.
 
     Attributes:
-        most: multiplications of the largest product, and of the largest attention.
+        dtypes: the one in which reference models are timed as a whole (``whole``) finely, others coarsely.
+        most: multiplications of the largest product; of attention an eighth.
         budget: seconds for each kernel.
         scale: of the reference models.
-        whole: the dtype in which they are timed as a whole.
         lengths: of the reference models whose operators are measured.
     """
 
@@ -58,7 +59,7 @@ class Effort(NamedTuple):
 
 CPU = Effort(
     ("float32", "bfloat16"), (1, 8, 32, 128, 512, 2048), (64, 256, 1024, 4096), (2**22, 2**24, 2**25, 2**26, 2**28),
-    (32, 128, 512, 2048), 2**30, 0.02, 1, (32, 256, 1024), "float32",
+    (32, 128, 512, 2048), 2**30, 0.02, 1, (32, 512), "float32",
 )  # fmt: skip
 CUDA = Effort(
     ("float32", "bfloat16"), (1, 16, 128, 1024, 8192), (64, 256, 1024, 4096, 16384), (2**24, 2**26, 2**28, 2**30),
@@ -66,17 +67,21 @@ CUDA = Effort(
 )  # fmt: skip
 
 
-def calibrate(base: Device, device: str, *, progress: Progress, fingerprint: dict[str, Any]) -> Device:
+def calibrate(
+    base: Device, device: str, *, progress: Progress, fingerprint: dict[str, Any],
+    counter: Callable[[], float] = time.perf_counter,
+) -> Device:  # fmt: skip
     """The profile of a device with all that was measured of it.
 
     Args:
         base: its profile without.
+        counter: as of `search.calibration.clock.Clock`.
 
     Errors:
         SpecError: the machine is too loaded to be trusted.
     """
     effort = CUDA if torch.device(device).type == "cuda" else CPU
-    clock = Clock(device)
+    clock = Clock(device, counter=counter)
     with torch.no_grad():
         kernels = _kernels(effort, clock, device, progress)
     residual, kernels_by_dtype = kernels
@@ -92,7 +97,7 @@ def calibrate(base: Device, device: str, *, progress: Progress, fingerprint: dic
     for number, phase in enumerate(PHASES):
         progress(0.7 + 0.1 * number, f"reference models: {phase}")
         for workload in workloads(phase, effort.whole, scale=effort.scale):
-            truths.append(measure([workload], clock, budget=0.3)[0])
+            truths.append(measure([workload], clock, budget=0.2)[0])
     whole = {phase: fitted([truth for truth in truths if truth.phase == phase], profile) for phase in PHASES}
     progress(1.0, "done")
     return profile.model_copy(update={"measured": measured.model_copy(update={"whole": whole})})
@@ -100,10 +105,10 @@ def calibrate(base: Device, device: str, *, progress: Progress, fingerprint: dic
 
 def _kernels(effort: Effort, clock: Clock, device: str, progress: Progress) -> tuple[float, dict[DType, Kernels]]:
     plans: dict[tuple[DType, str], Plan] = {}
-    shapes = {"m": effort.rows, "k": effort.widths, "n": effort.widths}
     for name in effort.dtypes:
-        dtype = DTYPES[name]
-        tokens, widths = effort.tokens, (32, 64, 128)
+        dtype, coarse = DTYPES[name], 1 if name == effort.whole else 2
+        tokens, widths = effort.tokens[::coarse], (32, 64, 128)[::coarse]
+        shapes = {"m": effort.rows[::coarse], "k": effort.widths[coarse - 1 :], "n": effort.widths[coarse - 1 :]}
         one = {"queries": (1, *tokens), "keys": tokens, "width": widths}
         plans[name, "products"] = products(dtype, device, shapes, effort.most)
         plans[name, "far"] = far_products(dtype, device, effort.rows[:4], effort.far)
@@ -144,7 +149,8 @@ def _calls(effort: Effort, dtype: DType, device: str) -> Calls:
     """The operators that reference models execute."""
     found = []
     seen = set()
-    for phase in ("prefill", "step"):
+    phases: tuple[Phase, ...] = ("prefill", "step")
+    for phase in phases if dtype == effort.whole else phases[:1]:
         for workload in workloads(phase, dtype):
             lengths = effort.lengths if workload.length is not None else (None,)
             for length in lengths:

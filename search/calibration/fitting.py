@@ -79,4 +79,5 @@ def work_of(truth: Truth, device: Device) -> dict[str, float]:
     lengths = resolve_lengths(spec, length)
     context = known_context(spec, lengths, truth.length) if truth.phase == "decode" else None
     under = Setting(DTYPES[truth.dtype], device, f"fitted to {truth.name}", truth.phase, context)
-    return seconds_by_work(steps(spec, batch=truth.batch, lengths=lengths, dtype=under.dtype, context=context), under)
+    work = steps(spec, batch=truth.batch, lengths=lengths, dtype=under.dtype, context=context, processor=device.kind)
+    return seconds_by_work(work, under)

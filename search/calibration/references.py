@@ -22,7 +22,7 @@ _SIZES: tuple[tuple[str, dict[str, Any], int, int | None], ...] = (  # file, dim
     ("hybrid", {"width": 256, "layers": 1}, 1, 256),
     ("hybrid", {"width": 128, "layers": 2}, 1, 512),
 )
-_DECODED = ((1, 128), (1, 2048), (8, 512))  # batch and context
+_DECODED = ((1, 128), (1, 1024), (8, 512))  # batch and context
 
 
 def workloads(phase: Phase, dtype: str = "float32", *, scale: int = 1) -> list[Workload]:
@@ -36,7 +36,7 @@ def workloads(phase: Phase, dtype: str = "float32", *, scale: int = 1) -> list[W
         spec = reference(name, tuple(sorted(_scaled(dims, scale).items())))
         if phase != "decode":
             found.append(Workload(spec, phase, batch * scale, length, dtype))
-        elif length is not None and name != "hybrid":
+        elif length is not None:
             found += [Workload(spec, phase, batch, context, dtype) for batch, context in _DECODED]
     return found
 

@@ -132,30 +132,32 @@ def measured(
     if found is None:
         if len(_units) >= LARGEST:
             forget()
-        found = _units[key] = _remembered(graph, given, dtype, processor, seeds, context)
+        found = _units[key] = _remembered(graph, tuple(given), dtype, processor, seeds, context)
     return found
 
 
-def _remembered(
-    graph: Graph, given: Sequence[Given], dtype: torch.dtype, processor: str, seeds: tuple[int, ...] | None,
-    context: int | None,
-) -> Unit:  # fmt: skip
-    """What is known from another process, or else is measured."""
+def _remembered(graph: Graph, *setting: Any) -> Unit:
+    """What is known from another process, or else is measured; takes what `_measure` takes."""
     if remembered.off() or not all(map(_own, graph.nodes)):  # a plugin's sources are not known
-        return _measure(graph, given, dtype, processor, seeds, context)
+        return _measure(graph, *setting)
     streams = [(repr(replace(stream, ahead=frozenset())), sorted(stream.ahead)) for stream in graph.inputs.values()]
-    key = repr((graph.digest("layout"), streams, tuple(given), dtype, processor, seeds, context))
+    key = repr((graph.digest("layout"), streams, *setting))
     unit = _recalled(key, graph.types)
     if unit is None:
-        unit = _measure(graph, given, dtype, processor, seeds, context)
+        unit = _measure(graph, *setting)
         if all(stream == graph.types[name or OUT] for name, (stream, _) in unit.outputs.items()):
             _keep(key, unit)
     return unit
 
 
 def _own(node: Node) -> bool:
-    names = type(node.kind).__module__, MODULES[type(node.kind)].__module__
-    return names[0].startswith("archspec.") and names[1].startswith("compiler.") and all(map(_own, node.children()))
+    module = MODULES.get(type(node.kind))  # some kinds only tell others what to do
+    ours = type(node.kind).__module__.startswith("archspec.") and (module is None or _compiler_s(module))
+    return ours and all(map(_own, node.children()))
+
+
+def _compiler_s(module: type) -> bool:
+    return module.__module__.startswith("compiler.")
 
 
 def _keep(key: str, unit: Unit) -> None:
@@ -250,9 +252,8 @@ def _measure(
         block.to(dtype)
 
     def record(given: Sequence[Given], train: bool, limit: int | None) -> Recording:
-        return record_block(
-            block, [_tensor(one) for one in given], train=train, seeds=seeds, limit=limit, processor=processor
-        )
+        tensors = [_tensor(one) for one in given]
+        return record_block(block, tensors, train=train, seeds=seeds, processor=processor, limit=limit)
 
     if context is None:
         cost = cost_of(record, list(graph.inputs.values()), given)
