@@ -13,8 +13,8 @@ from search.cost.fit import Fit, fit
 from search.cost.measured import Whole
 from search.cost.passes import CLASSES, seconds_by_work
 from search.cost.price import known_context, resolve_lengths
-from search.cost.setting import DTYPES, Setting
-from search.cost.steps import steps
+from search.cost.setting import Setting, known_dtype
+from search.cost.steps import Steps, steps
 
 TURNS = 4  # of asking anew which measurements a GPU spends waiting to be asked
 
@@ -74,10 +74,18 @@ def unfitted(device: Device) -> Device:
 
 def work_of(truth: Truth, device: Device) -> dict[str, float]:
     """Seconds by kind of work that a profile expects of what was measured."""
-    spec = truth.load()
-    length = None if truth.phase == "decode" else truth.length
-    lengths = resolve_lengths(spec, length)
-    context = known_context(spec, lengths, truth.length) if truth.phase == "decode" else None
-    under = Setting(DTYPES[truth.dtype], device, f"fitted to {truth.name}", truth.phase, context)
-    work = steps(spec, batch=truth.batch, lengths=lengths, dtype=under.dtype, context=context, processor=device.kind)
-    return seconds_by_work(work, under)
+    return seconds_by_work(*at_work(truth, device))
+
+
+def at_work(truth: Truth, device: Device) -> tuple[Steps, Setting]:
+    """The steps of what was measured, and under what they are priced.
+
+    Errors:
+        SpecError: what was measured cannot be priced so.
+    """
+    spec, decoding = truth.load(), truth.phase == "decode"
+    lengths = resolve_lengths(spec, None if decoding else truth.length)
+    context = known_context(spec, lengths, truth.length) if decoding else None
+    under = Setting(known_dtype(truth.dtype), device, device.title, truth.phase, context)
+    kind = device.kind
+    return steps(spec, batch=truth.batch, lengths=lengths, dtype=under.dtype, context=context, processor=kind), under
