@@ -23,6 +23,10 @@ def cost(
     dtype: Annotated[str, typer.Option("--dtype", help="Of weights and activations.")] = "float32",
     device: Annotated[str, typer.Option("--device", help="A profile, or the path of one.")] = "local",
     devices: Annotated[bool, typer.Option("--devices", help="List the device profiles.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Compare predictions with what was measured.")] = False,
+    truth: Annotated[
+        Path | None, typer.Option("--truth", metavar="FILE", help="With --check: what archc measure kept.")
+    ] = None,
     set: Set = None,
     plugin: Plugins = None,
     json: Json = False,
@@ -35,8 +39,13 @@ def cost(
     if devices:
         _list(json)
         return
+    if check:
+        from archc.truth import compare
+
+        compare(device, truth, json)
+        return
     if file is None:
-        raise typer.BadParameter("name a spec, or ask for --devices", param_hint="FILE")
+        raise typer.BadParameter("name a spec, or ask for --devices or --check", param_hint="FILE")
     from search.cost.price import price
 
     checked = spec(file, set)

@@ -10,6 +10,7 @@ import json
 import random
 import statistics
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from errno import ENOSPC
 from functools import cache
@@ -139,7 +140,8 @@ def append(file: Path, truths: Iterable[Truth]) -> None:
                 if stream.write(lines) != len(lines):
                     raise OSError(ENOSPC, strerror(ENOSPC))
             except OSError:
-                stream.truncate(before)
+                with suppress(OSError):
+                    stream.truncate(before)
                 raise
     except OSError as error:
         raise SpecError(Problem(f"{file} cannot be written: {error.strerror}", "name another file")) from None
