@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from archspec.spec import Spec, loads
 from benchmarks.timing import report
-from search.calibration.calibrate import calibrate
+from search.calibration.calibrate import STEADY, calibrate
 from search.calibration.clock import Clock
 from search.calibration.workload import Workload
 from search.cost import devices, local, price
@@ -213,6 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cpu-time", action="store_true")
     parser.add_argument("--profile", type=Path)
+    parser.add_argument("--loaded", action="store_true", help="also where the machine is too loaded to be trusted")
     parser.add_argument("--budget", type=float, default=0.25, help="seconds for each model in each round")
     parser.add_argument("--only", choices=["prefill", "decode"])
     args = parser.parse_args()
@@ -225,7 +226,14 @@ def main() -> None:
         profile = devices.load(str(args.profile))
     else:
         mark = fingerprint("cpu")
-        profile = calibrate(local.measure(), "cpu", progress=_say, fingerprint=mark, counter=counter)
+        profile = calibrate(
+            local.measure(),
+            "cpu",
+            progress=_say,
+            fingerprint=mark,
+            counter=counter,
+            steady=1.0 if args.loaded else STEADY,
+        )
     PROFILE.write_text(profile.model_dump_json(exclude_none=True))
     random, rows = Random(0), []
     models = list(decoders(random, 40))

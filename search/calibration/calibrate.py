@@ -23,7 +23,7 @@ from search.calibration.clock import Clock
 from search.calibration.fitting import fitted
 from search.calibration.operators import Calls, chosen, curve, executed
 from search.calibration.references import workloads
-from search.calibration.sizes import Plan, attention, far_products, products
+from search.calibration.sizes import Plan, attention, biases, far_attention, far_products, products
 from search.calibration.truth import measure
 from search.cost.devices import Device
 from search.cost.measured import DType, Kernels, Measured
@@ -69,13 +69,14 @@ CUDA = Effort(
 
 def calibrate(
     base: Device, device: str, *, progress: Progress, fingerprint: dict[str, Any],
-    counter: Callable[[], float] = time.perf_counter,
+    counter: Callable[[], float] = time.perf_counter, steady: float = STEADY,
 ) -> Device:  # fmt: skip
     """The profile of a device with all that was measured of it.
 
     Args:
         base: its profile without.
         counter: as of `search.calibration.clock.Clock`.
+        steady: the largest residual that is trusted.
 
     Errors:
         SpecError: the machine is too loaded to be trusted.
@@ -85,7 +86,7 @@ def calibrate(
     with torch.no_grad():
         kernels = _kernels(effort, clock, device, progress)
     residual, kernels_by_dtype = kernels
-    if residual > STEADY:
+    if residual > steady:
         cause = f"measured again, kernels differ by {residual:.0%}: this machine is too loaded to be trusted"
         raise SpecError(Problem(cause, "try again when nothing else runs; the old profile is kept"))
     measured = Measured(
@@ -109,13 +110,17 @@ def _kernels(effort: Effort, clock: Clock, device: str, progress: Progress) -> t
         dtype, coarse = DTYPES[name], 1 if name == effort.whole else 2
         tokens, widths = effort.tokens[::coarse], (32, 64, 128)[::coarse]
         shapes = {"m": effort.rows[::coarse], "k": effort.widths[coarse - 1 :], "n": effort.widths[coarse - 1 :]}
-        one = {"queries": (1, *tokens), "keys": tokens, "width": widths}
+        one = {"queries": tokens, "keys": tokens, "width": widths}
         plans[name, "products"] = products(dtype, device, shapes, effort.most)
         plans[name, "far"] = far_products(dtype, device, effort.rows[:4], effort.far)
         plans[name, "attention"] = attention(dtype, device, one, effort.most / 8, heads=HEADS, causal=False)
-        plans[name, "causal"] = attention(
-            dtype, device, one | {"queries": tokens}, effort.most / 8, heads=HEADS, causal=True
-        )
+        plans[name, "decoding"] = attention(
+            dtype, device, {"queries": FEW, "keys": tokens, "width": widths}, effort.most, heads=HEADS, causal=False,
+            kept=True,
+        )  # fmt: skip
+        plans[name, "far_kept"] = far_attention(dtype, device, effort.far)
+        plans[name, "bias"] = biases(dtype, device, effort.rows, effort.widths[::2])
+        plans[name, "causal"] = attention(dtype, device, one, effort.most / 8, heads=HEADS, causal=True)
     points = [(plan, point) for plan in plans.values() for point in plan.points()]
     order = random.Random(0)
     order.shuffle(points)
@@ -131,7 +136,7 @@ def _kernels(effort: Effort, clock: Clock, device: str, progress: Progress) -> t
     for number, (name, operator, size) in enumerate(every):
         if number % 20 == 0:
             progress(0.5 + 0.2 * number / len(every), "operators of the reference models")
-        call = calls[name][operator][size].ready(device)
+        call = calls[name][operator][size].ready(device, size)
         timed.setdefault((name, operator), {})[size] = clock.kernel(call, budget=effort.budget / 2)
     residual = _again(points, clock, order, effort.budget)
     found: dict[DType, Kernels] = {}
@@ -143,6 +148,7 @@ def _kernels(effort: Effort, clock: Clock, device: str, progress: Progress) -> t
 
 
 HEADS = 8
+FEW = (1, 4, 16)  # queries of one decoded token, whose heads share keys
 
 
 def _calls(effort: Effort, dtype: DType, device: str) -> Calls:

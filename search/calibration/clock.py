@@ -1,8 +1,8 @@
 """A stopwatch that knows when the machine itself is slower: a canary runs between the measurements.
 
 Other work on a machine, and a processor that changes its frequency, move all times together, invisibly to repetitions
-in a row. So every half second a fixed piece of work, the canary, is timed as well; each measurement is divided by how
-slow the canary was around it, and how far it moved is reported.
+in a row. So between measurements a fixed piece of work, the canary, is timed as well; each is divided by how slow the
+canary was around it, and how far it moved is reported.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-EVERY = 0.5  # seconds between two looks at the canary
+EVERY = 0.02  # seconds between two looks at the canary, at least
+AROUND = 0.15  # seconds around a measurement in which the canary tells of it
 QUEUED = 20  # calls that a GPU finds in its queue
 PAUSE = 2_000_000  # cycles that it waits before, about a millisecond
 
@@ -28,13 +29,14 @@ class Timed:
     Attributes:
         seconds: the median, as measured.
         low, high: the quartiles.
-        at: when.
+        at, until: when.
     """
 
     seconds: float
     low: float
     high: float
     at: float
+    until: float
 
 
 class Clock:
@@ -73,7 +75,9 @@ class Clock:
             self.wait()
             taken.append(self.counter() - start)
         low, middle, high = statistics.quantiles(taken, n=4, method="inclusive")
-        return Timed(middle, low, high, at)
+        until = time.perf_counter()
+        self._watch()
+        return Timed(middle, low, high, at, until)
 
     def kernel(self, run: Callable[[], Any], *, budget: float = 0.03, least: int = 5) -> Timed:
         """What a call keeps the device busy, without the time that the processor needs to ask for it."""
@@ -101,7 +105,7 @@ class Clock:
             end.synchronize()
             taken.append(begin.elapsed_time(end) / 1e3 / calls)
         low, middle, high = statistics.quantiles(taken, n=4, method="inclusive")
-        return Timed(middle, low, high, at)
+        return Timed(middle, low, high, at, time.perf_counter())
 
     def wait(self) -> None:
         """Until the device has done all that it was asked."""
@@ -126,15 +130,14 @@ class Clock:
 
     def corrected(self, timed: Timed) -> float:
         """Seconds as they would have been had the canary always been what it was in the median."""
-        return timed.seconds / self.slowness(timed.at)
+        return timed.seconds / self.slowness(timed.at, timed.until)
 
-    def slowness(self, at: float) -> float:
-        """How slow the machine was at a moment, 1 in the median."""
-        if not self._canary:
-            return 1.0
-        place = bisect.bisect(self._moments, at)
-        around = self._canary[max(0, place - 1) : place + 1]
-        return statistics.fmean(around) / statistics.median(self._canary)
+    def slowness(self, at: float, until: float) -> float:
+        """How slow the machine was in between, 1 in the median: what the canary was shortly before, in it and after."""
+        first = bisect.bisect(self._moments, at - AROUND)
+        last = max(bisect.bisect(self._moments, until + AROUND), first + 1)
+        around = self._canary[min(first, len(self._canary) - 1) : last]
+        return statistics.median(around) / statistics.median(self._canary) if around else 1.0
 
     @property
     def drift(self) -> float:

@@ -7,6 +7,7 @@ shapes, strides and types of its arguments. So an operator of a new block is mea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import cycle
 from math import exp, log
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from search.cost.kernels import APART
 from search.cost.operators import Pricing, Traffic, pricing, scattered, tensors
 
 NORM = "aten.rms_norm"
+AROUND, MOST = 2**23, 64  # bytes, and sets of tensors, among which an operator's go by
 STEP = 3.0  # sizes of one operator are at least this factor apart
 
 
@@ -32,10 +34,20 @@ class Call(NamedTuple):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
-    def ready(self, device: str) -> Callable[[], Any]:
-        """What executes it on fresh tensors."""
-        args, kwargs = _made(self.args, device), _made(self.kwargs, device)
-        return lambda: self.run(*args, **kwargs)
+    def ready(self, device: str, size: int) -> Callable[[], Any]:
+        """What executes it on fresh tensors, on a CPU on others each time: what a model reads is seldom nearest.
+
+        Args:
+            size: bytes that it reads and writes.
+        """
+        count = max(1, min(MOST, AROUND // size)) if torch.device(device).type == "cpu" else 1
+        given = cycle([(_made(self.args, device), _made(self.kwargs, device)) for _ in range(count)])
+
+        def run() -> Any:
+            args, kwargs = next(given)
+            return self.run(*args, **kwargs)
+
+        return run
 
 
 class _Layout(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product
+from itertools import cycle, product
 from math import prod
 from typing import Any
 
@@ -83,14 +83,41 @@ def far_products(dtype: torch.dtype, device: str, rows: Sequence[float], working
     return Plan({"m": rows, "bytes": working_sets}, call, float("inf"))
 
 
-def attention(dtype: torch.dtype, device: str, axes: Axes, most: float, *, heads: int, causal: bool) -> Plan:
-    """So many heads at once, laid out as layers do: tokens before heads."""
+def attention(
+    dtype: torch.dtype, device: str, axes: Axes, most: float, *, heads: int, causal: bool, kept: bool = False
+) -> Plan:
+    """So many heads at once, laid out as layers do: tokens before heads, but head by head if they were ``kept``."""
 
     def call(queries: int, keys: int, width: int) -> Callable[[], Any]:
         q, k, v = (_random((1, n, heads, width), dtype, device).transpose(1, 2) for n in (queries, keys, keys))
+        if kept:
+            k, v = k.contiguous(), v.contiguous()
         return lambda: F.scaled_dot_product_attention(q, k, v, is_causal=causal)
 
     return Plan(axes, call, most)
+
+
+def far_attention(dtype: torch.dtype, device: str, working_sets: Sequence[float]) -> Plan:
+    """One query of eight heads to 512 keys and values, one set of many that together are so many bytes."""
+    shape = (1, 8, 512, 64)
+
+    def call(working_set: float) -> Callable[[], Any]:
+        count = max(1, round(working_set / (2 * prod(shape) * dtype.itemsize)))
+        kept = cycle([(_random(shape, dtype, device), _random(shape, dtype, device)) for _ in range(count)])
+        query = _random((1, 8, 1, 64), dtype, device)
+        return lambda: F.scaled_dot_product_attention(query, *next(kept))
+
+    return Plan({"bytes": working_sets}, call, float("inf"))
+
+
+def biases(dtype: torch.dtype, device: str, rows: Sequence[float], widths: Sequence[float]) -> Plan:
+    """What a bias adds to the product of ``[m, 64]`` and ``[64, n]``: both are one call, which the product leaves."""
+
+    def call(m: int, n: int) -> Callable[[], Any]:
+        x, weight, bias = _random((m, 64), dtype, device), _random((n, 64), dtype, device), _random((n,), dtype, device)
+        return lambda: F.linear(x, weight, bias)
+
+    return Plan({"m": rows, "n": widths}, call, float("inf"))
 
 
 def _random(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> torch.Tensor:

@@ -98,15 +98,18 @@ def _from_grids(row: Operator, kernels: Kernels, resident: float) -> float | Non
     if row.work in ("product", "convolution") and row.shape[3] > 1 and kernels.products is not None:
         groups, m, k, n = row.shape
         seconds = _several(kernels.products, groups, m, k, n) * row.flops / (2 * prod(row.shape))
-        return seconds * _far(row, kernels, m, resident)
+        bias = _bias(kernels, groups * m, n) if row.name in BIASED else 0.0
+        return seconds * _far(kernels.far, row.weights, resident, m) + bias
     if row.work == "attention":
         grid = kernels.causal if row.shape[4] and kernels.causal is not None else kernels.attention
+        if row.weights and kernels.decoding is not None:
+            grid = kernels.decoding
         if grid is None:
             return None
         heads, queries, keys, width, _ = row.shape
         seconds = _several(grid, heads / kernels.heads, queries, keys, width)
         seconds *= row.flops / (4 * prod(row.shape[:4]))  # backward does more
-        return seconds * _far(row, kernels, 1, resident)
+        return seconds * _far(kernels.far_kept, row.weights, resident)
     apart = APART * (row.shape == (1,))
     curve = kernels.operators.get(row.name + apart) or kernels.operators.get(row.name)
     return None if curve is None else curve.at(row.read + row.written).seconds
@@ -121,12 +124,22 @@ def _several(grid: Grid, count: float, *point: float) -> float:
     return each + (count - 1) * max(each - min(grid.seconds), each * LEAST)
 
 
-def _far(row: Operator, kernels: Kernels, m: float, resident: float) -> float:
-    """How much slower a product is whose weights went by among `resident` bytes, than one whose weights are near."""
-    if not row.weights or kernels.far is None or resident <= row.weights:
+def _far(grid: Grid | None, own: int, resident: float, *point: float) -> float:
+    """How much slower a kernel is whose weights went by among `resident` bytes, than one whose weights are near."""
+    if not own or grid is None or resident <= own:
         return 1.0
-    near = kernels.far.at(m, row.weights).seconds
-    return max(1.0, kernels.far.at(m, resident).seconds / near)
+    return max(1.0, grid.at(*point, resident).seconds / grid.at(*point, own).seconds)
+
+
+def _bias(kernels: Kernels, m: float, n: float) -> float:
+    """What a bias adds to a product."""
+    assert kernels.products is not None
+    if kernels.bias is None:
+        return 0.0
+    return max(0.0, kernels.bias.at(m, n).seconds - kernels.products.at(m, 64, n).seconds)
+
+
+BIASED = ("aten.addmm", "aten.baddbmm")
 
 
 class Sum(NamedTuple):
