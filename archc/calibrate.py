@@ -82,7 +82,11 @@ def _here(device: str, out: Path | None, threads: int | None, json: bool) -> Non
         with Stages(quiet=json) as progress:
             progress(0.0, "peaks and bandwidths")
             profile = calibrate.calibrate(
-                local.measure(device), device, progress=progress, fingerprint=fingerprint(device)
+                local.measure(device),
+                device,
+                progress=progress,
+                fingerprint=fingerprint(device),
+                steady=calibrate.STEADY,
             )
         if out is not None:
             write(out, _text(profile))
