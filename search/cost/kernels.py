@@ -64,6 +64,7 @@ def operator_time(row: Operator, device: Device, resident: float, phase: Phase =
         busy = _roofline(row, device, resident)
     else:
         origin = "calibrated"
+        host = host * VIEW if device.kind == "cpu" else host  # of a CPU the grids have the rest
     return Time(busy * device.factor(phase, row.work), host * device.factor(phase, "host"), origin)
 
 
@@ -93,7 +94,7 @@ def _from_grids(row: Operator, kernels: Kernels, resident: float) -> float | Non
         groups, m, k, n = row.shape
         seconds = _several(kernels.products, groups, m, k, n) * row.flops / (2 * prod(row.shape))
         bias = _bias(kernels, groups * m, n) if row.name in BIASED else 0.0
-        return seconds * _far(kernels.far, row.weights, resident, m) + bias
+        return seconds * _far(kernels.far, row.weights / groups, resident, m) + bias
     if row.work == "attention":
         grid = kernels.causal if row.shape[4] and kernels.causal is not None else kernels.attention
         if row.weights and kernels.decoding is not None:
@@ -103,7 +104,7 @@ def _from_grids(row: Operator, kernels: Kernels, resident: float) -> float | Non
         heads, queries, keys, width, _ = row.shape
         seconds = _several(grid, heads / kernels.heads, queries, keys, width)
         seconds *= row.flops / (4 * prod(row.shape[:4]))  # backward does more
-        return seconds * _far(kernels.far_kept, row.weights, resident)
+        return seconds * _far(kernels.far_kept, row.weights * kernels.heads / heads, resident)
     apart = APART * (row.shape == (1,))
     curve = kernels.operators.get(row.name + apart) or kernels.operators.get(row.name)
     return None if curve is None else curve.at(row.read + row.written).seconds
@@ -118,8 +119,8 @@ def _several(grid: Grid, count: float, *point: float) -> float:
     return each + (count - 1) * max(each - min(grid.seconds), each * LEAST)
 
 
-def _far(grid: Grid | None, own: int, resident: float, *point: float) -> float:
-    """How much slower a kernel is whose weights went by among `resident` bytes, than one whose weights are near."""
+def _far(grid: Grid | None, own: float, resident: float, *point: float) -> float:
+    """How much slower a kernel is whose weights went by among `resident` bytes, than one that has its own near."""
     if not own or grid is None or resident <= own:
         return 1.0
     return max(1.0, grid.at(*point, resident).seconds / grid.at(*point, own).seconds)
