@@ -72,21 +72,36 @@ SOFTMAX = 30  # operations on vector units for each score of attention: scaling,
 STREAMED = 0.5  # of a GPU's bandwidth, by kernels that only move what they touch
 
 
-def _roofline(row: Operator, device: Device, resident: float) -> float:
+class Roof(NamedTuple):
+    """Seconds of an operator by the profile alone: to start, of its arithmetic, of its traffic."""
+
+    start: float
+    arithmetic: float
+    traffic: float
+
+
+def roof(row: Operator, device: Device, resident: float) -> Roof:
+    """What the profile says of an operator in a pass that reads `resident` bytes of weights and of what was kept.
+
+    Errors:
+        SpecError: the device states no peak for a dtype in which it multiplies.
+    """
     arithmetic = row.flops / device.peak_flops(row.dtype) if row.flops else 0.0
     touched = row.read + row.written
     traffic = (touched - row.weights) / device.bandwidth(touched)
     if row.weights:
         traffic += row.weights / device.bandwidth(max(resident, touched))
-    start = device.overhead if device.kind == "gpu" else 0.0
-    if row.work == "product":
-        return start + arithmetic + traffic
     if row.work == "attention":
         scores = prod(row.shape[:3]) * row.flops / (4 * prod(row.shape[:4]))
         arithmetic += SOFTMAX * scores / device.peak.get("float32", device.peak_flops(row.dtype))
-    elif device.kind == "gpu":
+    elif row.work != "product" and device.kind == "gpu":
         traffic /= STREAMED
-    return start + max(arithmetic, traffic)
+    return Roof(device.overhead if device.kind == "gpu" else 0.0, arithmetic, traffic)
+
+
+def _roofline(row: Operator, device: Device, resident: float) -> float:
+    start, arithmetic, traffic = roof(row, device, resident)
+    return start + (arithmetic + traffic if row.work == "product" else max(arithmetic, traffic))
 
 
 def _from_grids(row: Operator, kernels: Kernels, resident: float) -> float | None:
