@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from archc.files import echo_json, spec
+from archc.files import echo_json, spec, write
 from archc.options import Json, Plugins, Set
-from search.memory import shown
-
-if TYPE_CHECKING:
-    from search.cost.price import Cost
 
 
 def cost(
-    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A spec.")] = None,
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="A spec; several with --compare.")] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Samples at a time.")] = 1,
     length: Annotated[int | None, typer.Option("--length", min=1, help="Tokens; the interface's by default.")] = None,
     dtype: Annotated[str, typer.Option("--dtype", help="Of weights and activations.")] = "float32",
-    device: Annotated[str, typer.Option("--device", help="A profile, or the path of one.")] = "local",
+    device: Annotated[
+        list[str] | None,
+        typer.Option("--device", help="A profile, or the path of one; local by default. Repeatable with --html."),
+    ] = None,
+    phase: Annotated[str, typer.Option("--phase", help="Whose parts are listed: prefill, decode or step.")] = "prefill",
+    context: Annotated[
+        int | None, typer.Option("--context", help="Tokens before the decoded one; the length less one by default.")
+    ] = None,
+    operators: Annotated[bool, typer.Option("--operators", help="List classes of operators, not parts.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="A column for each of several specs.")] = False,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with drawings.")] = None,
+    tokens: Annotated[float | None, typer.Option("--tokens", help="Cost of a training run on so many.")] = None,
+    on: Annotated[int, typer.Option("--on", min=1, help="Devices of the training run.")] = 1,
+    mfu: Annotated[float, typer.Option("--mfu", help="Share of their peak that it reaches.")] = 0.4,
     devices: Annotated[bool, typer.Option("--devices", help="List the device profiles.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Compare predictions with what was measured.")] = False,
     truth: Annotated[
@@ -31,86 +39,81 @@ def cost(
     plugin: Plugins = None,
     json: Json = False,
 ) -> None:
-    """Tell what a model costs: parameters, FLOPs, memory, and the latency on a device.
+    """Tell what a model costs: parameters, FLOPs, memory, and latencies on a device with their intervals.
 
     \b
         archc cost examples/tiny.yaml --device h100_sxm --dtype bfloat16 --batch 8
+        archc cost examples/tiny.yaml --device l4 --phase decode --context 100 --operators
+        archc cost examples/tiny.yaml --device h100_sxm --dtype bfloat16 --tokens 300e9 --on 64
+        archc cost --compare examples/tiny.yaml examples/zoo/language/gpt2.yaml --device l4
     """
     if devices:
         _list(json)
         return
+    where = device or ["local"]
     if check:
-        from archc.truth import compare
+        from archc.truth import compare as held
 
-        compare(device, truth, json)
+        held(where[0], truth, json)
         return
-    if file is None:
+    if not files:
         raise typer.BadParameter("name a spec, or ask for --devices or --check", param_hint="FILE")
-    from search.cost.price import price
+    if len(files) > 1 and not compare:
+        raise typer.BadParameter("several specs are told side by side with --compare", param_hint="FILE")
+    if len(where) > 1 and html is None:
+        raise typer.BadParameter("several devices are told side by side with --html", param_hint="--device")
+    if tokens is not None and not (tokens > 0 and 0 < mfu <= 1):
+        raise typer.BadParameter("a run is of more than 0 tokens, at more than 0 and at most 1 of the peak")
+    from search.cost.breakdown import breakdown, require
+    from search.cost.setting import setting
+    from search.cost.training_run import training_run
 
-    checked = spec(file, set)
-    priced = price(checked, batch=batch, length=length, dtype=dtype, device=device)
-    if json:
-        echo_json(priced.as_dict())
-    else:
-        typer.echo(table(checked.name, priced))
-
-
-def table(name: str, priced: Cost) -> str:
-    """The cost of a model: a row for each part, then the totals."""
-    heads = ("part", "kind", "output", "parameters", "FLOPs", "share", "ms")
-    rows = []
-    for _, alike in groupby(
-        priced.rows, key=lambda row: (row.name.rpartition(".")[0], row.output, row.parameters, row.flops)
-    ):
-        run = list(alike)
-        row, of = run[0], len(run)
-        name_ = row.name if of == 1 else f"{row.name}–{run[-1].name.rpartition('.')[2]}"
-        rows.append((name_, row.kind, row.output, f"{of * row.parameters:,}", large(of * row.flops),
-                     f"{of * row.share:.1%}", f"{sum(row.latency_ms for row in run):.4g}"))  # fmt: skip
-    widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
-    lines = [
-        "  ".join(text.ljust(width) if column < 3 else text.rjust(width)
-                  for column, (text, width) in enumerate(zip(row, widths, strict=True))).rstrip()
-        for row in (heads, *rows)
-    ]  # fmt: skip
-    figures = priced.as_dict()
-    memory, assumed = figures["memory"], figures["assumptions"]
-    active = f", {priced.active:,} active" if priced.active != priced.parameters else ""
-    lines += [
-        "",
-        f"{name}: batch {priced.batch}, length {assumed['length'] or 'fixed'}, {priced.dtype}, {priced.device}",
-        f"parameters   {priced.parameters:,}{active}",
-        f"forward      {large(priced.forward)}FLOP ({large(priced.forward / 2)}MAC), {priced.latency_ms:.4g} ms",
-        f"training     {large(priced.training_step)}FLOP a step",
-        f"memory       {shown(memory['weights'])} of weights; at most {shown(memory['peak_inference'])} in inference, "
-        f"{shown(memory['peak_training'])} in training",
-        f"cache        {shown(memory['cache_per_token'])} a token",
+    specs = [spec(file, set) for file in files]
+    for name in where:
+        setting(dtype=dtype, device=name, phase=phase)  # type: ignore[arg-type]
+    for one in specs:
+        require(one, phase)  # type: ignore[arg-type]
+    found = [
+        [breakdown(one, batch=batch, length=length, dtype=dtype, device=name, context=context) for name in where]
+        for one in specs
     ]
-    lines += [f"not priced: {', '.join(priced.unpriced)}"] if priced.unpriced else []
-    return "\n".join(lines)
+    first = found[0][0]
+    run = None if tokens is None else training_run(first, tokens=tokens, devices=on, mfu=mfu)
+    if html is not None:
+        from search.cost.report.page import page
 
+        write(html, page(specs[0].name, found[0], phase, run=run))  # type: ignore[arg-type]
+    if json:
+        from search.cost.report.plain import as_dict
 
-def large(count: float) -> str:
-    """A count as people read it: 4.5 G."""
-    for unit, scale in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.4g} {unit}"
-    return f"{count:g} "
+        echo_json({str(file): as_dict(one[0]) for file, one in zip(files, found, strict=True)} if compare
+                  else as_dict(first, run))  # fmt: skip
+    elif compare:
+        from search.cost.report.comparison import comparison
+
+        typer.echo(comparison([one.name for one in specs], [one[0] for one in found]))
+    elif html is not None:
+        typer.echo(f"written: {html}")
+    else:
+        from search.cost.report.text import text
+
+        typer.echo(text(specs[0].name, first, phase, operators=operators, run=run))  # type: ignore[arg-type]
 
 
 def _list(as_json: bool) -> None:
-    from search.cost.devices import LOCAL, load, names
+    from search.cost.devices import CUDA, LOCAL, load, names
 
-    found = {name: None if name == LOCAL else load(name) for name in names()}
+    found = {name: None if name in (LOCAL, CUDA) else load(name) for name in names()}
     if as_json:
         echo_json({name: device and device.model_dump() for name, device in found.items()})
         return
     heads = ("name", "device", "fp32", "bf16", "fp16", "GB", "GB/s", "W")
-    rows = [heads]
+    rows: list[tuple[str, ...]] = [heads]
     for name, device in found.items():
         if device is None:
-            rows.append((name, "this computer, measured at first use", *6 * ("",)))
+            rows.append(
+                (name, f"this computer's {'CPU' if name == LOCAL else 'GPU'}, measured at first use", *6 * ("",))
+            )
             continue
         memory, power = device.memory[-1], device.power
         peaks = [device.peak.get("float32"), device.peak.get("bfloat16"), device.peak.get("float16")]

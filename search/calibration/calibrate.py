@@ -27,7 +27,7 @@ from search.calibration.sizes import Plan, attention, biases, far_attention, far
 from search.calibration.truth import measure
 from search.cost.devices import Device
 from search.cost.measured import DType, Kernels, Measured
-from search.cost.setting import DTYPES, PHASES, Phase
+from search.cost.setting import DTYPES, PHASES
 
 STEADY = 0.05  # a canary that moved more is warned of, and a residual that is larger refused
 AGAIN = 24  # measurements that are repeated
@@ -58,8 +58,8 @@ class Effort(NamedTuple):
 
 
 CPU = Effort(
-    ("float32", "bfloat16"), (1, 8, 32, 128, 512, 2048), (64, 256, 1024, 4096), (2**22, 2**24, 2**25, 2**26, 2**28),
-    (32, 128, 512, 2048), 2**30, 0.02, 1, (32, 512), "float32",
+    ("float32", "bfloat16"), (1, 8, 32, 128, 512, 2048), (64, 256, 1024, 4096),
+    (2**20, 2**22, 2**24, 2**25, 2**26, 2**28), (32, 128, 512, 2048), 2**30, 0.02, 1, (32, 512), "float32",
 )  # fmt: skip
 CUDA = Effort(
     ("float32", "bfloat16"), (1, 16, 128, 1024, 8192), (64, 256, 1024, 4096, 16384), (2**24, 2**26, 2**28, 2**30),
@@ -155,10 +155,9 @@ def _calls(effort: Effort, dtype: DType, device: str) -> Calls:
     """The operators that reference models execute."""
     found = []
     seen = set()
-    phases: tuple[Phase, ...] = ("prefill", "step")
-    for phase in phases if dtype == effort.whole else phases[:1]:
+    for phase in PHASES if dtype == effort.whole else PHASES[:1]:
         for workload in workloads(phase, dtype):
-            lengths = effort.lengths if workload.length is not None else (None,)
+            lengths = effort.lengths if workload.length is not None and phase != "decode" else (workload.length,)
             for length in lengths:
                 key = (workload.spec.name, phase, length)
                 if key not in seen:

@@ -64,8 +64,8 @@ def products(dtype: torch.dtype, device: str, axes: Axes, most: float) -> Plan:
 
 
 def far_products(dtype: torch.dtype, device: str, rows: Sequence[float], working_sets: Sequence[float]) -> Plan:
-    """One product ``[m, 1024]`` by ``[1024, 1024]`` of many whose matrices together are so many bytes."""
-    width = 1024
+    """One product ``[m, 512]`` by ``[512, 512]`` of many whose matrices together are so many bytes."""
+    width = 512
 
     def call(m: int, working_set: float) -> Callable[[], Any]:
         count = max(1, round(working_set / (width * width * dtype.itemsize)))
@@ -98,8 +98,8 @@ def attention(
 
 
 def far_attention(dtype: torch.dtype, device: str, working_sets: Sequence[float]) -> Plan:
-    """One query of eight heads to 512 keys and values, one set of many that together are so many bytes."""
-    shape = (1, 8, 512, 64)
+    """One query of eight heads to 128 keys and values, one set of many that together are so many bytes."""
+    shape = (1, 8, 128, 64)
 
     def call(working_set: float) -> Callable[[], Any]:
         count = max(1, round(working_set / (2 * prod(shape) * dtype.itemsize)))

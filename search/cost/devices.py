@@ -164,9 +164,9 @@ def load(name: str) -> Device:
     if name.endswith(".json"):
         return _from_json(Path(name))
     if name not in names():
-        raise SpecError(
-            Problem(f"there is no device {name!r}", did_you_mean(name, names()) or "name a YAML or JSON file")
-        )
+        longer = " or ".join(known for known in names() if name and known.startswith(name))
+        hint = f"try {longer}" if longer else did_you_mean(name, names())
+        raise SpecError(Problem(f"there is no device {name!r}", hint or "name a YAML or JSON file"))
     file = files("search.cost").joinpath("devices", f"{name}.yaml")
     return from_tree(source.parse(file.read_text(encoding="utf-8"), str(file)))
 

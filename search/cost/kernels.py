@@ -66,10 +66,11 @@ def operator_time(row: Operator, device: Device, resident: float, phase: Phase =
         kernels = measured.kernels.get(row.dtype)  # type: ignore[call-overload]
         busy = _from_grids(row, kernels, resident) if kernels else None
     if busy is None:
-        busy = _roofline(row, device, resident)
-        start = device.overhead * device.factor(phase, "start") if device.kind == "gpu" else 0.0
+        start, busy = _roofline(row, device, resident)
+        start *= device.factor(phase, "start")
     else:
         origin = "calibrated"
+        host = host * VIEW if device.kind == "cpu" else host  # of a CPU the grids have the rest
     busy = busy * device.factor(phase, row.work) + start
     return Time(busy, host * device.factor(phase, "host"), origin, start)
 
@@ -78,20 +79,37 @@ SOFTMAX = 30  # operations on vector units for each score of attention: scaling,
 STREAMED = 0.5  # of a GPU's bandwidth, by kernels that only move what they touch
 
 
-def _roofline(row: Operator, device: Device, resident: float) -> float:
+class Roof(NamedTuple):
+    """Seconds of an operator by the profile alone: to start, of its arithmetic, of its traffic."""
+
+    start: float
+    arithmetic: float
+    traffic: float
+
+
+def roof(row: Operator, device: Device, resident: float) -> Roof:
+    """What the profile says of an operator in a pass that reads `resident` bytes of weights and of what was kept.
+
+    Errors:
+        SpecError: the device states no peak for a dtype in which it multiplies.
+    """
     arithmetic = row.flops / device.peak_flops(row.dtype) if row.flops else 0.0
     touched = row.read + row.written
     traffic = (touched - row.weights) / device.bandwidth(touched)
     if row.weights:
         traffic += row.weights / device.bandwidth(max(resident, touched))
-    if row.work == "product":
-        return arithmetic + traffic
     if row.work == "attention":
         scores = prod(row.shape[:3]) * row.flops / (4 * prod(row.shape[:4]))
         arithmetic += SOFTMAX * scores / device.peak.get("float32", device.peak_flops(row.dtype))
-    elif device.kind == "gpu":
+    elif row.work != "product" and device.kind == "gpu":
         traffic /= STREAMED
-    return max(arithmetic, traffic)
+    return Roof(device.overhead if device.kind == "gpu" else 0.0, arithmetic, traffic)
+
+
+def _roofline(row: Operator, device: Device, resident: float) -> tuple[float, float]:
+    """Seconds to start, and of the rest."""
+    start, arithmetic, traffic = roof(row, device, resident)
+    return start, arithmetic + traffic if row.work == "product" else max(arithmetic, traffic)
 
 
 def _from_grids(row: Operator, kernels: Kernels, resident: float) -> float | None:
@@ -99,7 +117,7 @@ def _from_grids(row: Operator, kernels: Kernels, resident: float) -> float | Non
         groups, m, k, n = row.shape
         seconds = _several(kernels.products, groups, m, k, n) * row.flops / (2 * prod(row.shape))
         bias = _bias(kernels, groups * m, n) if row.name in BIASED else 0.0
-        return seconds * _far(kernels.far, row.weights, resident, m) + bias
+        return seconds * _far(kernels.far, row.weights / groups, resident, m) + bias
     if row.work == "attention":
         grid = kernels.causal if row.shape[4] and kernels.causal is not None else kernels.attention
         if row.weights and kernels.decoding is not None:
@@ -109,7 +127,7 @@ def _from_grids(row: Operator, kernels: Kernels, resident: float) -> float | Non
         heads, queries, keys, width, _ = row.shape
         seconds = _several(grid, heads / kernels.heads, queries, keys, width)
         seconds *= row.flops / (4 * prod(row.shape[:4]))  # backward does more
-        return seconds * _far(kernels.far_kept, row.weights, resident)
+        return seconds * _far(kernels.far_kept, row.weights * kernels.heads / heads, resident)
     apart = APART * (row.shape == (1,))
     curve = kernels.operators.get(row.name + apart) or kernels.operators.get(row.name)
     return None if curve is None else curve.at(row.read + row.written).seconds
@@ -124,8 +142,8 @@ def _several(grid: Grid, count: float, *point: float) -> float:
     return each + (count - 1) * max(each - min(grid.seconds), each * LEAST)
 
 
-def _far(grid: Grid | None, own: int, resident: float, *point: float) -> float:
-    """How much slower a kernel is whose weights went by among `resident` bytes, than one whose weights are near."""
+def _far(grid: Grid | None, own: float, resident: float, *point: float) -> float:
+    """How much slower a kernel is whose weights went by among `resident` bytes, than one that has its own near."""
     if not own or grid is None or resident <= own:
         return 1.0
     return max(1.0, grid.at(*point, resident).seconds / grid.at(*point, own).seconds)

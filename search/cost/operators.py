@@ -50,6 +50,11 @@ def grouped_mm(a: Shape, b: Shape, *_: Any, **__: Any) -> int:
     return 2 * batches * a[-2] * a[-1] * b[-1]
 
 
+def met(groups: int, rows: int) -> float:
+    """How many of some matrices are met if each row goes to one of them at random: G (1 - (1 - 1/G)^rows)."""
+    return max(1.0, groups * (1 - (1 - 1 / groups) ** rows))
+
+
 def attention(q: Shape, k: Shape, v: Shape, *_: Any, **__: Any) -> int:
     """FLOPs of dense attention, the full square: scores of [B, H, S, D] by [B, G, T, D], then values [B, G, T, E]."""
     batch, heads, length, width = q
@@ -138,6 +143,7 @@ _GATHERS = frozenset("embedding index index_select gather _unsafe_index _unsafe_
 _SCATTERS = frozenset(
     "index_put_ _index_put_impl_ index_add_ index_copy_ index_fill_ scatter_ scatter_add_ scatter_reduce_".split()
 )
+_ROUTED = frozenset(["_grouped_mm"])
 _OVERWRITES = frozenset("copy_ fill_ zero_ bernoulli_ uniform_ normal_ exponential_".split())
 _VIEWS = frozenset("_unsafe_view lift_fresh".split())  # beside those whose schema says so
 _SILENT = frozenset(  # makes room without writing, or asks about a tensor
@@ -163,6 +169,7 @@ class Traffic(Enum):
     GATHER = "of its first tensor as much as comes out"
     SCATTER = "of its first tensor as much as its largest other one"
     OVERWRITE = "all but its first tensor, which is only written"
+    ROUTED = "of its matrices those that some row is expected to meet, were each row sent to any of them alike"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +192,12 @@ class Pricing:
             sizes[0] = min(sizes[0], sum(map(extent, outputs)))
         elif self.traffic is Traffic.SCATTER:
             sizes[0] = min(sizes[0], max(sizes[1:], default=0))
+        elif self.traffic is Traffic.ROUTED:
+            a, b = inputs[:2]
+            if (a.dim(), b.dim()) in ((2, 3), (3, 2)):
+                at, rows = (1, a.shape[0]) if b.dim() == 3 else (0, b.shape[1])
+                groups = inputs[at].shape[0]
+                sizes[at] = round(sizes[at] * met(groups, rows) / groups)
         return sizes
 
     def writes(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> int:
@@ -257,6 +270,8 @@ def _pricing(operator: Any) -> Pricing:
         traffic = Traffic.OVERWRITE
     elif short in _SCATTERS:
         traffic = Traffic.SCATTER
+    elif short in _ROUTED:
+        traffic = Traffic.ROUTED
     else:
         traffic = Traffic.GATHER if short in _GATHERS else Traffic.ALL
     known = (

@@ -20,9 +20,10 @@ from archspec.scope import Frame, Scope
 from archspec.source import Map, Seq
 from archspec.streams import Stream
 from search.cost.block import Given
+from search.cost.cache import kept_per_token
 from search.cost.memory import inference_peak, training
 from search.cost.passes import PassTime, owned, pass_time
-from search.cost.price import buffers, counted, distinct, kept_per_token
+from search.cost.price import buffers, counted, distinct
 from search.cost.setting import Setting
 from search.cost.steps import Step, Steps, loss, run
 from search.cost.wires import Storage, Value, Values, Wire, inputs

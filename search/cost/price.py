@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from archspec.errors import Problem, SpecError
-from archspec.graph import Graph
 from archspec.kinds.rounds import Rounds
 from archspec.spec import Spec
 from archspec.streams import Stream
 from compiler.decoding import refusals
 from search.cost import devices
+from search.cost.cache import kept_per_token
 from search.cost.kernels import Sum
 from search.cost.memory import inference_peak, training
 from search.cost.passes import PassTime, owned, pass_time, seconds, taking_part
@@ -239,27 +239,6 @@ def buffers(work: Steps) -> dict[str, int]:
 def distinct(work: Steps) -> list[Unit]:
     """Each unit once."""
     return list({id(step.unit): step.unit for step in work.steps}.values())
-
-
-def kept_per_token(graph: Graph) -> int:
-    """Numbers that decoding keeps for one more token: those that causal mixers declare, in every round of their own."""
-    known: dict[int, int] = {}
-
-    def kept(graph: Graph) -> int:
-        if id(graph) not in known:
-            known[id(graph)] = sum(map(one, graph.nodes))
-        return known[id(graph)]
-
-    def one(node: Any) -> int:
-        own = node.types and node.types[0].causal and "memory" not in node.streams
-        mine = sum(kept.numbers for kept in node.kind.keeps(node.types[0]) if kept.per == "token") if own else 0
-        if isinstance(node.kind, Rounds) and node.kind.cache == "shared":
-            bodies = node.kind.bodies(node)[:1]
-        else:
-            bodies = list(node.bodies.values())
-        return mine + sum(map(kept, bodies))
-
-    return kept(graph)
 
 
 def _rows(spec: Spec, work: Steps, counts: list[Weights], pass_: Steps, under: Setting) -> Iterable[Row]:

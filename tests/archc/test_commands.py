@@ -100,7 +100,7 @@ def test_files_that_cannot_be_written_are_the_users_error(tmp_path: Path) -> Non
 
 def test_cost_is_an_object_of_plain_numbers() -> None:
     found = read("cost", TINY, "--device", "l4", "--batch", 2, "--length", 64)
-    assert found["schema"] == 1
+    assert found["schema"] == 2
     assert found["flops"]["forward"] == 2 * found["macs"]["forward"]
     assert found["assumptions"]["batch"] == 2
     text = invoke("cost", TINY, "--device", "l4").stdout
