@@ -106,7 +106,7 @@ def _here(device: str, out: Path | None, threads: int | None, json: bool) -> Non
     typer.echo("\n".join(learned(profile)))
     typer.echo(f"kept in {kept}" + (f" and {out}" if out else ""))
     if threads is not None:
-        typer.echo(f"--device local means it where torch takes {threads} threads: OMP_NUM_THREADS={threads}")
+        typer.echo(f"with OMP_NUM_THREADS={threads} it is what --device local means")
 
 
 def _elsewhere(file: Path, base: str, out: Path | None, json: bool) -> None:
@@ -155,12 +155,12 @@ def learned(profile: Device) -> Iterator[str]:
     """What measurements say of a device, in a few lines."""
     assert profile.measured is not None
     peaks = ", ".join(f"{name} {flops / 1e9:,.0f}" for name, flops in profile.peak.items())
-    yield f"peak       {peaks} GFLOP/s"
+    yield f"peak        {peaks} GFLOP/s"
     levels = ", ".join(f"{level.name} {level.bandwidth / 1e9:,.1f}" for level in profile.memory)
-    yield f"bandwidth  {levels} GB/s"
-    yield f"overhead   {1e6 * profile.overhead:.2f} us an operator"
+    yield f"bandwidth   {levels} GB/s"
+    yield f"overhead    {1e6 * profile.overhead:.2f} us an operator"
     yield (
-        f"steadiness the canary moved by {profile.measured.drift:.1%}; "
+        f"steadiness  the canary moved by {profile.measured.drift:.1%}; "
         f"measured again, kernels differ by {profile.measured.residual:.1%}"
     )
     yield from _phases(profile)
@@ -172,7 +172,7 @@ def _phases(profile: Device) -> Iterator[str]:
         apart = [abs(error) for error in whole.errors]
         many = "each told by the others, " if len(apart) > 1 else ""
         mean = f"mean error {sum(apart) / len(apart):.1%}, at most {max(apart):.1%}"
-        yield f"{phase:<10} {len(apart)} model{'s' * (len(apart) > 1)}, {many}{mean}"
+        yield f"{phase:<11} {len(apart)} model{'s' * (len(apart) > 1)}, {many}{mean}"
 
 
 def _figures(profile: Device) -> dict[str, object]:
