@@ -31,6 +31,10 @@ def cost(
     on: Annotated[int, typer.Option("--on", min=1, help="Devices of the training run.")] = 1,
     mfu: Annotated[float, typer.Option("--mfu", help="Share of their peak that it reaches.")] = 0.4,
     devices: Annotated[bool, typer.Option("--devices", help="List the device profiles.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Compare predictions with what was measured.")] = False,
+    truth: Annotated[
+        Path | None, typer.Option("--truth", metavar="FILE", help="With --check: what archc measure kept.")
+    ] = None,
     set: Set = None,
     plugin: Plugins = None,
     json: Json = False,
@@ -46,11 +50,16 @@ def cost(
     if devices:
         _list(json)
         return
+    where = device or ["local"]
+    if check:
+        from archc.truth import compare as held
+
+        held(where[0], truth, json)
+        return
     if not files:
-        raise typer.BadParameter("name a spec, or ask for --devices", param_hint="FILE")
+        raise typer.BadParameter("name a spec, or ask for --devices or --check", param_hint="FILE")
     if len(files) > 1 and not compare:
         raise typer.BadParameter("several specs are told side by side with --compare", param_hint="FILE")
-    where = device or ["local"]
     if len(where) > 1 and html is None:
         raise typer.BadParameter("several devices are told side by side with --html", param_hint="--device")
     if tokens is not None and not (tokens > 0 and 0 < mfu <= 1):

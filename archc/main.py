@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from archc.calibrate import calibrate
 from archc.check import check
 from archc.compile import compile
 from archc.cost import cost
@@ -15,6 +16,7 @@ from archc.generate import generate
 from archc.group import Commands
 from archc.import_ import import_
 from archc.kinds import kinds
+from archc.measure import measure
 from archc.report import report
 from archc.schema import schema
 from archc.search import search
@@ -28,7 +30,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (check, show, cost, compile, train, search, report, diff, export, generate, schema, kinds):
+for command in (
+    check,
+    show,
+    cost,
+    calibrate,
+    measure,
+    compile,
+    train,
+    search,
+    report,
+    diff,
+    export,
+    generate,
+    schema,
+    kinds,
+):
     app.command()(command)
 app.command("import")(import_)
 

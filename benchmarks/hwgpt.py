@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,14 +25,14 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.timing import report
+from search.calibration.fitting import fitted_to, predicted
 from search.cost.autocast import autocast
 from search.cost.block import Operator
 from search.cost.block import Table as Operators
-from search.cost.devices import Device
-from search.cost.fit import fit
-from search.cost.kernels import operator_time, weights_per_pass
+from search.cost.kernels import weights_per_pass
+from search.cost.passes import table_by_work
 from search.cost.price import resolve_lengths
-from search.cost.setting import known_device, known_dtype
+from search.cost.setting import Setting, known_device, known_dtype
 from search.cost.steps import steps
 from search.cost.table import Table
 from spaces.encoding import decode
@@ -45,7 +44,6 @@ Archs = NDArray[np.int64]
 SAMPLE = Path(__file__).parents[1] / "tests/search/cost/data/hwgpt_s.csv"
 MOST, BATCH = 12, 8
 WIDTHS, HEADS, RATIOS = (192, 384, 768), (4, 8, 12), (2, 3, 4)
-CLASSES = ("product", "attention", "traffic", "overhead")
 DRAWS, FEW, TRAINED = 20, 10, 8_000
 
 
@@ -111,8 +109,8 @@ def vectors(archs: Archs) -> Reals:
 
 
 def features(archs: Archs, timed: Timed) -> Reals:
-    """Seconds by class of operators under the profile, ``[models, classes]``: those of the ends and of each layer."""
-    device = known_device(timed.profile)
+    """Seconds by class of work under the profile, ``[models, classes]``: those of the ends and of each layer."""
+    under = Setting(known_dtype(timed.dtype), known_device(timed.profile), timed.profile)
     ends, layers = {}, {}
     for width in WIDTHS:
         for biased in (0, 1):
@@ -120,13 +118,17 @@ def features(archs: Archs, timed: Timed) -> Reals:
                 for ratio in RATIOS:
                     first, layer, last = _tables(width, biased, heads, ratio, timed)
                     resident = weights_per_pass(first + layer * 10 + last)  # all in the farthest level
-                    ends[width] = seconds(first + last, device, resident)
-                    layers[width, biased, heads, ratio] = seconds(layer, device, resident)
+                    ends[width] = _seconds(first + last, under, resident)
+                    layers[width, biased, heads, ratio] = _seconds(layer, under, resident)
     found = np.array([ends[arch[0]] for arch in archs.tolist()])
     for row, arch in zip(found, archs.tolist(), strict=True):
         for number in range(arch[1]):
             row += layers[arch[0], arch[2], arch[3 + number], arch[3 + MOST + number]]
     return found
+
+
+def _seconds(table: Operators, under: Setting, resident: int) -> Reals:
+    return np.array(list(table_by_work(table, under, resident).values()))
 
 
 def _tables(width: int, biased: int, heads: int, ratio: int, timed: Timed) -> tuple[Operators, Operators, Operators]:
@@ -138,18 +140,6 @@ def _tables(width: int, biased: int, heads: int, ratio: int, timed: Timed) -> tu
     assert len(rounds) == 10
     cast = autocast if timed.autocast else tuple[Operator, ...]
     return cast(embedding), cast(rounds[0]), cast(norm + head)
-
-
-def seconds(table: Iterable[Operator], device: Device, resident: int) -> Reals:
-    """Seconds of each class of operators: those that the device is busy, and those to ask for what makes something."""
-    found = dict.fromkeys(CLASSES, 0.0)
-    for row in table:
-        if row.work == "view":
-            continue
-        took = operator_time(row, device, resident)
-        found[row.work if row.work in CLASSES else "product"] += took.busy * row.count
-        found["overhead"] += took.host * row.count
-    return np.array(list(found.values()))
 
 
 def tau(predicted: Reals, measured: Reals) -> float:
@@ -185,14 +175,15 @@ def regression(archs: Archs, measured: Reals, seed: int) -> tuple[float, float]:
     return error(predicted[test], measured[test]), tau(predicted[test], measured[test])
 
 
-def few(x: Reals, measured: Reals, draws: int = DRAWS) -> Reals:
-    """Error and tau on the others of fits to a few random architectures, ``[draws, 2]``."""
+def few(archs: Archs, name: str, measured: Reals, draws: int = DRAWS) -> Reals:
+    """Error and tau on the others of profiles fitted to a few random architectures, ``[draws, 2]``."""
+    x, device = features(archs, DEVICES[name]), known_device(DEVICES[name].profile)
     found = []
     for seed in range(draws):
         order = np.random.default_rng(seed).permutation(len(measured))
         drawn, rest = order[:FEW], order[FEW:]
-        predicted = fit(x[drawn], measured[drawn]).predict(x[rest])
-        found.append((error(predicted, measured[rest]), tau(predicted, measured[rest])))
+        told = predicted(x[rest], fitted_to(x[drawn], measured[drawn], device), device)
+        found.append((error(told, measured[rest]), tau(told, measured[rest])))
     return np.array(found)
 
 
@@ -203,7 +194,7 @@ def figures(archs: Archs, measured: Reals, name: str) -> dict[str, Any]:
     prices = Table(space(), batch=BATCH, dtype=timed.dtype, device=timed.profile).price(vectors(archs))
     took = time.perf_counter() - start
     assert not prices.refused.any()
-    fitted = few(features(archs, timed), measured)
+    fitted = few(archs, name, measured)
     trained = regression(archs, measured, seed=0)
     return {
         "device": name,

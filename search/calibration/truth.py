@@ -9,19 +9,23 @@ from __future__ import annotations
 import json
 import random
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from errno import ENOSPC
 from functools import cache
+from os import strerror
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from archspec import canonical
-from archspec.errors import Problem, SpecError
+from archspec.errors import Mark, Problem, SpecError
 from archspec.spec import Spec, loads
 from search.calibration.clock import Clock, Timed
 from search.calibration.workload import Workload, peak_memory
+from search.cost import local
 from search.cost.setting import Phase
 
 SCHEMA = 1
@@ -115,36 +119,72 @@ def text_of(spec: Spec) -> str:
     return canonical.text(spec.canonical())
 
 
+def file_of(device: str = "cpu") -> Path:
+    """Where the measurements of a device of this computer are kept."""
+    profile = local.file_of(device)
+    return profile.with_name(profile.stem.replace("local", "truth") + ".jsonl")
+
+
 def append(file: Path, truths: Iterable[Truth]) -> None:
-    """Adds measurements to a file; one that cannot be written whole is not written."""
-    lines = "".join(truth.line() + "\n" for truth in truths)
+    """Adds measurements to a file: all of them or none.
+
+    Errors:
+        SpecError: it cannot be written.
+    """
+    lines = "".join(truth.line() + "\n" for truth in truths).encode()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a", encoding="utf-8") as stream:
-            stream.write(lines)
+        with file.open("ab", buffering=0) as stream:
+            before = stream.tell()
+            try:
+                if stream.write(lines) != len(lines):
+                    raise OSError(ENOSPC, strerror(ENOSPC))
+            except OSError:
+                with suppress(OSError):
+                    stream.truncate(before)
+                raise
     except OSError as error:
-        raise SpecError(Problem(f"{file} cannot be written: {error.strerror}")) from None
+        raise SpecError(Problem(f"{file} cannot be written: {error.strerror}", "name another file")) from None
 
 
-def read(file: Path) -> Iterator[Truth]:
+def read(file: Path) -> list[Truth]:
     """The measurements of a file.
 
     Errors:
-        SpecError: there is no such file, or a line is no measurement of this version.
+        SpecError: there is no such file, or all lines that are no measurement of this version.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(Problem(f"{file} cannot be read: {error}", "archc measure SPEC makes one")) from None
+    except UnicodeDecodeError:
+        raise SpecError(Problem(f"{file} is no text", "archc measure SPEC makes one")) from None
+    except OSError as error:
+        raise SpecError(Problem(f"{file} cannot be read: {error.strerror}", "archc measure SPEC makes one")) from None
+    found, problems = [], []
     for number, line in enumerate(lines, 1):
         try:
-            content = json.loads(line)
-            version = content.get("schema") if isinstance(content, dict) else None
-            if version != SCHEMA:
-                cause = f"{file}:{number} is of version {version}; this program reads {SCHEMA}"
-                raise SpecError(Problem(cause, "measure again"))
-            yield Truth.model_validate(content)
-        except (ValueError, ValidationError) as error:
-            detail = error.errors()[0] if isinstance(error, ValidationError) else {"msg": str(error), "loc": ()}
-            where = ".".join(map(str, detail["loc"]))
-            raise SpecError(Problem(f"{file}:{number} {where}: {detail['msg']}", "measure again")) from None
+            found.append(_of_line(line))
+        except ValueError as error:
+            problems.append(Problem(str(error), "measure again", mark=Mark(str(file), number, 1)))
+    if problems:
+        raise SpecError(*problems)
+    if not found:
+        raise SpecError(Problem(f"{file} is empty", "archc measure SPEC adds measurements"))
+    return found
+
+
+def _of_line(line: str) -> Truth:
+    try:
+        content = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"the line is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError("the line is no JSON object")
+    if content.get("schema") != SCHEMA:
+        raise ValueError(f"a measurement of version {content.get('schema')}; this program reads {SCHEMA}")
+    try:
+        return Truth.model_validate(content)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        raise ValueError(
+            f"{'.'.join(map(str, detail['loc']))}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
+        ) from None

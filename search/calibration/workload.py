@@ -18,7 +18,7 @@ from archspec.errors import Problem, SpecError
 from archspec.spec import Spec
 from archspec.streams import Stream
 from compiler.decoding import Decoding
-from search.cost.price import resolve_lengths
+from search.cost.price import known_context, resolve_lengths
 from search.cost.setting import DTYPES, Phase
 from search.losses import LOSSES
 
@@ -67,7 +67,7 @@ class Workload:
 
     def _decode(self, model: Any, device: str, compiled: bool) -> Callable[[], Any]:
         spec = self.spec
-        context = self.length if self.length is not None else max(resolve_lengths(spec, None).values()) - 1
+        context = known_context(spec, resolve_lengths(spec, None), self.length)
         source = None
         others = {name: stream for name, stream in spec.graph.inputs.items() if not stream.causal}
         if others:

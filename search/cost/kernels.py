@@ -38,11 +38,16 @@ Origin = Literal["calibrated", "roofline", "bytes"]
 
 
 class Time(NamedTuple):
-    """Seconds of one execution: of the device, of whoever asks, and where the first comes from."""
+    """Seconds of one execution: of the device, of whoever asks, and where the first comes from.
+
+    Attributes:
+        start: of `busy`, what the kernel takes to begin; 0 where it was measured as one.
+    """
 
     busy: float
     host: float
     origin: Origin
+    start: float = 0.0
 
 
 def operator_time(row: Operator, device: Device, resident: float, phase: Phase = "prefill") -> Time:
@@ -56,16 +61,18 @@ def operator_time(row: Operator, device: Device, resident: float, phase: Phase =
     if row.work == "view":
         return Time(0.0, host * device.factor(phase, "host"), "calibrated" if measured else "roofline")
     origin: Origin = "roofline" if row.priced else "bytes"
-    busy = None
+    busy, start = None, 0.0
     if measured is not None:
         kernels = measured.kernels.get(row.dtype)  # type: ignore[call-overload]
         busy = _from_grids(row, kernels, resident) if kernels else None
     if busy is None:
-        busy = _roofline(row, device, resident)
+        start, busy = _roofline(row, device, resident)
+        start *= device.factor(phase, "start")
     else:
         origin = "calibrated"
         host = host * VIEW if device.kind == "cpu" else host  # of a CPU the grids have the rest
-    return Time(busy * device.factor(phase, row.work), host * device.factor(phase, "host"), origin)
+    busy = busy * device.factor(phase, row.work) + start
+    return Time(busy, host * device.factor(phase, "host"), origin, start)
 
 
 SOFTMAX = 30  # operations on vector units for each score of attention: scaling, maxima, exponentials, sums
@@ -99,9 +106,10 @@ def roof(row: Operator, device: Device, resident: float) -> Roof:
     return Roof(device.overhead if device.kind == "gpu" else 0.0, arithmetic, traffic)
 
 
-def _roofline(row: Operator, device: Device, resident: float) -> float:
+def _roofline(row: Operator, device: Device, resident: float) -> tuple[float, float]:
+    """Seconds to start, and of the rest."""
     start, arithmetic, traffic = roof(row, device, resident)
-    return start + (arithmetic + traffic if row.work == "product" else max(arithmetic, traffic))
+    return start, arithmetic + traffic if row.work == "product" else max(arithmetic, traffic)
 
 
 def _from_grids(row: Operator, kernels: Kernels, resident: float) -> float | None:

@@ -10,7 +10,8 @@ from search.cost.kernels import operator_time, weights_per_pass
 from search.cost.setting import Setting
 from search.cost.steps import Step, Steps
 
-WORKS = ("product", "attention", "convolution", "traffic")
+WORKS = ("product", "attention", "convolution", "traffic", "start")  # that a device is busy with
+CLASSES = (*WORKS, "host")
 
 
 class PassTime(NamedTuple):
@@ -77,17 +78,28 @@ def seconds(time: PassTime, setting: Setting) -> float:
 
 def seconds_by_work(work: Steps, setting: Setting) -> dict[str, float]:
     """How long a pass is busy with each kind of work, and how long it takes to be asked for (``host``)."""
-    at, share = setting.device.between(pass_time(work, setting).resident)
-    sets = setting.device.working_sets
-    near, far = sets[at], sets[min(at + 1, len(sets) - 1)]
-    total = dict.fromkeys((*WORKS, "host"), 0.0)
+    resident = pass_time(work, setting).resident
+    total = dict.fromkeys(CLASSES, 0.0)
     for _, table in tables(work, setting):
-        for row in table:
-            time = operator_time(row, setting.device, near, setting.phase)
-            busy = time.busy
-            if share and row.weights:
-                busy += share * (operator_time(row, setting.device, far, setting.phase).busy - busy)
-            if row.work != "view":
-                total[row.work] += busy * row.count
-            total["host"] += time.host * row.count
+        for name, took in table_by_work(table, setting, resident).items():
+            total[name] += took
+    return total
+
+
+def table_by_work(table: Table, setting: Setting, resident: float) -> dict[str, float]:
+    """The same of a table, part of a pass that reads `resident` bytes of weights and of what was kept."""
+    device, phase = setting.device, setting.phase
+    at, share = device.between(resident)
+    sets = device.working_sets
+    near, far = sets[at], sets[min(at + 1, len(sets) - 1)]
+    total = dict.fromkeys(CLASSES, 0.0)
+    for row in table:
+        time = operator_time(row, device, near, phase)
+        busy = time.busy
+        if share and row.weights:
+            busy += share * (operator_time(row, device, far, phase).busy - busy)
+        if row.work != "view":
+            total[row.work] += (busy - time.start) * row.count
+        total["start"] += time.start * row.count
+        total["host"] += time.host * row.count
     return total

@@ -25,6 +25,7 @@ from compiler.tokens import suffixes
 from compiler.trace import Signature, trace
 from search.cost import remembered
 from search.cost.block import BlockCost, Given, Table, flops
+from search.cost.devices import Device
 from search.cost.kernels import Sum, summed
 from search.cost.lengths import cost_of
 from search.cost.meter import measure_block, measure_decoded, record_block
@@ -76,7 +77,7 @@ class Unit:
     gradients: int
     stored: int
     computed: int
-    _times: dict[tuple[str, str, str], Sum] = field(default_factory=dict)
+    _times: dict[tuple[str, int, str], tuple[Sum, Device]] = field(default_factory=dict)
 
     @cached_property
     def forward(self) -> int:
@@ -102,11 +103,11 @@ class Unit:
         return update_table(self.tensors, setting.dtype, together=setting.device.kind != "cpu")
 
     def _time(self, what: str, setting: Setting, table: Table) -> Sum:
-        key = what, setting.name, setting.phase
+        key = what, id(setting.device), setting.phase
         known = self._times.get(key)
-        if known is None:
-            known = self._times[key] = summed(table, setting.device, setting.phase)
-        return known
+        if known is None:  # the device is kept, so that its id stays its own
+            known = self._times[key] = summed(table, setting.device, setting.phase), setting.device
+        return known[0]
 
 
 _units: dict[Hashable, Unit] = {}

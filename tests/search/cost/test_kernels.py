@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from archspec.errors import SpecError
 from search.cost.block import Operator
@@ -12,6 +13,8 @@ from search.cost.devices import Device, Level
 from search.cost.grid import Grid
 from search.cost.kernels import APART, operator_time, summed, weights_per_pass
 from search.cost.measured import Kernels, Measured, Whole
+from search.cost.passes import table_by_work
+from search.cost.setting import Setting
 
 DEVICE = Device(
     title="toy",
@@ -77,6 +80,17 @@ def test_a_gpu_works_while_it_is_asked() -> None:
     assert latency([small, large, *views], gpu) == pytest.approx(12.1e-6)
 
 
+def test_a_start_has_a_factor_of_its_own() -> None:
+    whole = {"prefill": Whole(factors={"start": 4.0, "product": 0.5, "host": 2.0})}
+    gpu = DEVICE.model_copy(update={"kind": "gpu", "measured": Measured(whole=whole)})
+    one = replace(row(flops=10_000, read=500, written=500), work="product", shape=(1, 10, 50, 10))
+    assert operator_time(one, gpu, 0) == (pytest.approx(4e-6 + 0.5 * 1.1e-5), 2e-6, "roofline", 4e-6)
+    assert summed([one], gpu).busy == (pytest.approx(9.5e9, rel=1e-6),) * 2
+    by_work = table_by_work((one, replace(one, count=2)), Setting(torch.float32, gpu, "toy"), 0)
+    found = {name: seconds for name, seconds in by_work.items() if seconds}
+    assert found == pytest.approx({"product": 3 * 0.55e-5, "start": 12e-6, "host": 6e-6})
+
+
 def test_a_product_s_arithmetic_and_traffic_add_up() -> None:
     one = replace(row(flops=10_000, read=500, written=500), work="product", shape=(1, 10, 50, 10))
     assert latency([one]) == pytest.approx(1e-6 + 1e-5 + 1e-6)
@@ -131,7 +145,7 @@ def test_an_operator_that_was_not_measured_falls_back() -> None:
     time = operator_time(unknown, MEASURED, 0)
     assert (time.origin, time.busy) == ("bytes", pytest.approx(2e-5))
     added = Operator("aten.add", "forward", "float32", 0, 500, 500, 0)
-    assert operator_time(added, MEASURED, 0) == (pytest.approx(1e-6), 0.3 * DEVICE.overhead, "calibrated")
+    assert operator_time(added, MEASURED, 0) == (pytest.approx(1e-6), 0.3 * DEVICE.overhead, "calibrated", 0.0)
 
 
 def test_passes_are_summed_for_every_working_set() -> None:
