@@ -51,6 +51,8 @@ def cost(
         _list(json)
         return
     where = device or ["local"]
+    if (check and files) or (truth and not check):
+        raise typer.BadParameter("--check prices what was measured, which --truth names, and no other spec")
     if check:
         from archc.truth import compare as held
 

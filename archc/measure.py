@@ -64,6 +64,7 @@ def measure(
     ready(str(device), threads)
     from search.calibration.calibrate import STEADY
     from search.calibration.clock import Clock
+    from search.calibration.stages import Stages
     from search.calibration.truth import append, file_of
     from search.calibration.truth import measure as timed
     from search.calibration.workload import Workload
@@ -84,7 +85,11 @@ def measure(
     memory.require(need, " and ".join(dict.fromkeys(one.name for one in specs)), str(device))
     clock = Clock(str(device))
     try:
-        found = timed(workloads, clock, rounds=rounds, compiled=compiled, fingerprint=fingerprint(str(device)))
+        with Stages(quiet=json) as progress:
+            found = timed(
+                workloads, clock, rounds=rounds, compiled=compiled, fingerprint=fingerprint(str(device)),
+                progress=progress,
+            )  # fmt: skip
     except SpecError:
         raise
     except Exception as error:

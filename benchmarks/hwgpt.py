@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.timing import report
+from search.calibration.check import tau
 from search.calibration.fitting import fitted_to, predicted
 from search.cost.autocast import autocast
 from search.cost.block import Operator
@@ -140,17 +141,6 @@ def _tables(width: int, biased: int, heads: int, ratio: int, timed: Timed) -> tu
     assert len(rounds) == 10
     cast = autocast if timed.autocast else tuple[Operator, ...]
     return cast(embedding), cast(rounds[0]), cast(norm + head)
-
-
-def tau(predicted: Reals, measured: Reals) -> float:
-    """Kendall's tau-b."""
-    total = ties = other = 0
-    for number in range(len(measured) - 1):
-        a, b = np.sign(predicted[number + 1 :] - predicted[number]), np.sign(measured[number + 1 :] - measured[number])
-        total += int(a @ b)
-        ties += int(np.count_nonzero(a))
-        other += int(np.count_nonzero(b))
-    return float(total / np.sqrt(float(ties) * float(other)))
 
 
 def error(predicted: Reals, measured: Reals) -> float:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from archspec.spec import Spec, loads
 from benchmarks.timing import report
 from search.calibration.calibrate import STEADY, calibrate
+from search.calibration.check import ordered, tau
 from search.calibration.clock import Clock
 from search.calibration.workload import Workload
 from search.cost import devices, local, price
@@ -33,7 +34,6 @@ from search.cost.fingerprint import fingerprint
 
 Reals = NDArray[np.float64]
 ROUNDS = 4
-CLOSE = 0.15  # pairs whose FLOPs differ by less are hard to put in order
 LM = "{kind: causal_lm, vocab: 4096, length: 8192}"
 
 
@@ -146,20 +146,6 @@ def rounds(workloads: Sequence[Workload], clock: Clock, budget: float) -> Reals:
     return np.array([[clock.corrected(one) for one in row] for row in taken])
 
 
-def tau(a: Reals, b: Reals) -> float:
-    """Kendall's rank correlation."""
-    up = np.sign(a[:, None] - a[None]) * np.sign(b[:, None] - b[None])
-    return float(up.sum() / (len(a) * (len(a) - 1)))
-
-
-def ordered(a: Reals, b: Reals, flops: Reals) -> float:
-    """The share of pairs of nearly equal FLOPs that two latencies put in the same order."""
-    near = np.abs(np.log(flops[:, None] / flops[None])) < np.log(1 + CLOSE)
-    pairs = np.triu(near, 1)
-    same = np.sign(a[:, None] - a[None]) == np.sign(b[:, None] - b[None])
-    return float(same[pairs].mean())
-
-
 def row(what: str, how: str, found: Reals, truth: Reals, flops: Reals) -> dict[str, Any]:
     error = np.abs(found / truth - 1)
     return {
@@ -168,7 +154,7 @@ def row(what: str, how: str, found: Reals, truth: Reals, flops: Reals) -> dict[s
         "mean error, %": 100 * float(error.mean()),
         "within 10 %, %": 100 * float((error < 0.1).mean()),
         "tau": tau(found, truth),
-        "ordered within 15 % FLOPs, %": 100 * ordered(found, truth, flops),
+        "ordered within 15 % FLOPs, %": 100 * (ordered(found, truth, flops)[0] or 0.0),
     }
 
 

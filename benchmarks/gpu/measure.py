@@ -20,11 +20,14 @@ import torch
 from archspec.errors import SpecError
 from benchmarks.gpu.models import Model, models
 from search.calibration.calibrate import calibrate
+from search.calibration.check import Summary, check, summary
 from search.calibration.clock import Clock
-from search.calibration.truth import append, measure
+from search.calibration.truth import append, measure, read
 from search.calibration.workload import Workload
 from search.cost import local
+from search.cost.devices import load
 from search.cost.fingerprint import fingerprint
+from search.cost.setting import PHASES
 
 MINUTES = 8.0
 
@@ -85,7 +88,7 @@ def main() -> None:
     for number, model in enumerate(chosen):
         if left() < 20:
             say(f"time is up at model {number}")
-            return
+            break
         every = list(workloads(model, dtype))
         built = every[0].build(args.device)
         for workload in every:
@@ -95,7 +98,16 @@ def main() -> None:
                 if workload.phase != "step":
                     _measure(workload, built, clock, args.out, mark, say, compiled=True)
         del built
+    for phase, found in _predicted(args.out).items():
+        say(f"{phase}: {found}")
     say("done")
+
+
+def _predicted(out: Path) -> dict[str, Summary]:
+    """How good the profile's predictions are of what was measured."""
+    checked = check(read(out / "truth.jsonl"), load(str(out / "profile.json")))
+    phases = {phase: [one for one in checked if one.truth.phase == phase] for phase in PHASES}
+    return {phase: summary(some) for phase, some in phases.items() if some}
 
 
 def _measure(workload: Workload, model: Any, clock: Clock, out: Path, mark: dict, say, *, compiled: bool) -> None:  # type: ignore[type-arg,no-untyped-def]

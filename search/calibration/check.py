@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -116,10 +117,15 @@ def summary(checked: Sequence[Checked]) -> Summary:
 
 
 def tau(predicted: ArrayLike, measured: ArrayLike) -> float | None:
-    """Kendall's tau-b (Kendall 1945, "The treatment of ties in ranking problems")."""
-    a, b = _signs(predicted), _signs(measured)
-    untied = float(np.sqrt(float((a * a).sum()) * float((b * b).sum())))
-    return float((a * b).sum()) / untied if untied else None
+    """Kendall's tau-b (Kendall 1945, "The treatment of ties in ranking problems"); None where all are tied."""
+    a, b = np.asarray(predicted, dtype=np.float64), np.asarray(measured, dtype=np.float64)
+    agreed = told = there = 0.0
+    for number in range(len(a) - 1):
+        one, other = np.sign(a[number + 1 :] - a[number]), np.sign(b[number + 1 :] - b[number])
+        agreed += float(one @ other)
+        told += float(np.count_nonzero(one))
+        there += float(np.count_nonzero(other))
+    return agreed / sqrt(told * there) if told * there else None
 
 
 def ordered(predicted: ArrayLike, measured: ArrayLike, count: ArrayLike) -> tuple[float | None, int]:

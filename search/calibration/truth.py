@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from errno import ENOSPC
@@ -78,13 +78,14 @@ def _spec(text: str) -> Spec:
 
 def measure(
     workloads: Sequence[Workload], clock: Clock, *, rounds: int = 1, budget: float = 0.5, compiled: bool = False,
-    fingerprint: dict[str, Any] | None = None, model: Any = None,
+    fingerprint: dict[str, Any] | None = None, model: Any = None, progress: Callable[[float, str], None] | None = None,
 ) -> list[Truth]:  # fmt: skip
     """Times workloads in turn, in another order each round, so that a slow moment falls on all alike.
 
     Args:
         budget: seconds for each in each round.
         model: one that all of them run, built before.
+        progress: told the share that is done and what comes next.
 
     Errors:
         SpecError: one of them cannot be run so.
@@ -93,9 +94,11 @@ def measure(
     runs = [workload.ready(device, compiled=compiled, model=model) for workload in workloads]
     taken: list[list[Timed]] = [[] for _ in runs]
     order = random.Random(0)
-    for _ in range(rounds):
-        for number in order.sample(range(len(runs)), len(runs)):
-            taken[number].append(clock.time(runs[number], budget=budget, least=3))
+    turns = [number for _ in range(rounds) for number in order.sample(range(len(runs)), len(runs))]
+    for done, number in enumerate(turns):
+        if progress is not None:
+            progress(done / len(turns), f"round {done // len(runs) + 1} of {rounds}")
+        taken[number].append(clock.time(runs[number], budget=budget, least=3))
     date = datetime.now(UTC).isoformat(timespec="seconds")
     found = []
     for workload, run, timed in zip(workloads, runs, taken, strict=True):

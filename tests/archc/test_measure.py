@@ -149,7 +149,9 @@ def test_truth_that_is_not_there(small: Path) -> None:
 def test_a_restless_machine_is_warned_of(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrate, "STEADY", -1.0)
     result = invoke("measure", small, "--rounds", 1)
-    assert re.match(r"warning: the canary moved by [\d.]+%: other work runs on this machine", result.stderr)
+    first, second = result.stderr.splitlines()
+    assert first == "  0%  round 1 of 1"
+    assert re.match(r"warning: the canary moved by [\d.]+%: other work runs on this machine", second)
 
 
 def test_compilers_that_fail_are_told(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,6 +161,11 @@ def test_compilers_that_fail_are_told(small: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch, "compile", failing)
     said = one_line(invoke("measure", small, "--compiled", "--rounds", 1, code=2).stderr)
     assert said == "torch.compile failed: RuntimeError: no C++ compiler leave --compiled out"
+
+
+def test_options_that_do_not_fit(small: Path) -> None:
+    for words in ((small, "--check"), (small, "--truth", "x.jsonl")):
+        assert "--check prices what was measured" in invoke("cost", *words, code=2).stderr
 
 
 def test_a_profile_that_was_calibrated_is_used(small: Path) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.hwgpt import BATCH, DEVICES, SAMPLE, Archs, few, read, space, tau, vectors
+from benchmarks.hwgpt import BATCH, DEVICES, SAMPLE, Archs, few, read, space, vectors
+from search.calibration.check import tau
 from search.cost.table import Prices, Table
 
 ERRORS = {"A100": 1.0, "RTX 2080 Ti": 6.1, "Xeon, 8 cores": 4.45}  # percent; much of the latter two is noise
