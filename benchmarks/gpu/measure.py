@@ -30,6 +30,7 @@ from search.cost.fingerprint import fingerprint
 from search.cost.setting import PHASES
 
 MINUTES = 8.0
+ROUNDS, BUDGET = 2, 0.2  # seconds for each measurement in each round
 
 
 def workloads(model: Model, dtype: str) -> Iterator[Workload]:
@@ -61,9 +62,6 @@ def main() -> None:
 
     mark = fingerprint(args.device)
     say(f"{mark}")
-    base = local.measure(args.device)
-    say(f"{base.peak} {base.memory} overhead {base.overhead * 1e6:.2f} us")
-    (args.out / "profile.json").write_text(base.model_dump_json(indent=1, exclude_none=True))
     stages: set[str] = set()
 
     def progress(share: float, what: str) -> None:
@@ -73,6 +71,8 @@ def main() -> None:
 
     if args.only != "truth":
         try:
+            base = local.measure(args.device)
+            say(f"{base.peak} {base.memory} overhead {base.overhead * 1e6:.2f} us")
             profile = calibrate(base, args.device, progress=progress, fingerprint=mark)
             (args.out / "profile.json").write_text(profile.model_dump_json(indent=1, exclude_none=True))
             assert profile.measured is not None
@@ -112,7 +112,9 @@ def _predicted(out: Path) -> dict[str, Summary]:
 
 def _measure(workload: Workload, model: Any, clock: Clock, out: Path, mark: dict, say, *, compiled: bool) -> None:  # type: ignore[type-arg,no-untyped-def]
     try:
-        truths = measure([workload], clock, budget=0.25, compiled=compiled, fingerprint=mark, model=model)
+        truths = measure(
+            [workload], clock, rounds=ROUNDS, budget=0.25, compiled=compiled, fingerprint=mark, model=model
+        )
     except Exception as error:  # one model that fails leaves the others to be measured
         say(f"{workload.spec.name} {workload.phase}: {type(error).__name__} {str(error)[:300]}")
         return
