@@ -128,7 +128,7 @@ def _peak(one: Spec, priced: Cost) -> int:
 
 def _rows(found: Sequence[Truth]) -> list[tuple[str, ...]]:
     heads = ("spec", "phase", "batch", "length", "dtype", "ms", "quartiles", "spread")
-    rows = [heads]
+    rows: list[tuple[str, ...]] = [heads]
     for one in found:
         spread = (one.high_ms - one.low_ms) / one.median_ms
         length = "–" if one.length is None else str(one.length)

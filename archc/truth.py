@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from archspec.errors import Problem, SpecError
 
 if TYPE_CHECKING:
     from search.calibration.check import Checked, Summary
+    from search.cost.setting import Phase
 
 HERE = {"local": "cpu", "cuda": "cuda"}
 
@@ -50,7 +51,7 @@ def compare(device: str, file: Path | None, json: bool) -> None:
 
 def _rows(checked: Sequence[Checked]) -> list[tuple[str, ...]]:
     heads = ("spec", "phase", "batch", "length", "measured ms", "predicted ms", "error", "interval ms", "inside")
-    rows = [heads]
+    rows: list[tuple[str, ...]] = [heads]
     for one in checked:
         truth = one.truth
         length = "–" if truth.length is None else str(truth.length)
@@ -60,8 +61,10 @@ def _rows(checked: Sequence[Checked]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _summaries(found: dict[str, Summary]) -> list[tuple[str, ...]]:
-    rows = [("phase", "measured", "mean error", "Kendall tau", "ordered within 15 % FLOPs", "inside its interval")]
+def _summaries(found: Mapping[Phase, Summary]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [
+        ("phase", "measured", "mean error", "Kendall tau", "ordered within 15 % FLOPs", "inside its interval")
+    ]
     for phase, one in found.items():
         tau = "–" if one.tau is None else f"{one.tau:.3f}"
         ordered = "–" if one.ordered is None else f"{one.ordered:.1%} of {one.pairs} pairs"

@@ -148,7 +148,7 @@ def error(predicted: Reals, measured: Reals) -> float:
     return float(100 * np.abs(predicted / measured - 1).mean())
 
 
-def regression(archs: Archs, measured: Reals, seed: int) -> tuple[float, float]:
+def regression(archs: Archs, measured: Reals, seed: int) -> tuple[float, float | None]:
     """Error and tau of least squares on most of the architectures, one of each width, for the others."""
     heads, ratios = archs[:, 3 : 3 + MOST].sum(axis=1), archs[:, 3 + MOST :].sum(axis=1)
     layers = archs[:, 1]

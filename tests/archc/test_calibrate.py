@@ -13,6 +13,7 @@ from search.calibration import calibrate
 from search.calibration.references import reference
 from search.calibration.truth import text_of
 from search.cost import devices, local
+from search.cost.measured import Measured
 from search.cost.setting import known_device
 from tests.archc.invoking import invoke
 from tests.search.calibration.quick import quick
@@ -54,7 +55,7 @@ def test_json_and_a_canary_that_moved(monkeypatch: pytest.MonkeyPatch, cache: Pa
     quick(monkeypatch)
 
     def shaken(base: devices.Device, *_: object, **__: object) -> devices.Device:
-        return base.model_copy(update={"measured": calibrate.Measured(drift=0.08, residual=0.01)})
+        return base.model_copy(update={"measured": Measured(drift=0.08, residual=0.01)})
 
     monkeypatch.setattr(calibrate, "calibrate", shaken)
     monkeypatch.setattr(calibrate, "STEADY", 0.05)
@@ -99,8 +100,8 @@ def test_a_full_disk_keeps_the_old_profile(monkeypatch: pytest.MonkeyPatch, cach
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(calibrate, "calibrate", lambda base, *_, **__: base.model_copy(
-        update={"measured": calibrate.Measured()}))  # fmt: skip
-    monkeypatch.setattr(local.json, "dump", full)
+        update={"measured": Measured()}))  # fmt: skip
+    monkeypatch.setattr("search.cost.local.json.dump", full)
     result = invoke("calibrate", code=2)
     assert "cannot be written: No space left on device" in result.stderr
     assert local.file_of().read_bytes() == before

@@ -45,8 +45,8 @@ def test_what_is_priced_by_bytes_is_found(found: tuple[Workload, Calls]) -> None
 def test_each_runs_again(found: tuple[Workload, Calls]) -> None:
     _, calls = found
     for sizes in calls.values():
-        for call in sizes.values():
-            run = call.ready("cpu")
+        for size, call in sizes.items():
+            run = call.ready("cpu", size)
             for out in [run(), run()]:
                 values = [out] if isinstance(out, torch.Tensor) else [v for v in out if isinstance(v, torch.Tensor)]
                 assert values
@@ -75,12 +75,12 @@ def test_sizes_that_are_near_each_other_are_measured_once() -> None:
 
 
 def test_a_larger_size_never_takes_less() -> None:
-    times = {size: Timed(seconds, 0, 0, 0) for size, seconds in ((10, 1.0), (20, 4.0), (40, 1.0), (80, 8.0))}
+    times = {size: Timed(seconds, 0, 0, 0, 0) for size, seconds in ((10, 1.0), (20, 4.0), (40, 1.0), (80, 8.0))}
     assert curve(times, Clock()).seconds == pytest.approx((1.0, 2.0, 2.0, 8.0))
 
 
 def test_arguments_that_are_no_tensors_stay() -> None:
     calls = executed(lambda: torch.cat([torch.ones(4, 8), torch.ones(4, 8)], dim=1).softmax(-1))
-    shapes = {name: [call.ready("cpu")().shape for call in sizes.values()] for name, sizes in calls.items()}
+    shapes = {name: [call.ready("cpu", size)().shape for size, call in sizes.items()] for name, sizes in calls.items()}
     assert shapes["aten.cat"] == [(4, 16)]
     assert shapes["aten._softmax"] == [(4, 16)]
