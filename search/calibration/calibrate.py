@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from math import log
@@ -25,9 +25,10 @@ from search.calibration.operators import Calls, chosen, curve, executed
 from search.calibration.references import workloads
 from search.calibration.sizes import Plan, attention, biases, far_attention, far_products, products
 from search.calibration.truth import measure
+from search.calibration.workload import Workload
 from search.cost.devices import Device
 from search.cost.measured import DType, Kernels, Measured
-from search.cost.setting import DTYPES, PHASES
+from search.cost.setting import DTYPES, PHASES, Phase
 
 STEADY = 0.05  # a canary that moved more is warned of, and a residual that is larger refused
 AGAIN = 24  # measurements that are repeated
@@ -41,7 +42,7 @@ class Effort(NamedTuple):
         dtypes: the one in which reference models are timed as a whole (``whole``) finely, others coarsely.
         most: multiplications of the largest product; of attention an eighth.
         budget: seconds for each kernel.
-        scale: of the reference models.
+        scales: by which reference models are wider, and their batches larger.
         lengths: of the reference models whose operators are measured.
     """
 
@@ -52,18 +53,18 @@ class Effort(NamedTuple):
     tokens: Sequence[int]
     most: float
     budget: float
-    scale: int
+    scales: Sequence[tuple[int, int]]
     lengths: Sequence[int]
     whole: DType
 
 
 CPU = Effort(
     ("float32", "bfloat16"), (1, 8, 32, 128, 512, 2048), (64, 256, 1024, 4096),
-    (2**20, 2**22, 2**24, 2**25, 2**26, 2**28), (32, 128, 512, 2048), 2**30, 0.02, 1, (32, 512), "float32",
+    (2**20, 2**22, 2**24, 2**25, 2**26, 2**28), (32, 128, 512, 2048), 2**30, 0.02, ((1, 1),), (32, 512), "float32",
 )  # fmt: skip
 CUDA = Effort(
     ("float32", "bfloat16"), (1, 16, 128, 1024, 8192), (64, 256, 1024, 4096, 16384), (2**24, 2**26, 2**28, 2**30),
-    (32, 128, 512, 2048, 8192), 2**40, 0.01, 2, (32, 512, 2048), "bfloat16",
+    (32, 128, 512, 2048, 8192), 2**40, 0.01, ((1, 1), (4, 16)), (32, 512), "bfloat16",
 )  # fmt: skip
 
 
@@ -97,7 +98,7 @@ def calibrate(
     truths = []
     for number, phase in enumerate(PHASES):
         progress(0.7 + 0.1 * number, f"reference models: {phase}")
-        for workload in workloads(phase, effort.whole, scale=effort.scale):
+        for workload in references(effort, phase, effort.whole):
             truths.append(measure([workload], clock, budget=0.2)[0])
     whole = {phase: fitted([truth for truth in truths if truth.phase == phase], profile) for phase in PHASES}
     progress(1.0, "done")
@@ -151,19 +152,25 @@ HEADS = 8
 FEW = (1, 4, 16)  # queries of one decoded token, whose heads share keys
 
 
+def references(effort: Effort, phase: Phase, dtype: DType) -> Iterator[Workload]:
+    """The reference workloads of a phase at all scales."""
+    for scale, batch in effort.scales:
+        yield from workloads(phase, dtype, scale=scale, batch=batch)
+
+
 def _calls(effort: Effort, dtype: DType, device: str) -> Calls:
     """The operators that reference models execute."""
     found = []
     seen = set()
     for phase in PHASES if dtype == effort.whole else PHASES[:1]:
-        for workload in workloads(phase, dtype):
+        for workload in references(effort, phase, dtype):
             lengths = effort.lengths if workload.length is not None and phase != "decode" else (workload.length,)
             for length in lengths:
-                key = (workload.spec.name, phase, length)
+                key = (workload.spec.name, phase, length, workload.batch)
                 if key not in seen:
                     seen.add(key)
                     with torch.enable_grad():
-                        run = replace(workload, batch=1, length=length).ready(device)
+                        run = replace(workload, length=length).ready(device)
                         found.append(executed(run))
     return chosen(found)
 

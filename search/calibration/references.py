@@ -25,19 +25,19 @@ _SIZES: tuple[tuple[str, dict[str, Any], int, int | None], ...] = (  # file, dim
 _DECODED = ((1, 128), (1, 1024), (8, 512))  # batch and context
 
 
-def workloads(phase: Phase, dtype: str = "float32", *, scale: int = 1) -> list[Workload]:
+def workloads(phase: Phase, dtype: str = "float32", *, scale: int = 1, batch: int = 1) -> list[Workload]:
     """The reference workloads of a phase.
 
     Args:
-        scale: by which widths and heads are multiplied, for faster devices.
+        scale, batch: by which widths and heads, and by which batches are multiplied, for faster devices.
     """
     found = []
-    for name, dims, batch, length in _SIZES:
+    for name, dims, samples, length in _SIZES:
         spec = reference(name, tuple(sorted(_scaled(dims, scale).items())))
         if phase != "decode":
-            found.append(Workload(spec, phase, batch * scale, length, dtype))
+            found.append(Workload(spec, phase, samples * batch, length, dtype))
         elif length is not None:
-            found += [Workload(spec, phase, batch, context, dtype) for batch, context in _DECODED]
+            found += [Workload(spec, phase, several * batch, context, dtype) for several, context in _DECODED]
     return found
 
 

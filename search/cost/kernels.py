@@ -64,7 +64,7 @@ def operator_time(row: Operator, device: Device, resident: float, phase: Phase =
     busy, start = None, 0.0
     if measured is not None:
         kernels = measured.kernels.get(row.dtype)  # type: ignore[call-overload]
-        busy = _from_grids(row, kernels, resident) if kernels else None
+        busy = _from_grids(row, kernels, device, resident) if kernels else None
     if busy is None:
         start, busy = _roofline(row, device, resident)
         start *= device.factor(phase, "start")
@@ -112,10 +112,16 @@ def _roofline(row: Operator, device: Device, resident: float) -> tuple[float, fl
     return start, arithmetic + traffic if row.work == "product" else max(arithmetic, traffic)
 
 
-def _from_grids(row: Operator, kernels: Kernels, resident: float) -> float | None:
+def _from_grids(row: Operator, kernels: Kernels, device: Device, resident: float) -> float | None:
+    touched = row.read + row.written
     if row.work in ("product", "convolution") and row.shape[3] > 1 and kernels.products is not None:
         groups, m, k, n = row.shape
-        seconds = _several(kernels.products, groups, m, k, n) * row.flops / (2 * prod(row.shape))
+        if device.kind == "cpu":
+            seconds = _several(kernels.products, groups, m, k, n)
+        else:  # all groups at once, as far as their matrices arrive in time
+            seconds = kernels.products.at(groups * m, k, n).seconds
+            seconds = max(seconds, touched / device.bandwidth(touched)) if groups > 1 else seconds
+        seconds *= row.flops / (2 * prod(row.shape))
         bias = _bias(kernels, groups * m, n) if row.name in BIASED else 0.0
         return seconds * _far(kernels.far, row.weights / groups, resident, m) + bias
     if row.work == "attention":
@@ -130,7 +136,13 @@ def _from_grids(row: Operator, kernels: Kernels, resident: float) -> float | Non
         return seconds * _far(kernels.far_kept, row.weights * kernels.heads / heads, resident)
     apart = APART * (row.shape == (1,))
     curve = kernels.operators.get(row.name + apart) or kernels.operators.get(row.name)
-    return None if curve is None else curve.at(row.read + row.written).seconds
+    if curve is None:
+        return None
+    largest = curve.axes["bytes"][-1]
+    if device.kind == "cpu" or touched <= largest:
+        return curve.at(touched).seconds
+    # what a GPU needs for more than was measured is that much more traffic, not as many times as much waiting
+    return curve.seconds[-1] + (touched - largest) / (STREAMED * device.bandwidth(touched))
 
 
 LEAST = 0.05  # of a small kernel's time is not its start
