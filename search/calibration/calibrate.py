@@ -1,8 +1,8 @@
 """Measures a device: its kernels on grids of sizes, and reference models, so that other models can be predicted.
 
-In at most a minute on a CPU and two on a GPU. Measurements are taken in random order, so that a slow moment falls on
-all alike; what the canary of the clock says is divided out, and some measurements are repeated at the end: what they
-differ by is the residual.
+In at most a minute on a CPU and two on a GPU. All kernels are measured in random order, so that a slow moment falls on
+all alike, and then in another order again; what the canary of the clock says is divided out. How far the two times of a
+kernel then lie from their mean is the residual, in the median of all kernels.
 """
 
 from __future__ import annotations
@@ -10,28 +10,29 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from math import log
 from typing import Any, NamedTuple
 
 import torch
 
 from archspec.errors import Problem, SpecError
-from search.calibration.clock import Clock
+from search.calibration.clock import Clock, Timed
 from search.calibration.fitting import fitted
 from search.calibration.operators import Calls, chosen, curve, executed
-from search.calibration.references import workloads
+from search.calibration.references import workloads as reference_workloads
 from search.calibration.sizes import Plan, attention, biases, far_attention, far_products, products
-from search.calibration.truth import measure
+from search.calibration.truth import Truth, measure
 from search.calibration.workload import Workload
 from search.cost.devices import Device
 from search.cost.measured import DType, Kernels, Measured
 from search.cost.setting import DTYPES, PHASES, Phase
 
 STEADY = 0.05  # a canary that moved more is warned of, and a residual that is larger refused
-AGAIN = 24  # measurements that are repeated
+PASSES = 2  # through all kernels
 Progress = Callable[[float, str], None]  # share done, what comes next
 
 
@@ -88,18 +89,19 @@ def calibrate(
         kernels = _kernels(effort, clock, device, progress)
     residual, kernels_by_dtype = kernels
     if residual > steady:
-        cause = f"measured again, kernels differ by {residual:.0%}: this machine is too loaded to be trusted"
+        cause = f"measured twice, kernels lie {residual:.0%} from their mean: this machine is too loaded to be trusted"
         raise SpecError(Problem(cause, "try again when nothing else runs; the old profile is kept"))
     measured = Measured(
         kernels=kernels_by_dtype, drift=round(clock.drift, 4), residual=round(residual, 4),
         date=datetime.now(UTC).isoformat(timespec="seconds"), fingerprint=fingerprint,
     )  # fmt: skip
     profile = base.model_copy(update={"measured": measured})
-    truths = []
+    truths: list[Truth] = []
     for number, phase in enumerate(PHASES):
         progress(0.7 + 0.1 * number, f"reference models: {phase}")
-        for workload in references(effort, phase, effort.whole):
-            truths.append(measure([workload], clock, budget=0.2)[0])
+        workloads = list(references(effort, phase, effort.whole))
+        for some in [workloads] if not clock.cuda else [[one] for one in workloads]:  # a GPU may not hold them all
+            truths += measure(some, clock, rounds=PASSES, budget=0.2 / PASSES)
     whole = {phase: fitted([truth for truth in truths if truth.phase == phase], profile) for phase in PHASES}
     progress(1.0, "done")
     return profile.model_copy(update={"measured": measured.model_copy(update={"whole": whole})})
@@ -122,30 +124,47 @@ def _kernels(effort: Effort, clock: Clock, device: str, progress: Progress) -> t
         plans[name, "far_kept"] = far_attention(dtype, device, effort.far)
         plans[name, "bias"] = biases(dtype, device, effort.rows, effort.widths[::2])
         plans[name, "causal"] = attention(dtype, device, one, effort.most / 8, heads=HEADS, causal=True)
-    points = [(plan, point) for plan in plans.values() for point in plan.points()]
-    order = random.Random(0)
-    order.shuffle(points)
-    for number, (plan, point) in enumerate(points):
-        if number % 20 == 0:
-            progress(0.4 * number / len(points), "products and attention")
-        plan.measure(clock, point, effort.budget)
-    progress(0.4, "operators of the reference models")
+    progress(0.0, "operators of the reference models")
     calls = {name: _calls(effort, name, device) for name in effort.dtypes}
-    every = [(name, operator, size) for name in calls for operator, sizes in calls[name].items() for size in sizes]
-    order.shuffle(every)
-    timed: dict[tuple[DType, str], dict[int, Any]] = {}
-    for number, (name, operator, size) in enumerate(every):
-        if number % 20 == 0:
-            progress(0.5 + 0.2 * number / len(every), "operators of the reference models")
-        call = calls[name][operator][size].ready(device, size)
-        timed.setdefault((name, operator), {})[size] = clock.kernel(call, budget=effort.budget / 2)
-    residual = _again(points, clock, order, effort.budget)
+    jobs: dict[Any, tuple[Callable[[], Callable[[], Any]], float]] = {}
+    for kind, plan in plans.items():
+        jobs |= {(kind, point): (partial(plan.call, *point), effort.budget) for point in plan.points()}
+    for name, operators in calls.items():
+        for operator, sizes in operators.items():
+            for size, call in sizes.items():
+                jobs[name, operator, size] = partial(call.ready, device, size), effort.budget / 2
+    taken = _taken(jobs, clock, progress)
+    seconds = {job: clock.together(times) for job, times in taken.items()}
+    apart = [abs(log(clock.corrected(a) / clock.corrected(b))) / 2 for a, b in taken.values()]
     found: dict[DType, Kernels] = {}
     for name in effort.dtypes:
-        operators = {op: curve(times, clock) for (dtype, op), times in timed.items() if dtype == name}
-        grids = {kind: plan.grid(clock) for (dtype, kind), plan in plans.items() if dtype == name}
-        found[name] = Kernels(**grids, heads=HEADS, operators=operators)
-    return residual, found
+        curves = {
+            operator: curve({size: seconds[name, operator, size] for size in sizes})
+            for operator, sizes in calls[name].items()
+        }
+        grids = {
+            kind: plan.grid({point: seconds[(dtype, kind), point] for point in plan.points()})
+            for (dtype, kind), plan in plans.items()
+            if dtype == name
+        }
+        found[name] = Kernels(**grids, heads=HEADS, operators=curves)
+    return statistics.median(apart), found
+
+
+def _taken(
+    jobs: Mapping[Any, tuple[Callable[[], Callable[[], Any]], float]], clock: Clock, progress: Progress
+) -> dict[Any, list[Timed]]:
+    """Each job's times, one from each pass through all of them in random order."""
+    taken: dict[Any, list[Timed]] = {job: [] for job in jobs}
+    order, number = random.Random(0), 0
+    for _ in range(PASSES):
+        for job in order.sample(list(jobs), len(jobs)):
+            if number % 20 == 0:
+                progress(0.2 + 0.5 * number / (PASSES * len(jobs)), "kernels")
+            make, budget = jobs[job]
+            taken[job].append(clock.kernel(make(), budget=budget / PASSES, least=3))
+            number += 1
+    return taken
 
 
 HEADS = 8
@@ -155,7 +174,7 @@ FEW = (1, 4, 16)  # queries of one decoded token, whose heads share keys
 def references(effort: Effort, phase: Phase, dtype: DType) -> Iterator[Workload]:
     """The reference workloads of a phase at all scales."""
     for scale, batch in effort.scales:
-        yield from workloads(phase, dtype, scale=scale, batch=batch)
+        yield from reference_workloads(phase, dtype, scale=scale, batch=batch)
 
 
 def _calls(effort: Effort, dtype: DType, device: str) -> Calls:
@@ -173,14 +192,3 @@ def _calls(effort: Effort, dtype: DType, device: str) -> Calls:
                         run = replace(workload, length=length).ready(device)
                         found.append(executed(run))
     return chosen(found)
-
-
-def _again(points: Iterable[tuple[Plan, Any]], clock: Clock, order: random.Random, budget: float) -> float:
-    """How far measurements that are taken again differ, in the median, once the canary is divided out."""
-    some = order.sample(list(points), AGAIN)
-    apart = []
-    for plan, point in some:
-        before = clock.corrected(plan.timed[point])
-        plan.measure(clock, point, budget)
-        apart.append(abs(log(clock.corrected(plan.timed[point]) / before)))
-    return statistics.median(apart)

@@ -8,16 +8,17 @@ canary was around it, and how far it moved is reported.
 from __future__ import annotations
 
 import bisect
+import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 EVERY = 0.02  # seconds between two looks at the canary, at least
-AROUND = 0.15  # seconds around a measurement in which the canary tells of it
+AROUND = 0.5  # seconds around a measurement in which the canary tells of it
 QUEUED = 20  # calls that a GPU finds in its queue
 PAUSE = 2_000_000  # cycles that it waits before, about a millisecond
 
@@ -131,6 +132,10 @@ class Clock:
     def corrected(self, timed: Timed) -> float:
         """Seconds as they would have been had the canary always been what it was in the median."""
         return timed.seconds / self.slowness(timed.at, timed.until)
+
+    def together(self, several: Sequence[Timed]) -> float:
+        """The geometric mean of measurements of one thing, corrected."""
+        return math.exp(statistics.fmean(math.log(self.corrected(one)) for one in several))
 
     def slowness(self, at: float, until: float) -> float:
         """How slow the machine was in between, 1 in the median: what the canary was shortly before, in it and after."""

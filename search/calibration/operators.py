@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from search.calibration.clock import Clock, Timed
 from search.cost.grid import Grid
 from search.cost.kernels import APART
 from search.cost.operators import Pricing, Traffic, pricing, scattered, tensors
@@ -84,12 +83,12 @@ def chosen(found: Iterable[Calls]) -> Calls:
     return kept
 
 
-def curve(times: Mapping[int, Timed], clock: Clock) -> Grid:
+def curve(times: Mapping[int, float]) -> Grid:
     """Seconds by bytes; a larger size never takes less: neighbours for which it does share their mean."""
     sizes = sorted(times)
     pools: list[tuple[float, int]] = []  # the mean logarithm of some neighbours, and how many they are
     for size in sizes:
-        pools.append((log(clock.corrected(times[size])), 1))
+        pools.append((log(times[size]), 1))
         while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
             (a, m), (b, n) = pools[-2:]
             pools[-2:] = [((a * m + b * n) / (m + n), m + n)]

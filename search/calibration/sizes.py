@@ -10,39 +10,37 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from search.calibration.clock import Clock, Timed
 from search.cost.grid import Grid
 
 Axes = Mapping[str, Sequence[float]]
+Point = tuple[float, ...]
 
 
 class Plan:
-    """Points of one grid, to be measured in any order and made a grid of when the clock knows its drift.
+    """Points of one grid, to be measured in any order.
 
-    A point whose work is more than `most` is not measured: it grows from its neighbour in proportion.
+    A point whose work is more than `most` is not measured: it grows from its neighbours in proportion.
+
+    Attributes:
+        call: from a point to what is timed there.
     """
 
     def __init__(self, axes: Axes, call: Callable[..., Callable[[], Any]], most: float) -> None:
         self.axes = {name: tuple(sizes) for name, sizes in axes.items()}
         self.call, self.most = call, most
-        self.timed: dict[tuple[float, ...], Timed] = {}
 
-    def points(self) -> list[tuple[float, ...]]:
+    def points(self) -> list[Point]:
         """Those that are measured."""
         return [point for point in product(*self.axes.values()) if prod(point) <= self.most]
 
-    def measure(self, clock: Clock, point: tuple[float, ...], budget: float) -> None:
-        self.timed[point] = clock.kernel(self.call(*point), budget=budget, least=3)
-
-    def grid(self, clock: Clock) -> Grid:
-        """What was measured, corrected by the canary."""
-        seconds: dict[tuple[float, ...], float] = {}
+    def grid(self, measured: Mapping[Point, float]) -> Grid:
+        """The grid of what was measured, in seconds."""
+        seconds: dict[Point, float] = {}
         for point in product(*self.axes.values()):
-            timed = self.timed.get(point)
-            seconds[point] = clock.corrected(timed) if timed else self._grown(point, seconds)
+            seconds[point] = measured[point] if point in measured else self._grown(point, seconds)
         return Grid(axes=self.axes, seconds=tuple(seconds.values()))
 
-    def _grown(self, point: tuple[float, ...], known: Mapping[tuple[float, ...], float]) -> float:
+    def _grown(self, point: Point, known: Mapping[Point, float]) -> float:
         """From the neighbours that are one size smaller along one axis."""
         found = []
         for axis, sizes in enumerate(self.axes.values()):

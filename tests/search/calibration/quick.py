@@ -20,7 +20,6 @@ MODELS = (
 def quick(monkeypatch: pytest.MonkeyPatch, *, steady: float = 1e9) -> None:
     """Makes a calibration quick, and trusting or not."""
     monkeypatch.setattr(calibrate, "CPU", EFFORT)
-    monkeypatch.setattr(calibrate, "AGAIN", 4)
     monkeypatch.setattr(calibrate, "STEADY", steady)
     monkeypatch.setattr(references, "_SIZES", MODELS)
     monkeypatch.setattr(references, "_DECODED", ((1, 16), (2, 32)))

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from search.calibration.clock import Clock, Timed
 from search.calibration.sizes import Plan, attention, far_products, products
-
-
-class Told(Clock):
-    """A kernel takes as many seconds as it says."""
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def kernel(self, run: Callable[[], Any], *, budget: float = 0.03, least: int = 5) -> Timed:
-        return Timed(run(), 0.0, 0.0, 0.0, 0.0)
 
 
 def test_points_that_are_too_large_grow_from_their_neighbours() -> None:
     plan = Plan({"m": (1, 10), "n": (1, 10)}, lambda m, n: lambda: 1e-3 * (m + n), most=10)
     assert plan.points() == [(1, 1), (1, 10), (10, 1)]
-    clock = Told()
-    for point in plan.points():
-        plan.measure(clock, point, budget=0)
-    assert plan.grid(clock).seconds == pytest.approx((2e-3, 11e-3, 11e-3, 110e-3))
+    measured = {point: plan.call(*point)() for point in plan.points()}
+    assert plan.grid(measured).seconds == pytest.approx((2e-3, 11e-3, 11e-3, 110e-3))
 
 
 def test_a_product_is_a_layer_s() -> None:
