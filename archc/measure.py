@@ -68,6 +68,7 @@ def measure(
     from search.calibration.truth import append, file_of
     from search.calibration.truth import measure as timed
     from search.calibration.workload import Workload
+    from search.cost import local
     from search.cost.fingerprint import fingerprint
     from search.cost.price import price
 
@@ -83,7 +84,7 @@ def measure(
             workloads.append(Workload(one, chosen.value, batch, tokens, str(dtype)))
             need += _peak(one, priced)
     memory.require(need, " and ".join(dict.fromkeys(one.name for one in specs)), str(device))
-    clock = Clock(str(device))
+    clock = Clock(str(device), canary=local.canary(str(device)))
     try:
         with Stages(quiet=json) as progress:
             found = timed(

@@ -29,7 +29,6 @@ from search.calibration.check import ordered, tau
 from search.calibration.clock import Clock
 from search.calibration.workload import Workload
 from search.cost import devices, local, price
-from search.cost.devices import Device
 from search.cost.fingerprint import fingerprint
 
 Reals = NDArray[np.float64]
@@ -206,8 +205,6 @@ def main() -> None:
     if args.cpu_time:
         torch.set_num_threads(1)
     counter = time.process_time if args.cpu_time else time.perf_counter
-    clock = Clock(counter=counter)
-    profile: Device
     if args.profile:
         profile = devices.load(str(args.profile))
     else:
@@ -220,6 +217,8 @@ def main() -> None:
             counter=counter,
             steady=1.0 if args.loaded else STEADY,
         )
+    assert profile.measured is not None
+    clock = Clock(counter=counter, canary=profile.measured.canary or None)
     PROFILE.write_text(profile.model_dump_json(exclude_none=True))
     random, rows = Random(0), []
     models = list(decoders(random, 40))

@@ -92,7 +92,7 @@ def calibrate(
         cause = f"measured twice, kernels lie {residual:.0%} from their mean: this machine is too loaded to be trusted"
         raise SpecError(Problem(cause, "try again when nothing else runs; the old profile is kept"))
     measured = Measured(
-        kernels=kernels_by_dtype, drift=round(clock.drift, 4), residual=round(residual, 4),
+        kernels=kernels_by_dtype, canary=clock.canary, drift=round(clock.drift, 4), residual=round(residual, 4),
         date=datetime.now(UTC).isoformat(timespec="seconds"), fingerprint=fingerprint,
     )  # fmt: skip
     profile = base.model_copy(update={"measured": measured})

@@ -46,9 +46,17 @@ class Clock:
     Args:
         device: ``cpu``, or a CUDA device.
         counter: seconds; `time.process_time` counts those that a busy processor gave to this process alone.
+        canary: seconds that the canary took when the device was calibrated: times are then as they would have been
+            there. Its own median by default.
+
+    Attributes:
+        bytes: that it holds itself.
     """
 
-    def __init__(self, device: str = "cpu", *, counter: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, device: str = "cpu", *, counter: Callable[[], float] = time.perf_counter, canary: float | None = None
+    ) -> None:
+        self.usual = canary
         self.device = torch.device(device)
         self.counter = counter
         self.cuda = self.device.type == "cuda"
@@ -56,6 +64,7 @@ class Clock:
         self._a = torch.randn(size, size, device=self.device)
         self._b = torch.empty_like(self._a)
         self._stream = torch.ones(2**26 if self.cuda else 2**22, device=self.device)
+        self.bytes = self._a.nbytes + self._b.nbytes + self._stream.nbytes
         self._moments: list[float] = []
         self._canary: list[float] = []
         for _ in range(3):
@@ -130,7 +139,7 @@ class Clock:
         self._canary.append(statistics.median(best))
 
     def corrected(self, timed: Timed) -> float:
-        """Seconds as they would have been had the canary always been what it was in the median."""
+        """Seconds as they would have been had the canary always been as usual."""
         return timed.seconds / self.slowness(timed.at, timed.until)
 
     def together(self, several: Sequence[Timed]) -> float:
@@ -142,7 +151,12 @@ class Clock:
         first = bisect.bisect(self._moments, at - AROUND)
         last = max(bisect.bisect(self._moments, until + AROUND), first + 1)
         around = self._canary[min(first, len(self._canary) - 1) : last]
-        return statistics.median(around) / statistics.median(self._canary) if around else 1.0
+        return statistics.median(around) / self.canary if around else 1.0
+
+    @property
+    def canary(self) -> float:
+        """Seconds of the canary to which times are corrected."""
+        return self.usual if self.usual is not None else statistics.median(self._canary)
 
     @property
     def drift(self) -> float:

@@ -40,7 +40,7 @@ class Truth(BaseModel):
         length: tokens, of a decoded token those before it; None where the interface leaves none open.
         low_ms, high_ms: quartiles.
         rounds: how often it was measured, other models between.
-        memory: bytes at most.
+        memory: bytes at most, those of the clock left out.
         drift: how far the clock's canary moved meanwhile, as a share.
     """
 
@@ -110,7 +110,8 @@ def measure(
                 name=workload.spec.name, spec=text_of(workload.spec), phase=workload.phase, batch=workload.batch,
                 length=workload.length, dtype=workload.dtype, compiled=compiled, median_ms=middle,
                 low_ms=min(low, middle), high_ms=max(high, middle), rounds=rounds,
-                memory=peak_memory(run, device) if clock.cuda else None, drift=round(clock.drift, 4), date=date,
+                memory=(peak_memory(run, device) or 0) - clock.bytes if clock.cuda else None,
+                drift=round(clock.drift, 4), date=date,
                 fingerprint=fingerprint or {},
             )
         )  # fmt: skip

@@ -64,6 +64,15 @@ def read(device: str = "cpu") -> Device:
     return Device.model_validate(kept["device"])
 
 
+def canary(device: str = "cpu") -> float | None:
+    """Seconds of the canary when a device of this computer was calibrated; None if it was not."""
+    try:
+        measured = read(device).measured
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return measured.canary or None if measured else None
+
+
 def write(profile: Device, device: str = "cpu") -> Path:
     """Keeps a profile: the whole file or none of it.
 

@@ -60,13 +60,15 @@ class Measured(_Data):
     Attributes:
         kernels: by dtype.
         whole: by phase.
-        drift: how far the canary moved meanwhile, as a share.
+        canary: seconds of the clock's canary, to which all times are corrected.
+        drift: how far it moved meanwhile, as a share.
         residual: by how much kernels that were measured again differed after the canary's correction.
         fingerprint: of the device and of what ran on it.
     """
 
     kernels: dict[DType, Kernels] = {}
     whole: dict[str, Whole] = {}
+    canary: Share = 0.0
     drift: Share = 0.0
     residual: Share = 0.0
     date: str = ""
