@@ -27,17 +27,17 @@ class Priced:
 
     spec: Any
     recipe: Recipe
-    prices: Callable[..., Mapping[str, Any]]  # (spec, *, batch, length, dtype, device) -> the nested figures
+    prices: Callable[..., Mapping[str, Any]]  # (spec, *, batch, length, dtype, device, ...) -> the nested figures
 
     @cached_property
     def _known(self) -> dict[tuple[Any, ...], Mapping[str, Any]]:
         return {}
 
-    def price(self, *, batch: int, length: int | None, dtype: str, device: str) -> Mapping[str, Any]:
-        """The nested cost figures; each combination is computed once."""
-        key = (batch, length, dtype, device)
+    def price(self, **conditions: Any) -> Mapping[str, Any]:
+        """The nested cost figures under what `search.cost.price` takes; each combination is computed once."""
+        key = tuple(sorted(conditions.items()))
         if key not in self._known:
-            self._known[key] = self.prices(self.spec, batch=batch, length=length, dtype=dtype, device=device)
+            self._known[key] = self.prices(self.spec, **conditions)
         return self._known[key]
 
 
@@ -144,7 +144,9 @@ class CostFigure(Objective):
 
 
 class Latency(Objective):
-    """Milliseconds of one forward pass (prefill): predicted for a device, or measured on this computer.
+    """Milliseconds of a forward pass over the whole batch (prefill), of a decoded token, or of a training step.
+
+    They are predicted for a device; a prefill can also be measured on this computer.
 
     Example:
         objectives: [validation_loss, {kind: latency, device: l4, batch: 8}]
@@ -152,6 +154,8 @@ class Latency(Objective):
 
     kind: Literal["latency"] = "latency"
     measured: bool = Field(False, description="timed on the computer and device of training, not predicted")
+    phase: Literal["prefill", "decode", "step"] = "prefill"
+    context: int | None = Field(None, ge=0, description="tokens before the one that is decoded; all but one by default")
     device: str = Field("local", description="device whose latency is predicted")
     batch: int = Field(1, ge=1)
     length: int | None = Field(None, ge=1, description="tokens; without it, those of training")
@@ -163,6 +167,10 @@ class Latency(Objective):
     def _one_device(self) -> Latency:
         if self.measured and self.device != "local":
             raise ValueError(f"latency on {self.device} can be predicted, not measured, here")
+        if self.measured and self.phase != "prefill":
+            raise ValueError(f"of a {self.phase} the latency is predicted, not measured; leave measured out")
+        if self.context is not None and self.phase != "decode":
+            raise ValueError("a context is of phase: decode")
         return self
 
     @property
@@ -175,8 +183,9 @@ class Latency(Objective):
 
     def before(self, candidate: Priced) -> float:
         length = self.length or candidate.recipe.length
-        price = candidate.price(batch=self.batch, length=length, dtype=self.dtype, device=self.device)
-        return float(price["latency_ms"]["prefill"])
+        under = {"phase": "decode", "context": self.context} if self.phase == "decode" else {"phase": self.phase}
+        price = candidate.price(batch=self.batch, length=length, dtype=self.dtype, device=self.device, **under)
+        return float(price["latency_ms"][self.phase])
 
     def after(self, trained: Trained) -> float:
         from search.latency import measure, resized

@@ -1,8 +1,15 @@
 """Study files: what they may say, and what is refused where."""
 
+from pathlib import Path
+
 import pytest
 
 from archspec.errors import SpecError
+from archspec.spec import load as load_spec
+from search.cost import price
+from search.objectives import Latency, Priced
+from search.recipe import Recipe
+from search.session import prices
 from search.study import differences, load, schema
 
 
@@ -47,6 +54,8 @@ def test_names_of_objectives_tell_them_apart(study_file):
         ({"objectives": "[]"}, "objectives", "at least 1 item", ""),
         ({"objectives": "[flops, flops]"}, "objectives[1]", "stands twice", ""),
         ({"objectives": "[{kind: latency, measured: true, device: l4}]"}, "objectives[0]", "not measured", ""),
+        ({"objectives": "[{kind: latency, measured: true, phase: step}]"}, "objectives[0]", "leave measured out", ""),
+        ({"objectives": "[{kind: latency, context: 5}]"}, "objectives[0]", "phase: decode", ""),
         (
             {"constraints": "[{kind: validation_loss, at_most: 1}]"},
             "constraints[0]",
@@ -112,3 +121,15 @@ def test_the_schema_knows_every_kind():
     assert found["additionalProperties"] is False and "data" in found["required"]
     references = {part.split("'")[0] for part in said.split("'$ref': '#/$defs/")[1:]}
     assert references <= set(found["$defs"])
+
+
+def test_latency_of_a_phase() -> None:
+    spec = load_spec(Path(__file__).parents[2] / "examples" / "tiny.yaml")
+    priced = Priced(spec, Recipe(), prices)
+    step, decode = (
+        Latency(kind="latency", device="l4", **fields)
+        for fields in ({"phase": "step"}, {"phase": "decode", "context": 100})
+    )
+    length = priced.recipe.length
+    assert step.before(priced) == price(spec, length=length, device="l4", phase="step").latency_ms
+    assert decode.before(priced) == price(spec, length=length, device="l4", phase="decode", context=100).latency_ms
