@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+LOOKS = 3  # at the canary in a row, after one to wake up
 EVERY = 0.02  # seconds between two looks at the canary, at least
 AROUND = 0.5  # seconds around a measurement in which the canary tells of it
 QUEUED = 20  # calls that a GPU finds in its queue
@@ -60,11 +61,10 @@ class Clock:
         self.device = torch.device(device)
         self.counter = counter
         self.cuda = self.device.type == "cuda"
-        size = 4096 if self.cuda else 384
+        size = 4096 if self.cuda else 256  # near the processor, so that what ran before does not matter
         self._a = torch.randn(size, size, device=self.device)
         self._b = torch.empty_like(self._a)
-        self._stream = torch.ones(2**26 if self.cuda else 2**22, device=self.device)
-        self.bytes = self._a.nbytes + self._b.nbytes + self._stream.nbytes
+        self.bytes = self._a.nbytes + self._b.nbytes
         self._moments: list[float] = []
         self._canary: list[float] = []
         for _ in range(3):
@@ -127,16 +127,15 @@ class Clock:
             self._look()
 
     def _look(self) -> None:
-        best = []
-        for _ in range(3):
+        taken = []
+        for _ in range(1 + LOOKS):
             self.wait()
             start = self.counter()
             torch.mm(self._a, self._a, out=self._b)
-            self._stream.add_(1)
             self.wait()
-            best.append(self.counter() - start)
+            taken.append(self.counter() - start)
         self._moments.append(time.perf_counter())
-        self._canary.append(statistics.median(best))
+        self._canary.append(statistics.median(taken[1:]))
 
     def corrected(self, timed: Timed) -> float:
         """Seconds as they would have been had the canary always been as usual."""

@@ -22,8 +22,8 @@ from search.cost.kernels import APART
 from search.cost.operators import Pricing, Traffic, pricing, scattered, tensors
 
 NORM = "aten.rms_norm"
-AROUND, MOST = 2**23, 64  # bytes, and sets of tensors, among which an operator's go by
-STEP = 3.0  # sizes of one operator are at least this factor apart
+AROUND, MOST = 2**23, 16  # bytes, and sets of tensors, among which an operator's go by
+STEP = 4.0  # sizes of one operator are at least this factor apart
 
 
 class Call(NamedTuple):

@@ -13,16 +13,16 @@ from search.cost.setting import Phase
 _SIZES: tuple[tuple[str, dict[str, Any], int, int | None], ...] = (  # file, dims, batch, length
     ("decoder", {"width": 128, "heads": 2, "layers": 2}, 1, 64),
     ("decoder", {"width": 320, "heads": 5, "layers": 4}, 1, 256),
-    ("decoder", {"width": 640, "heads": 10, "layers": 3}, 2, 256),
+    ("decoder", {"width": 640, "heads": 10, "layers": 3}, 2, 128),
     ("plain_decoder", {"width": 256, "heads": 4, "layers": 6}, 1, 128),
-    ("plain_decoder", {"width": 512, "heads": 8, "layers": 4}, 1, 512),
+    ("plain_decoder", {"width": 512, "heads": 8, "layers": 3}, 1, 512),
     ("image", {"width": 192, "heads": 3, "layers": 4}, 1, None),
     ("image", {"width": 384, "heads": 6, "layers": 2, "patch": 14}, 1, None),
     ("pyramid", {"width": 64, "layers": 2}, 1, None),
     ("hybrid", {"width": 256, "layers": 1}, 1, 256),
     ("hybrid", {"width": 128, "layers": 2}, 1, 512),
 )
-_DECODED = ((1, 128), (1, 1024), (8, 512))  # batch and context
+_DECODED = ((1, 128), (1, 2048), (8, 512))  # batch and context
 
 
 def workloads(phase: Phase, dtype: str = "float32", *, scale: int = 1, batch: int = 1) -> list[Workload]:
@@ -37,7 +37,9 @@ def workloads(phase: Phase, dtype: str = "float32", *, scale: int = 1, batch: in
         if phase != "decode":
             found.append(Workload(spec, phase, samples * batch, length, dtype))
         elif length is not None:
-            found += [Workload(spec, phase, several * batch, context, dtype) for several, context in _DECODED]
+            for _ in range(2):  # of the pairs, in turn
+                several, context = _DECODED[len(found) % len(_DECODED)]
+                found.append(Workload(spec, phase, several * batch, context, dtype))
     return found
 
 

@@ -98,7 +98,7 @@ def measure(
     for done, number in enumerate(turns):
         if progress is not None:
             progress(done / len(turns), f"round {done // len(runs) + 1} of {rounds}")
-        taken[number].append(clock.time(runs[number], budget=budget, least=3))
+        taken[number].append(clock.time(runs[number], budget=budget, least=3, warm=1))
     date = datetime.now(UTC).isoformat(timespec="seconds")
     found = []
     for workload, run, timed in zip(workloads, runs, taken, strict=True):
