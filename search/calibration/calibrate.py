@@ -24,7 +24,7 @@ from search.calibration.clock import Clock, Timed
 from search.calibration.fitting import fitted
 from search.calibration.operators import Calls, chosen, curve, executed
 from search.calibration.references import workloads as reference_workloads
-from search.calibration.sizes import Plan, attention, biases, far_attention, far_products, products
+from search.calibration.sizes import Plan, Pool, attention, biases, products, reach
 from search.calibration.truth import Truth, measure
 from search.calibration.workload import Workload
 from search.cost.devices import Device
@@ -60,7 +60,7 @@ class Effort(NamedTuple):
 
 
 CPU = Effort(
-    ("float32", "bfloat16"), (1, 8, 32, 128, 512, 2048), (64, 256, 1024, 4096),
+    ("float32", "bfloat16"), (1, 8, 32, 128, 512, 2048), (64, 192, 768, 3072),
     (2**20, 2**22, 2**24, 2**25, 2**26, 2**28), (32, 128, 512, 2048), 2**29, 0.008, ((1, 1),), (32, 512), "float32",
 )  # fmt: skip
 CUDA = Effort(
@@ -115,13 +115,13 @@ def _kernels(effort: Effort, clock: Clock, device: str, progress: Progress) -> t
         shapes = {"m": effort.rows[::coarse], "k": effort.widths[coarse - 1 :], "n": effort.widths[coarse - 1 :]}
         one = {"queries": tokens, "keys": tokens, "width": widths}
         plans[name, "products"] = products(dtype, device, shapes, effort.most)
-        plans[name, "far"] = far_products(dtype, device, effort.rows[:4], effort.far)
-        plans[name, "attention"] = attention(dtype, device, one, effort.most / 8, heads=HEADS, causal=False)
-        plans[name, "decoding"] = attention(
-            dtype, device, {"queries": FEW, "keys": tokens, "width": widths}, effort.most, heads=HEADS, causal=False,
-            kept=True,
-        )  # fmt: skip
-        plans[name, "far_kept"] = far_attention(dtype, device, effort.far)
+        pool = Pool(effort.far[-1], dtype, device)
+        few = {"queries": FEW, "keys": tokens, "width": widths}
+        plans[name, "far_products"] = products(dtype, device, shapes | {"m": effort.rows[:4]}, effort.most, pool)
+        plans[name, "reach"] = reach(dtype, device, effort.far)
+        plans[name, "attention"] = attention(dtype, device, one, effort.most / 8, heads=HEADS)
+        plans[name, "decoding"] = attention(dtype, device, few, effort.most, heads=HEADS, kept=True)
+        plans[name, "far_decoding"] = attention(dtype, device, few, effort.most, heads=HEADS, kept=True, pool=pool)
         plans[name, "bias"] = biases(dtype, device, effort.rows, effort.widths[::2])
         plans[name, "causal"] = attention(dtype, device, one, effort.most / 8, heads=HEADS, causal=True)
     progress(0.0, "operators of the reference models")

@@ -22,7 +22,7 @@ from search.cost.kernels import APART
 from search.cost.operators import Pricing, Traffic, pricing, scattered, tensors
 
 NORM = "aten.rms_norm"
-AROUND, MOST = 2**23, 16  # bytes, and sets of tensors, among which an operator's go by
+AROUND, MOST = 2**25, 16  # bytes, and sets of tensors, among which an operator's go by
 STEP = 4.0  # sizes of one operator are at least this factor apart
 
 
@@ -39,7 +39,7 @@ class Call(NamedTuple):
         Args:
             size: bytes that it reads and writes.
         """
-        count = max(1, min(MOST, AROUND // size)) if torch.device(device).type == "cpu" else 1
+        count = max(2, min(MOST, AROUND // size)) if torch.device(device).type == "cpu" else 1
         given = cycle([(_made(self.args, device), _made(self.kwargs, device)) for _ in range(count)])
 
         def run() -> Any:
@@ -144,7 +144,7 @@ def _made(value: Any, device: str) -> Any:
     if isinstance(value, _Layout):
         tensor = torch.empty_strided(value.shape, value.stride, dtype=value.dtype, device=device)
         if value.dtype.is_floating_point or value.dtype.is_complex:
-            return tensor.uniform_(0.5, 1.5) if 0 not in value.stride else tensor.fill_(1)  # in the domain of roots
+            return tensor.fill_(1)  # in the domain of roots and logarithms
         return tensor.zero_()  # indices that are valid, masks that hide nothing
     if type(value) in (list, tuple):
         return type(value)(_made(item, device) for item in value)

@@ -12,12 +12,16 @@ from search.cost.setting import Phase
 
 _SIZES: tuple[tuple[str, dict[str, Any], int, int | None], ...] = (  # file, dims, batch, length
     ("decoder", {"width": 128, "heads": 2, "layers": 2}, 1, 64),
+    ("decoder", {"width": 256, "heads": 4, "layers": 8}, 1, 32),
     ("decoder", {"width": 320, "heads": 5, "layers": 4}, 1, 256),
     ("decoder", {"width": 640, "heads": 10, "layers": 3}, 2, 128),
+    ("plain_decoder", {"width": 128, "heads": 2, "layers": 8}, 1, 64),
     ("plain_decoder", {"width": 256, "heads": 4, "layers": 6}, 1, 128),
     ("plain_decoder", {"width": 512, "heads": 8, "layers": 3}, 1, 512),
+    ("image", {"width": 128, "heads": 2, "layers": 6, "patch": 28}, 1, None),
     ("image", {"width": 192, "heads": 3, "layers": 4}, 1, None),
     ("image", {"width": 384, "heads": 6, "layers": 2, "patch": 14}, 1, None),
+    ("pyramid", {"width": 32, "layers": 1}, 1, None),
     ("pyramid", {"width": 64, "layers": 2}, 1, None),
     ("hybrid", {"width": 256, "layers": 1}, 1, 256),
     ("hybrid", {"width": 128, "layers": 2}, 1, 512),

@@ -51,61 +51,69 @@ class Plan:
         return sum(found) / len(found)
 
 
-def products(dtype: torch.dtype, device: str, axes: Axes, most: float) -> Plan:
-    """``[m, k]`` by a matrix stored as ``[n, k]``, as layers multiply; the matrix is near."""
+class Pool:
+    """Random numbers that are more than any cache holds; each piece that is taken lies where none was for long."""
+
+    def __init__(self, size: int, dtype: torch.dtype, device: str) -> None:
+        self.numbers = _random((size // dtype.itemsize,), dtype, device)
+        self.at = 0
+
+    def take(self, *shape: int) -> torch.Tensor:
+        """The next piece."""
+        size = prod(shape)
+        if self.at + size > len(self.numbers):
+            self.at = 0
+        piece = self.numbers[self.at : self.at + size].view(shape)
+        self.at += size
+        return piece
+
+
+def products(dtype: torch.dtype, device: str, axes: Axes, most: float, pool: Pool | None = None) -> Plan:
+    """``[m, k]`` by a matrix stored as ``[n, k]``, as layers multiply; the matrix is near, or another one each time."""
 
     def call(m: int, k: int, n: int) -> Callable[[], Any]:
-        x, weight = _random((m, k), dtype, device), _random((n, k), dtype, device)
+        x = _random((m, k), dtype, device)
+        if pool is not None:
+            return lambda: F.linear(x, pool.take(n, k))
+        weight = _random((n, k), dtype, device)
         return lambda: F.linear(x, weight)
 
     return Plan(axes, call, most)
 
 
-def far_products(dtype: torch.dtype, device: str, rows: Sequence[float], working_sets: Sequence[float]) -> Plan:
-    """One product ``[m, 512]`` by ``[512, 512]`` of many whose matrices together are so many bytes."""
+def reach(dtype: torch.dtype, device: str, working_sets: Sequence[float]) -> Plan:
+    """One product ``[1, 512]`` by ``[512, 512]`` of many whose matrices together are so many bytes."""
     width = 512
 
-    def call(m: int, working_set: float) -> Callable[[], Any]:
+    def call(working_set: float) -> Callable[[], Any]:
         count = max(1, round(working_set / (width * width * dtype.itemsize)))
-        weights = [_random((width, width), dtype, device) for _ in range(count)]
-        x = _random((m, width), dtype, device)
-        turn = 0
+        weights = cycle([_random((width, width), dtype, device) for _ in range(count)])
+        x = _random((1, width), dtype, device)
+        return lambda: F.linear(x, next(weights))
 
-        def run() -> Any:
-            nonlocal turn
-            turn = (turn + 1) % count
-            return F.linear(x, weights[turn])
-
-        return run
-
-    return Plan({"m": rows, "bytes": working_sets}, call, float("inf"))
+    return Plan({"bytes": working_sets}, call, float("inf"))
 
 
 def attention(
-    dtype: torch.dtype, device: str, axes: Axes, most: float, *, heads: int, causal: bool, kept: bool = False
-) -> Plan:
-    """So many heads at once, laid out as layers do: tokens before heads, but head by head if they were ``kept``."""
+    dtype: torch.dtype, device: str, axes: Axes, most: float, *, heads: int, causal: bool = False, kept: bool = False,
+    pool: Pool | None = None,
+) -> Plan:  # fmt: skip
+    """So many heads at once, laid out as layers do: tokens before heads, but head by head if they were ``kept``.
+
+    What was kept is near, or from a pool.
+    """
 
     def call(queries: int, keys: int, width: int) -> Callable[[], Any]:
-        q, k, v = (_random((1, n, heads, width), dtype, device).transpose(1, 2) for n in (queries, keys, keys))
+        q = _random((1, queries, heads, width), dtype, device).transpose(1, 2)
+        if pool is not None:
+            shape = (1, heads, keys, width)
+            return lambda: F.scaled_dot_product_attention(q, pool.take(*shape), pool.take(*shape))
+        k, v = (_random((1, keys, heads, width), dtype, device).transpose(1, 2) for _ in range(2))
         if kept:
             k, v = k.contiguous(), v.contiguous()
         return lambda: F.scaled_dot_product_attention(q, k, v, is_causal=causal)
 
     return Plan(axes, call, most)
-
-
-def far_attention(dtype: torch.dtype, device: str, working_sets: Sequence[float]) -> Plan:
-    """One query of eight heads to 128 keys and values, one set of many that together are so many bytes."""
-    shape = (1, 8, 128, 64)
-
-    def call(working_set: float) -> Callable[[], Any]:
-        count = max(1, round(working_set / (2 * prod(shape) * dtype.itemsize)))
-        kept = cycle([(_random(shape, dtype, device), _random(shape, dtype, device)) for _ in range(count)])
-        query = _random((1, 8, 1, 64), dtype, device)
-        return lambda: F.scaled_dot_product_attention(query, *next(kept))
-
-    return Plan({"bytes": working_sets}, call, float("inf"))
 
 
 def biases(dtype: torch.dtype, device: str, rows: Sequence[float], widths: Sequence[float]) -> Plan:

@@ -108,9 +108,9 @@ class Device(_Data):
     @cached_property
     def working_sets(self) -> tuple[float, ...]:
         """Bytes of weights for which passes are priced; between them a time is interpolated."""
-        far = [kernels.far for kernels in self.measured.kernels.values() if kernels.far] if self.measured else []
-        if far:
-            return far[0].axes["bytes"]
+        for kernels in self.measured.kernels.values() if self.measured else ():
+            if kernels.reach is not None:
+                return kernels.reach.axes["bytes"]
         edges = [level.size for level in self.memory[:-1]]
         return tuple(size for edge in edges for size in (edge, BLUR * edge)) or (self.memory[-1].size,)
 

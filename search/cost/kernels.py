@@ -123,7 +123,7 @@ def _from_grids(row: Operator, kernels: Kernels, device: Device, resident: float
             seconds = max(seconds, touched / device.bandwidth(touched)) if groups > 1 else seconds
         seconds *= row.flops / (2 * prod(row.shape))
         bias = _bias(kernels, groups * m, n) if row.name in BIASED else 0.0
-        return seconds * _far(kernels.far, row.weights / groups, resident, m) + bias
+        return seconds + groups * _far(kernels, "products", row, resident, m, k, n) + bias
     if row.work == "attention":
         grid = kernels.causal if row.shape[4] and kernels.causal is not None else kernels.attention
         if row.weights and kernels.decoding is not None:
@@ -133,7 +133,7 @@ def _from_grids(row: Operator, kernels: Kernels, device: Device, resident: float
         heads, queries, keys, width, _ = row.shape
         seconds = _several(grid, heads / kernels.heads, queries, keys, width)
         seconds *= row.flops / (4 * prod(row.shape[:4]))  # backward does more
-        return seconds * _far(kernels.far_kept, row.weights * kernels.heads / heads, resident)
+        return seconds + heads / kernels.heads * _far(kernels, "decoding", row, resident, queries, keys, width)
     apart = APART * (row.shape == (1,))
     curve = kernels.operators.get(row.name + apart) or kernels.operators.get(row.name)
     if curve is None:
@@ -154,11 +154,22 @@ def _several(grid: Grid, count: float, *point: float) -> float:
     return each + (count - 1) * max(each - min(grid.seconds), each * LEAST)
 
 
-def _far(grid: Grid | None, own: float, resident: float, *point: float) -> float:
-    """How much slower a kernel is whose weights went by among `resident` bytes, than one that has its own near."""
-    if not own or grid is None or resident <= own:
-        return 1.0
-    return max(1.0, grid.at(*point, resident).seconds / grid.at(*point, own).seconds)
+def _far(
+    kernels: Kernels, what: Literal["products", "decoding"], row: Operator, resident: float, *point: float
+) -> float:
+    """Seconds that one kernel takes longer since its weights, or what was kept, went by among `resident` bytes.
+
+    Loading them takes as long however many rows meet them: beyond the rows that were measured it stays.
+    """
+    near = kernels.products if what == "products" else kernels.decoding
+    far = kernels.far_products if what == "products" else kernels.far_decoding
+    if not row.weights or near is None or far is None or kernels.reach is None:
+        return 0.0
+    rows = min(point[0], next(iter(far.axes.values()))[-1])
+    longer = far.at(rows, *point[1:]).seconds - near.at(rows, *point[1:]).seconds
+    first, last, here = kernels.reach.seconds[0], kernels.reach.seconds[-1], kernels.reach.at(resident).seconds
+    share = (here - first) / (last - first) if last > first and resident < kernels.reach.axes["bytes"][-1] else 1.0
+    return max(0.0, longer) * min(1.0, max(0.0, share))
 
 
 def _bias(kernels: Kernels, m: float, n: float) -> float:

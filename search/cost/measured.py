@@ -21,21 +21,23 @@ class Kernels(_Data):
 
     Attributes:
         products: by ``m, k, n``: ``[m, k]`` by a near ``[n, k]``.
-        far: by ``m, bytes``: one product of many whose weights together are so many bytes.
+        far_products: the same for few rows, the weights in far memory.
+        reach: by ``bytes``: a product of one row by one of many matrices that together are so many bytes.
         bias: by ``m, n``: ``[m, 64]`` by a near ``[n, 64]`` with a bias.
         attention, causal: by ``queries, keys, width``, of so many ``heads`` at once.
         decoding: the same of few queries to keys and values that were kept, head by head.
-        far_kept: by ``bytes``: such attention to one set of many that together are so many bytes.
+        far_decoding: the same, what was kept in far memory.
         operators: by bytes, for each operator; a name that ends in ``/apart`` where its tensors do not lie alike.
     """
 
     products: Grid | None = None
-    far: Grid | None = None
+    far_products: Grid | None = None
+    reach: Grid | None = None
     attention: Grid | None = None
     causal: Grid | None = None
     bias: Grid | None = None
     decoding: Grid | None = None
-    far_kept: Grid | None = None
+    far_decoding: Grid | None = None
     heads: int = 1
     operators: dict[str, Grid] = {}
 

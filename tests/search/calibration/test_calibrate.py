@@ -35,7 +35,7 @@ def test_a_calibrated_profile_prices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(set(whole.factors) == set(CLASSES) for whole in measured.whole.values())
     assert {len(whole.errors) for whole in measured.whole.values()} == {2, 4}
     kernels = measured.kernels["float32"]
-    assert kernels.products and kernels.far and kernels.attention and kernels.causal
+    assert kernels.products and kernels.far_products and kernels.attention and kernels.causal
     assert {"aten.rms_norm", "aten.native_layer_norm", "aten.add"} <= set(kernels.operators)
     assert Device.model_validate_json(profile.model_dump_json(exclude_none=True)) == profile
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from search.calibration.sizes import Plan, attention, far_products, products
+from search.calibration.sizes import Plan, Pool, attention, products, reach
 
 
 def test_points_that_are_too_large_grow_from_their_neighbours() -> None:
@@ -23,11 +23,19 @@ def test_a_product_is_a_layer_s() -> None:
     assert run().shape == (3, 5)
 
 
-def test_far_products_take_turns_over_so_many_bytes() -> None:
-    plan = far_products(torch.bfloat16, "cpu", (1,), (2**21,))
-    run = plan.call(1, 2**21)
+def test_far_products_take_another_matrix_each_time() -> None:
+    plan = products(torch.float32, "cpu", {"m": (2,), "k": (4,), "n": (8,)}, 1e9, Pool(4 * 100, torch.float32, "cpu"))
+    run = plan.call(2, 4, 8)
+    outs = [run() for _ in range(7)]  # three matrices fit into the pool
+    assert torch.equal(outs[0], outs[3]) and torch.equal(outs[3], outs[6])
+    assert len({tuple(out.flatten().tolist()) for out in outs}) == 3
+
+
+def test_reach_takes_turns_over_so_many_bytes() -> None:
+    plan = reach(torch.bfloat16, "cpu", (2**21,))
+    run = plan.call(2**21)
     outs = [run() for _ in range(9)]  # four matrices of 512 KiB
-    assert plan.points() == [(1, 2**21)]
+    assert plan.points() == [(2**21,)]
     assert torch.equal(outs[0], outs[4]) and torch.equal(outs[4], outs[8])
     assert len({tuple(out[0, :4].tolist()) for out in outs}) == 4
 

@@ -107,9 +107,10 @@ def test_a_gpu_s_streams_reach_half_of_its_bandwidth() -> None:
 
 
 GRID = Grid(axes={"m": (1, 8), "k": (64, 512), "n": (64,)}, seconds=(1e-6, 4e-6, 2e-6, 8e-6))
-FAR = Grid(axes={"m": (1, 8), "bytes": (1e6, 1e8)}, seconds=(1e-6, 4e-6, 5e-6, 5e-6))
+FAR = Grid(axes={"m": (1, 8), "k": (64, 512), "n": (64,)}, seconds=(4e-6, 16e-6, 3e-6, 9e-6))
+REACH = Grid(axes={"bytes": (1e6, 1e7, 1e8)}, seconds=(1e-6, 2e-6, 4e-6))
 ADD = Grid(axes={"bytes": (1e3, 1e6)}, seconds=(1e-6, 1e-3))
-KERNELS = Kernels(products=GRID, far=FAR, operators={"aten.add": ADD, "aten.add" + APART: GRID})
+KERNELS = Kernels(products=GRID, far_products=FAR, reach=REACH, operators={"aten.add": ADD, "aten.add" + APART: GRID})
 DOUBLED = Whole(factors={"product": 2.0})
 MEASURED = DEVICE.model_copy(update={"measured": Measured(kernels={"float32": KERNELS}, whole={"prefill": DOUBLED})})
 
@@ -129,14 +130,13 @@ def product(rows: int) -> Operator:
 
 
 def test_measured_products_and_what_far_weights_cost() -> None:
-    near = Operator(
-        "aten.mm", "forward", "float32", 2 * 64 * 64, 0, 0, 64 * 64 * 4, work="product", shape=(1, 1, 64, 64)
-    )
-    assert operator_time(near, MEASURED, 0).busy == pytest.approx(2 * 1e-6)
-    assert operator_time(near, MEASURED, 1e8).busy == pytest.approx(2 * 4 * 1e-6)
-    wide = product(8)
-    assert operator_time(wide, MEASURED, 1e8).busy == pytest.approx(2 * 2e-6)
-    assert operator_time(wide, MEASURED, 0).origin == "calibrated"
+    assert operator_time(product(1), MEASURED, 0).busy == pytest.approx(2 * 1e-6)
+    assert operator_time(product(1), MEASURED, 1e8).busy == pytest.approx(2 * 4e-6)
+    assert operator_time(product(1), MEASURED, 1e7).busy == pytest.approx(2 * (1e-6 + 3e-6 / 3))
+    assert operator_time(product(8), MEASURED, 1e8).busy == pytest.approx(2 * 3e-6)
+    more = operator_time(product(32), MEASURED, 1e8).busy  # loading the weights takes as long as with eight rows
+    assert more == pytest.approx(2 * (GRID.at(32, 64, 64).seconds + 1e-6))
+    assert operator_time(product(8), MEASURED, 0).origin == "calibrated"
 
 
 def test_an_operator_that_was_not_measured_falls_back() -> None:
@@ -153,8 +153,8 @@ def test_passes_are_summed_for_every_working_set() -> None:
         "aten.mm", "forward", "float32", 2 * 64 * 64, 0, 0, 64 * 64 * 4, work="product", shape=(1, 1, 64, 64)
     )
     time = summed([far, Operator("view", "forward", "", 0, 0, 0, 0, work="view", count=10)], MEASURED)
-    assert time.busy == (pytest.approx(2e9, rel=1e-6), pytest.approx(8e9, rel=1e-6))
+    assert time.busy == pytest.approx((2e9, 4e9, 8e9), rel=1e-6)
     assert time.host == pytest.approx(11 * 0.3 * 1e9)
     assert MEASURED.between(1e5) == (0, 0.0)
-    assert MEASURED.between(1e7) == (0, 0.5)
-    assert MEASURED.between(1e9) == (0, 1.0)
+    assert MEASURED.between(10**6.5) == (0, 0.5)
+    assert MEASURED.between(1e9) == (1, 1.0)
