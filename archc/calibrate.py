@@ -161,7 +161,7 @@ def learned(profile: Device) -> Iterator[str]:
     yield f"overhead    {1e6 * profile.overhead:.2f} us an operator"
     yield (
         f"steadiness  the canary moved by {profile.measured.drift:.1%}; "
-        f"measured again, kernels differ by {profile.measured.residual:.1%}"
+        f"measured twice, kernels lie {profile.measured.residual:.1%} from their mean"
     )
     yield from _phases(profile)
 

@@ -44,7 +44,7 @@ class Effort(NamedTuple):
         most: multiplications of the largest product; of attention an eighth.
         budget: seconds for each kernel.
         scales: by which reference models are wider, and their batches larger.
-        lengths: of the reference models whose operators are measured.
+        lengths: of the reference models whose operators are measured; of wider ones the last.
     """
 
     dtypes: Sequence[DType]
@@ -65,7 +65,7 @@ CPU = Effort(
 )  # fmt: skip
 CUDA = Effort(
     ("float32", "bfloat16"), (1, 16, 128, 1024, 8192), (64, 256, 1024, 4096, 16384), (2**24, 2**26, 2**28, 2**30),
-    (32, 128, 512, 2048, 8192), 2**40, 0.01, ((1, 1), (4, 16)), (32, 512), "bfloat16",
+    (32, 128, 512, 2048, 8192), 2**40, 0.007, ((1, 1), (4, 16)), (32, 512), "bfloat16",
 )  # fmt: skip
 
 
@@ -180,15 +180,21 @@ def references(effort: Effort, phase: Phase, dtype: DType) -> Iterator[Workload]
 def _calls(effort: Effort, dtype: DType, device: str) -> Calls:
     """The operators that reference models execute."""
     found = []
-    seen = set()
-    for phase in PHASES if dtype == effort.whole else PHASES[:1]:
-        for workload in references(effort, phase, dtype):
-            lengths = effort.lengths if workload.length is not None and phase != "decode" else (workload.length,)
-            for length in lengths:
-                key = (workload.spec.name, phase, length, workload.batch)
-                if key not in seen:
-                    seen.add(key)
-                    with torch.enable_grad():
-                        run = replace(workload, length=length).ready(device)
-                        found.append(executed(run))
+    with torch.enable_grad():
+        for workload in _distinct(effort, dtype):
+            found.append(executed(workload.ready(device)))
     return chosen(found)
+
+
+def _distinct(effort: Effort, dtype: DType) -> Iterator[Workload]:
+    """One reference workload of each family, phase, length and batch."""
+    found: dict[Any, Workload] = {}
+    for phase in PHASES if dtype == effort.whole else PHASES[:1]:
+        for scale, batch in effort.scales:
+            lengths = effort.lengths if scale == 1 else effort.lengths[-1:]
+            for workload in reference_workloads(phase, dtype, scale=scale, batch=batch):
+                own = workload.length is None or phase == "decode"
+                for length in (workload.length,) if own else lengths:
+                    key = workload.spec.name, phase, length, workload.batch
+                    found.setdefault(key, replace(workload, length=length))
+    yield from found.values()

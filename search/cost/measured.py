@@ -64,7 +64,7 @@ class Measured(_Data):
         whole: by phase.
         canary: seconds of the clock's canary, to which all times are corrected.
         drift: how far it moved meanwhile, as a share.
-        residual: by how much kernels that were measured again differed after the canary's correction.
+        residual: how far the two times of a kernel lie from their mean after the canary's correction, in the median.
         fingerprint: of the device and of what ran on it.
     """
 

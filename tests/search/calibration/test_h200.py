@@ -32,7 +32,7 @@ def test_forty_models_were_measured() -> None:
     assert all("H200" in str(truth.fingerprint["device"]) for truth in truths())
 
 
-@pytest.mark.parametrize(("phase", "most"), [("prefill", 0.16), ("decode", 0.13), ("step", 0.30)])
+@pytest.mark.parametrize(("phase", "most"), [("prefill", 0.13), ("decode", 0.09), ("step", 0.15)])
 def test_predictions_are_as_near_as_they_were(phase: str, most: float) -> None:
     mine = [one for one in checked() if one.truth.phase == phase]
     errors = [abs(one.error) for one in mine]
