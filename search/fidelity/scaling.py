@@ -2,8 +2,8 @@
 
 Li et al. 2025, "Predictable Scale: Part I, Step Law", arXiv 2503.04715: ``rate = 1.79 N^-0.713 D^0.307``, and in tokens
 ``batch = 0.58 D^0.571``. N counts the weights of the layers: no embedding, no head; of mixtures all experts. D are the
-tokens of the whole training. By the tables of its repository, ``github.com/step-law/steplaw``, it was fitted on 2.1e8 to
-2.2e9 weights and 2e9 to 1e11 tokens, and the rates that were best lay between 9.8e-4 and 7.8e-3.
+tokens of the whole training. By the tables of its repository, ``github.com/step-law/steplaw``, it was fitted on 2.1e8
+to 2.2e9 weights and 2e9 to 1e11 tokens, and the rates that were best lay between 9.8e-4 and 7.8e-3.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class RateLaw(Fields):
 class BatchLaw(Fields):
     """The batch of the step law, as tokens of an optimizer step.
 
-    The law tells the batch for a number of tokens. A recipe has steps, so the batch solves ``B = 0.58 (steps B)^0.571``.
+    The law tells the batch for a number of tokens. A recipe has steps: the batch solves ``B = 0.58 (steps B)^0.571``.
 
     Example:
         train: {steps: 600, batch: step_law, learning_rate: step_law}
