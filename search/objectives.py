@@ -79,6 +79,10 @@ class Objective(Kind):
         """Whether the figure can be told only after training, by `after`."""
         return type(self).after is not Objective.after
 
+    def tabled(self, recipe: Recipe) -> Tabled | None:
+        """Where a table of encoded candidates has the figure; None if none has."""
+        return None
+
     def before(self, candidate: Priced) -> float:
         """The figure of a spec."""
         raise NotImplementedError
@@ -89,23 +93,33 @@ class Objective(Kind):
 
 
 class Figure(NamedTuple):
-    """Where a cost stands in the nested figures."""
+    """Where a cost stands in the nested figures, and in a table of encoded candidates."""
 
     path: tuple[str, ...]
     unit: str
+    column: str
+    times: float = 1.0  # the column
 
 
 FIGURES = {
-    "parameters": Figure(("parameters", "total"), ""),
-    "active_parameters": Figure(("parameters", "active"), ""),
-    "flops": Figure(("flops", "forward"), "FLOP"),
-    "training_flops": Figure(("flops", "training_step"), "FLOP"),
-    "macs": Figure(("macs", "forward"), "MAC"),
-    "memory": Figure(("memory", "peak_inference"), "bytes"),
-    "training_memory": Figure(("memory", "peak_training"), "bytes"),
-    "weights": Figure(("memory", "weights"), "bytes"),
-    "cache": Figure(("memory", "cache_per_token"), "bytes"),
+    "parameters": Figure(("parameters", "total"), "", "parameters"),
+    "active_parameters": Figure(("parameters", "active"), "", "active"),
+    "flops": Figure(("flops", "forward"), "FLOP", "forward"),
+    "training_flops": Figure(("flops", "training_step"), "FLOP", "training_step"),
+    "macs": Figure(("macs", "forward"), "MAC", "forward", 0.5),
+    "memory": Figure(("memory", "peak_inference"), "bytes", "peak_inference"),
+    "training_memory": Figure(("memory", "peak_training"), "bytes", "peak_training"),
+    "weights": Figure(("memory", "weights"), "bytes", "weights"),
+    "cache": Figure(("memory", "cache_per_token"), "bytes", "cache_per_token"),
 }
+
+
+class Tabled(NamedTuple):
+    """Where a figure stands in a `search.cost.table.Table`."""
+
+    conditions: Mapping[str, Any]  # that the table takes
+    column: str
+    times: float = 1.0
 
 
 class CostFigure(Objective):
@@ -134,10 +148,14 @@ class CostFigure(Objective):
     def unit(self) -> str:
         return FIGURES[self.kind].unit
 
-    def before(self, candidate: Priced) -> float:
-        length = self.length or candidate.recipe.length
+    def tabled(self, recipe: Recipe) -> Tabled:
+        length = self.length or recipe.length
         device = devices.names()[0]  # these figures are the same on all
-        value: Any = candidate.price(batch=self.batch, length=length, dtype=self.dtype, device=device)
+        conditions = {"batch": self.batch, "length": length, "dtype": self.dtype, "device": device}
+        return Tabled(conditions, FIGURES[self.kind].column, FIGURES[self.kind].times)
+
+    def before(self, candidate: Priced) -> float:
+        value: Any = candidate.price(**self.tabled(candidate.recipe).conditions)
         for part in FIGURES[self.kind].path:
             value = value[part]
         return float(value)
@@ -181,10 +199,16 @@ class Latency(Objective):
     def needs_training(self) -> bool:
         return self.measured
 
-    def before(self, candidate: Priced) -> float:
-        length = self.length or candidate.recipe.length
+    def tabled(self, recipe: Recipe) -> Tabled | None:
+        return None if self.measured else Tabled(self._conditions(recipe), "latency_ms")
+
+    def _conditions(self, recipe: Recipe) -> dict[str, Any]:
         under = {"phase": "decode", "context": self.context} if self.phase == "decode" else {"phase": self.phase}
-        price = candidate.price(batch=self.batch, length=length, dtype=self.dtype, device=self.device, **under)
+        length = self.length or recipe.length
+        return {"batch": self.batch, "length": length, "dtype": self.dtype, "device": self.device, **under}
+
+    def before(self, candidate: Priced) -> float:
+        price = candidate.price(**self._conditions(candidate.recipe))
         return float(price["latency_ms"][self.phase])
 
     def after(self, trained: Trained) -> float:

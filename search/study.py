@@ -9,7 +9,7 @@
     train: {steps: 60, batch: 16, length: 128, learning_rate: 3e-3}
     objectives: [validation_loss, {kind: latency, measured: true}]
     constraints: [{kind: parameters, at_most: 3e6}]
-    sampler: tpe
+    sampler: frontier
     trials: 24
 """
 
@@ -38,7 +38,8 @@ from spaces.space import library, library_file
 
 T = TypeVar("T")
 
-SamplerName = Literal["random", "tpe", "nsga2", "nsga3", "gp", "qmc"]
+SOURCES = ("frontier", "random", "evolution", "local", "grid")  # of our own; the others are Optuna's
+SamplerName = Literal["frontier", "random", "evolution", "local", "grid", "tpe", "nsga2", "nsga3", "gp", "cmaes", "qmc"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -53,7 +54,7 @@ class StudyFields(Fields):
     train: Any = Field(default_factory=dict, description="the recipe of every candidate")
     objectives: list[Any] = Field(min_length=1, description="figures to trade off")
     constraints: list[Any] = Field(default_factory=list, description="figures of the spec with at_most or at_least")
-    sampler: SamplerName = Field("tpe", description="how candidates are proposed")
+    sampler: SamplerName = Field("frontier", description="how candidates are proposed")
     seed: int = Field(0, ge=0, description="of the sampler; that of training is in the recipe")
     trials: int = Field(24, ge=1, description="how many candidates are trained; may be raised later")
     workers: int = Field(1, ge=1, description="processes that train at the same time")

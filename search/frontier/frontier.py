@@ -1,7 +1,7 @@
 """Proposes what to evaluate next: evolution on what is known and on what is foretold, then hypervolume improvement.
 
-Objectives are minimised. The *cheap* ones are known of any candidate; the *paid* ones only of those that were evaluated,
-and a surrogate of each foretells the rest. A proposal is a function of the seed and of what was told, nothing else.
+Objectives are minimised. The *cheap* ones are known of any candidate; the *paid* ones only of those that were
+evaluated, and a surrogate of each foretells the rest. A proposal is a function of the seed and of what was told, nothing else.
 """
 
 from __future__ import annotations

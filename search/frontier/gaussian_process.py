@@ -1,8 +1,8 @@
 """Exact Gaussian process regression with learned noise.
 
 Rasmussen and Williams 2006, "Gaussian processes for machine learning": algorithm 2.1, equations 5.9 (gradient of the
-marginal likelihood) and 5.12 (leave-one-out in closed form). Hyperparameters are the most probable ones under log-normal
-priors; that of the lengths grows with the number of columns (Hvarfner et al. 2024, "Vanilla Bayesian optimization
+marginal likelihood) and 5.12 (leave-one-out in closed form). Hyperparameters are the most probable ones under
+log-normal priors; that of the lengths grows with the number of columns (Hvarfner et al. 2024, "Vanilla Bayesian optimization
 performs great in high dimensions", arXiv 2402.02229).
 """
 
