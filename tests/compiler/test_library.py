@@ -21,6 +21,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "hat": {**TEXT, "dims.encoder_width": 32, "dims.decoder_width": {"choose": [32, 48]}},
     "flexibert": TEXT,
     "mad_hybrid": TEXT,
+    "small_decoder": TEXT,
     "heterogeneous_heads": TEXT,
     "brainformer": {**TEXT, "dims.width": 32, "dims.blocks": 1, "dims.experts": 3},
     "language_model": TEXT,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from archspec.errors import SpecError
-from spaces.space import load
+from spaces.space import library, load
 
 
 def lists(options: int, lengths: range) -> int:
@@ -63,3 +66,9 @@ def test_an_inner_width_below_the_least_is_refused() -> None:
     values = {**space.default().values, "dims.width": 960, "graph[2].body[0].channel.hidden": 1600}
     with pytest.raises(SpecError, match="does not hold"):
         space.candidate(values)
+
+
+def test_the_page_of_the_library_lists_its_spaces_and_their_members() -> None:
+    page = (Path(__file__).parents[2] / "docs/library.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|", page, re.M))
+    assert rows == {name: str(load(name).cardinality()) for name in library()}
