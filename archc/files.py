@@ -31,7 +31,9 @@ def overrides(texts: Iterable[str] | None, option: str = "--set") -> Map:
         path, sign, value = text.partition("=")
         mark = Mark(option, number, len(path) + 2)
         if not sign or not path:
-            raise SpecError(Problem(f"{text!r} {does} nothing", f"write {option} path=value", mark=mark._replace(column=1)))
+            raise SpecError(
+                Problem(f"{text!r} {does} nothing", f"write {option} path=value", mark=mark._replace(column=1))
+            )
         # One key, as long as the path, on the line of its number: so the marks of the value are its places in the text.
         line = "\n" * (number - 1) + "k".ljust(max(1, len(path) - 1)) + ": " + value
         parsed = parse(line, option)["k"]
