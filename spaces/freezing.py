@@ -7,8 +7,9 @@ from typing import Any
 
 from archspec.errors import Mark, Problem, SpecError, did_you_mean
 from archspec.source import Map
-from spaces.choices import Code, Slot
+from spaces.choices import Alternative, Code, Constant, Node, Slot
 from spaces.picking import code_of
+from spaces.ranges import Range
 
 
 def frozen(slots: Sequence[Slot], values: Mapping[str, Any]) -> dict[str, Code]:
@@ -40,6 +41,20 @@ def frozen(slots: Sequence[Slot], values: Mapping[str, Any]) -> dict[str, Code]:
     if problems:
         raise SpecError(*problems)
     return {str(folds[fold].node.path): code for fold, code in codes.items()}
+
+
+def settled(node: Node, code: Code) -> Node:
+    """What is left of a choice when its code is settled."""
+    assert code is not None
+    if isinstance(node, Alternative):
+        return node.options[int(code)]
+    assert isinstance(node, Range)
+    return Constant(code if node.of is None else f"{code} * {node.of}")
+
+
+def is_out(node: Node, raw: Any) -> bool:
+    """Whether a list item is a choice that was settled to be absent."""
+    return isinstance(node, Constant) and node.value == "absent" and isinstance(raw, Map)
 
 
 def _unknown(path: str, paths: Mapping[str, Slot], folds: Mapping[str, Slot], mark: Mark | None) -> Problem:

@@ -11,6 +11,7 @@ from archspec.source import Map, Seq, below
 from spaces.choices import Alternative, Code, Constant, Labels, Node, Product, Rounds, Scalar, leaves, scalars
 from spaces.constraints import Constraint, bindings
 from spaces.dims import Dims, texts
+from spaces.freezing import is_out, settled
 from spaces.identity import identity
 from spaces.ranges import Range, parse_range
 from spaces.rounds import most_rounds
@@ -147,7 +148,7 @@ class Parser:
         if all(_is_same(node, raw[position]) for position, node in nodes):
             return Constant(raw)
         template = Seq(raw)
-        out = [key for key, node in nodes if _is_out(node, raw[key])]
+        out = [key for key, node in nodes if is_out(node, raw[key])]
         if out:
             template = Seq(mark=raw.mark, path=raw.path)
             for key, item in enumerate(raw):
@@ -288,20 +289,6 @@ class _Any(dict[str, int]):
 
 _ANY = _Any()
 _WORDS = frozenset({"kind", "name", "from", "when", "body", "where", "vary"})
-
-
-def settled(node: Node, code: Code) -> Node:
-    """What is left of a choice when its code is settled."""
-    assert code is not None
-    if isinstance(node, Alternative):
-        return node.options[int(code)]
-    assert isinstance(node, Range)
-    return Constant(code if node.of is None else f"{code} * {node.of}")
-
-
-def _is_out(node: Node, raw: Any) -> bool:
-    """Whether a list item is a choice that was settled to be absent."""
-    return isinstance(node, Constant) and node.value == "absent" and isinstance(raw, Map)
 
 
 def _is_same(node: Node, raw: Any) -> bool:
