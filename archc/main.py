@@ -21,6 +21,7 @@ from archc.report import report
 from archc.schema import schema
 from archc.search import search
 from archc.show import show
+from archc.space import space
 from archc.train import train
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ for command in (
     measure,
     compile,
     train,
+    space,
     search,
     report,
     diff,
