@@ -1,6 +1,6 @@
-"""What a study wants: figures of a spec, of a trained model, or measured on this computer.
+"""What a study wants: figures of a spec, of its untrained model, of a trained model, or measured on this computer.
 
-A figure of the spec alone is known before any training, so it may also be a hard constraint.
+A figure that is known before any training may also be a hard constraint.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from search.cost import devices
+from search.data.batches import Batch
 from search.kinds import Fields, Kind
+from search.losses import loss
 from search.recipe import Recipe
 from search.train import TrainingResult
 
 Direction = Literal["minimize", "maximize"]
+Stage = Literal["before", "probe", "after"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,30 @@ class Priced:
 
 
 @dataclass(frozen=True)
+class Probed:
+    """What is known of a candidate that is built and initialised but not trained (`search.proxies.probing.probed`)."""
+
+    model: nn.Module  # in eval mode
+    interface: str  # its kind
+    batch: Batch  # of the training split, on the model's device
+
+    @cached_property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """Matrices, kernels and tables by name, a tied one once; gains and biases are left out."""
+        return {name: value for name, value in self.model.named_parameters() if value.dim() > 1}
+
+    @cached_property
+    def gradients(self) -> dict[str, Tensor]:
+        """Those of the task's mean loss on the batch by each of the `weights`; zeros where none arrives."""
+        weights = {name: value.detach().requires_grad_() for name, value in self.weights.items()}
+        with torch.enable_grad():
+            outputs = torch.func.functional_call(self.model, weights, (), self.batch.inputs)
+            task = loss(self.interface, outputs, self.batch).task
+            found = torch.autograd.grad(task, list(weights.values()), allow_unused=True, materialize_grads=True)
+        return dict(zip(weights, found, strict=True))
+
+
+@dataclass(frozen=True)
 class Trained:
     """What is known of a candidate after its training."""
 
@@ -52,7 +80,7 @@ class Trained:
 
 
 class Objective(Kind):
-    """A figure to minimise or maximise; a subclass has its fields, and one of `before` and `after`."""
+    """A figure to minimise or maximise; a subclass has its fields, and `before`, `probe` or `after`."""
 
     role: ClassVar[str] = "objective"
     group: ClassVar[str] = "archspec.objectives"
@@ -79,8 +107,19 @@ class Objective(Kind):
         """Whether the figure can be told only after training, by `after`."""
         return type(self).after is not Objective.after
 
+    @property
+    def stage(self) -> Stage:
+        """The method that tells the figure, and so when it is known."""
+        if self.needs_training:
+            return "after"
+        return "before" if type(self).probe is Objective.probe else "probe"
+
     def before(self, candidate: Priced) -> float:
         """The figure of a spec."""
+        raise NotImplementedError
+
+    def probe(self, probed: Probed) -> float:
+        """The figure of an untrained model; takes a pass or a few."""
         raise NotImplementedError
 
     def after(self, trained: Trained) -> float:
@@ -215,7 +254,7 @@ class Validation(Objective):
 
 
 class Bound(Fields):
-    """A hard bound on a figure of the spec: what breaks it never becomes a trial."""
+    """A hard bound on a figure that is known before training: what breaks it never becomes a trial."""
 
     objective: Objective
     at_most: float | None = None
