@@ -26,26 +26,6 @@ Stage = Literal["before", "probe", "after"]
 
 
 @dataclass(frozen=True)
-class Priced:
-    """What is known of a candidate before it is built: its spec, and its price by batch, length, dtype and device."""
-
-    spec: Any
-    recipe: Recipe
-    prices: Callable[..., Mapping[str, Any]]  # (spec, *, batch, length, dtype, device, ...) -> the nested figures
-
-    @cached_property
-    def _known(self) -> dict[tuple[Any, ...], Mapping[str, Any]]:
-        return {}
-
-    def price(self, **conditions: Any) -> Mapping[str, Any]:
-        """The nested cost figures under what `search.cost.price` takes; each combination is computed once."""
-        key = tuple(sorted(conditions.items()))
-        if key not in self._known:
-            self._known[key] = self.prices(self.spec, **conditions)
-        return self._known[key]
-
-
-@dataclass(frozen=True)
 class Probed:
     """What is known of a candidate that is built and initialised but not trained (`search.proxies.probing.probed`)."""
 
@@ -70,6 +50,38 @@ class Probed:
 
 
 @dataclass(frozen=True)
+class Priced:
+    """What is known of a candidate before it is trained: its spec, its price, and on demand its untrained model."""
+
+    spec: Any
+    recipe: Recipe
+    prices: Callable[..., Mapping[str, Any]]  # (spec, *, batch, length, dtype, device, ...) -> the nested figures
+    build: Callable[[Any], Probed] | None = None  # of a spec, for figures that take an untrained model
+
+    @cached_property
+    def _known(self) -> dict[tuple[Any, ...], Mapping[str, Any]]:
+        return {}
+
+    def price(self, **conditions: Any) -> Mapping[str, Any]:
+        """The nested cost figures under what `search.cost.price` takes; each combination is computed once."""
+        key = tuple(sorted(conditions.items()))
+        if key not in self._known:
+            self._known[key] = self.prices(self.spec, **conditions)
+        return self._known[key]
+
+    @cached_property
+    def probed(self) -> Probed:
+        """The untrained model, kept until `forget`."""
+        if self.build is None:
+            raise ValueError("there is no data to build this candidate for")
+        return self.build(self.spec)
+
+    def forget(self) -> None:
+        """Gives back the memory of the untrained model."""
+        self.__dict__.pop("probed", None)
+
+
+@dataclass(frozen=True)
 class Trained:
     """What is known of a candidate after its training."""
 
@@ -80,7 +92,7 @@ class Trained:
 
 
 class Objective(Kind):
-    """A figure to minimise or maximise; a subclass has its fields, and `before`, `probe` or `after`."""
+    """A figure to minimise or maximise; a subclass has its fields, and one of `before`, `probe` and `after`."""
 
     role: ClassVar[str] = "objective"
     group: ClassVar[str] = "archspec.objectives"
@@ -115,8 +127,8 @@ class Objective(Kind):
         return "before" if type(self).probe is Objective.probe else "probe"
 
     def before(self, candidate: Priced) -> float:
-        """The figure of a spec."""
-        raise NotImplementedError
+        """The figure of a candidate that is not trained; where it takes more than the spec, that of `probe`."""
+        return self.probe(candidate.probed)
 
     def probe(self, probed: Probed) -> float:
         """The figure of an untrained model; takes a pass or a few."""

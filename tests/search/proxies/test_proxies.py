@@ -7,7 +7,7 @@ import pytest
 from archspec.errors import SpecError
 from archspec.source import parse
 from search.data.batches import Data
-from search.objectives import Objective
+from search.objectives import Objective, Priced
 from search.proxies.probing import probed
 from search.recipe import Recipe
 from spaces import space as spaces
@@ -60,3 +60,16 @@ def test_a_study_may_bound_a_proxy(study_file):
     assert study.bounds[0].objective.stage == "probe" and str(study.bounds[0]) == "synflow at least 3"
     with pytest.raises(SpecError, match="did you mean synflow"):
         Objective.read(parse("x: {kind: synflw}", "x")["x"], "x", None)
+
+
+def test_a_candidate_is_built_once_and_only_where_a_proxy_asks(decoder):
+    built = []
+    candidate = Priced(
+        None, Recipe(), lambda spec, **_: {"parameters": {"total": 7}}, lambda spec: built.append(1) or decoder()
+    )
+    assert objective("parameters").before(candidate) == 7 and not built
+    figures = [objective(name).before(candidate) for name in ("snip", "naswot")]
+    assert figures == [objective(name).probe(decoder()) for name in ("snip", "naswot")] and len(built) == 1
+    candidate.forget()
+    objective("synflow").before(candidate)
+    assert len(built) == 2
