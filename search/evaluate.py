@@ -40,7 +40,7 @@ def evaluate(
         ValueError: an objective is not a finite number.
     """
     began = time.perf_counter()
-    recipe = study.recipe
+    recipe = study.recipe.resolved(proposal.spec)
     _require_memory(proposal.priced, recipe)
     model, training = fit(proposal.spec, data, recipe, folder, progress=progress)
     fitted = time.perf_counter()
