@@ -77,6 +77,21 @@ def table(report: Row) -> str:
     return rows(body[:OPEN]) + below + rest
 
 
+def finals(report: Row) -> str:
+    """Those that were trained to the end: what they reached in the search, and what then."""
+    body = []
+    for one in report["final"]:
+        pairs = [[escape(figure(one[when][o["name"]], o)) for when in ("searched", "values")]
+                 for o in report["objectives"]]  # fmt: skip
+        values = [f"{then} → <b>{now}</b>" for then, now in pairs]
+        cells = [f'<a class="mark" data-t="{one["trial"]}" href="#compare">{one["trial"]}</a>', *values,
+                 f"{one['steps']:,}", f"<code>{escape(one['folder'])}</code>"]  # fmt: skip
+        body.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    names = [escape(o["name"]) for o in report["objectives"]]
+    head = "".join(f"<th>{words}</th>" for words in ["trial", *names, "steps", "folder"])
+    return f'<div class="wide"><table><tr>{head}</tr>{"".join(body)}</table></div>' if body else ""
+
+
 def best(report: Row) -> list[tuple[str, str, str]]:
     """The best value of each objective, for tiles."""
     rows = complete(report)

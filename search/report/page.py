@@ -31,6 +31,8 @@ def page(report: Row, folder: Path) -> str:
     parts = [
         _head(report),
         _part("The front", _front_words(report), fronts.drawings(report) + fronts.table(report)),
+        _part("Trained to the end", "What the chosen ones reached in the search, and what after more steps.",
+              fronts.finals(report)),
         _part("Progress", _progress_words(report), course.drawings(report)),
         _part("What matters", "The share of each choice in what sets the better trials apart from the others, for "
               "each objective by itself (PED-ANOVA).",

@@ -27,6 +27,10 @@ def show(report: dict[str, Any], stream: TextIO) -> None:
         console.print(f"{count} failed: {reason}", markup=False, soft_wrap=True)
     if report["exhausted"]:
         console.print(f"the space is exhausted: {report['exhausted']}", markup=False, soft_wrap=True)
+    for one in report["final"]:
+        then = "  ".join(f"{o['name']} {shown(one['searched'][o['name']], o['unit'])} → "
+                         f"{shown(one['values'][o['name']], o['unit'])}" for o in report["objectives"])  # fmt: skip
+        console.print(f"after {one['steps']:,} steps: {then}  {one['folder']}", markup=False, soft_wrap=True)
     if report["text"]:
         console.print("the first one writes:", markup=False, soft_wrap=True)
         for line in report["text"].split("\n"):

@@ -1,6 +1,7 @@
 """What a study found, as plain data: the front, every trial, what failed and what was refused.
 
-The JSON (``"schema": 1``) has ``trials`` (counts), ``objectives``, ``front``, ``all``, ``refused``, ``text``, ``next``.
+The JSON (``"schema": 1``) has ``trials`` (counts), ``objectives``, ``front``, ``all``, ``refused``, ``final``,
+``text``, ``next``.
 A trial has its ``values`` by objective, its ``choices`` by path, ``reason`` when it failed, when it ``started`` and
 ``ended``, its ``rungs`` (steps and the value after them, where it was trained in several) and what was ``predicted``
 before its training (by objective the mean and the ends of an interval).
@@ -8,6 +9,7 @@ before its training (by objective the mean and the ends of an interval).
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -67,9 +69,22 @@ def build(record: Record) -> dict[str, Any]:
         "exhausted": record.recall("exhausted"),
         "front": [_member(rank + 1, trial, names, record.folder, winners) for rank, trial in enumerate(best)],
         "all": [_trial(trial, names) for trial in trials],
+        "final": finals(record.folder),
         "text": winners.get("text"),
         "next": _next(record, best, said),
     }
+
+
+def finals(folder: Path) -> list[dict[str, Any]]:
+    """Those that were trained to the end, by rank: where, for how long, and their values then and in the search."""
+    found = []
+    for file in (folder / "final").glob("*/result.json"):
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        if "values" in stored:
+            found.append({"label": file.parent.name, "folder": str(file.parent), "trial": stored["trial"],
+                          "steps": stored["training"]["steps"], "values": stored["values"],
+                          "searched": stored["searched"]})  # fmt: skip
+    return sorted(found, key=lambda one: int(one["label"].partition("-")[0]))
 
 
 def _member(rank: int, trial: FrozenTrial, names: list[str], folder: Path, winners: dict[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ def report(
         "exhausted": None,
         "front": [{"rank": n + 1, **row, "spec": None, "side_by_side": {}} for n, row in enumerate(best)],
         "all": rows,
+        "final": [],
         "text": None,
         "next": [],
     }
