@@ -72,7 +72,7 @@ def run(
         with (
             database_errors(study.storage, folder),
             closing(OpenStudy(study, folder)) as opened,
-            Display(study.objectives, study.trials, quiet=quiet) as display,
+            Display(study.objectives, study.trials, within=[*map(str, study.bounds)], quiet=quiet) as display,
         ):
             _greet(opened, display)
             exhausted = _alone(opened, display) if study.workers == 1 else _together(opened, display, plugin_files)
@@ -104,6 +104,7 @@ def set_aside(study: Study, folder: Path) -> Path | None:
 
 def _greet(opened: OpenStudy, display: Display) -> None:
     before = len(counted(opened.record.trials()))
+    display.seen(opened.record.trials())
     display.done(before)
     if before:
         display.say(f"going on from {opened.folder}: {before} of {opened.study.trials} trials are there")
