@@ -103,6 +103,7 @@ def _train(checked: Spec, data: Data, recipe: Recipe, folder: Path, *, quiet: bo
     from search.train import TrainingFailed, device_of
 
     device_of(recipe)  # said before anything is read or priced
+    recipe = recipe.resolved(checked)
     opened = data.open(checked.interface)
     need = price(checked, batch=recipe.batch, length=recipe.length).as_dict()["memory"]["peak_training"]
     memory.require(int(need), f"training {checked.name} in batches of {recipe.batch}", recipe.device)

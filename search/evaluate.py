@@ -55,7 +55,7 @@ def evaluate(
         ValueError: an objective is not a finite number.
     """
     began = time.perf_counter()
-    recipe, limits = study.recipe, limits or Limits()
+    recipe, limits = study.recipe.resolved(proposal.spec), limits or Limits()
     _require_memory(proposal.priced, recipe, limits)
     with limits.enforced(recipe.device):
         with quiet.working() if quiet else nullcontext():

@@ -1,7 +1,8 @@
 """One spec trained into a folder: ``spec.yaml``, ``weights.safetensors`` and ``result.json``.
 
 ``result.json`` is written last, so that a folder that has it is whole. Until then the folder holds a checkpoint, and
-the same call goes on from it; afterwards the same call trains nothing.
+the same call goes on from it; afterwards the same call trains nothing. A run may be paused on purpose, and goes on when
+its candidate is promoted.
 """
 
 from __future__ import annotations
@@ -34,17 +35,21 @@ def fit(
     *,
     progress: Progress | None = None,
     save_seconds: float = 10.0,
+    until: int | None = None,
 ) -> tuple[fx.GraphModule, TrainingResult]:
     """Compiles and trains a spec.
 
     Args:
-        folder: created if missing; a run that was interrupted there goes on, a finished one is loaded.
+        recipe: of any spec; it is resolved for this one.
+        folder: created if missing; a run that was interrupted or paused there goes on, a finished one is loaded.
         save_seconds: least time between checkpoints.
+        until: pauses after so many steps, as `search.train.train` does; what is in the folder then goes on later.
 
     Errors:
         TrainingFailed: the loss became NaN or infinite, or memory ran out.
         SpecError: the folder holds another run, or the disk is full.
     """
+    recipe = recipe.resolved(spec)
     identity = {"spec": spec.full, "data": data.fingerprint, "recipe": recipe.model_dump(mode="json")}
     stored = read_result(folder)
     if stored is not None:
@@ -55,7 +60,9 @@ def fit(
         model = compiler.load(folder, device=device_of(recipe))
         return model, TrainingResult.from_dict(stored["training"])
     model = compiler.compile(spec, device=device_of(recipe), dtype=torch.float32, seed=recipe.seed)
-    result = train(model, data, recipe, folder=folder, progress=progress, save_seconds=save_seconds)
+    result = train(model, data, recipe, folder=folder, progress=progress, save_seconds=save_seconds, until=until)
+    if result.done < recipe.steps:
+        return model, result
     try:
         compiler.save(model, folder)
     except SpecError as error:

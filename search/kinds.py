@@ -106,18 +106,20 @@ def _problem(model: type[BaseModel], tree: Map, path: str, wrong: dict[str, Any]
     at: Any = tree
     owner: Any = model
     known: type[BaseModel] = model
-    for part in wrong["loc"]:
+    name: Any = ""
+    for number, part in enumerate(wrong["loc"], start=1):
         if isinstance(part, int) and isinstance(at, Seq):
             place, mark = f"{place}[{part}]", at.where(part)
-            at = at[part]
-        elif isinstance(at, Map):
+            name, at = part, at[part]
+        elif isinstance(at, Map) and (part in at or number == len(wrong["loc"])):  # others name a form of a union
+            name = part
             known = owner if isinstance(owner, type) and issubclass(owner, BaseModel) else known
             place = f"{place}.{part}" if place else str(part)
             mark = at.key_marks.get(str(part), at.mark) if wrong["type"] == "extra_forbidden" else at.where(str(part))
             field = known.model_fields.get(str(part))
             owner = field.annotation if field else None
             at = at.get(str(part))
-    name, context = wrong["loc"][-1] if wrong["loc"] else "", wrong.get("ctx", {})
+    context = wrong.get("ctx", {})
     hint = None
     match wrong["type"]:
         case "extra_forbidden":

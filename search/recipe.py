@@ -4,13 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, Strict
+from pydantic import AfterValidator, Discriminator, Field, Strict, Tag
 
+from archspec.spec import Spec
+from search.fidelity import scaling
+from search.fidelity.scaling import BatchLaw, RateLaw
 from search.kinds import Fields
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _form(said: Any) -> str:
+    """Which of the forms a number that a law may give was written in, so that errors are told of that one alone."""
+    return "bare" if said == "step_law" else "law" if isinstance(said, (dict, RateLaw, BatchLaw)) else "number"
+
+
+Bare = Annotated[Literal["step_law"], Tag("bare")]
+Rate = Annotated[
+    Annotated[float, Field(gt=0), Tag("number")] | Annotated[RateLaw, Tag("law")] | Bare,
+    Discriminator(_form),
+    AfterValidator(lambda said: RateLaw() if said == "step_law" else said),
+]
+Batch = Annotated[
+    Annotated[int, Field(ge=1), Tag("number")] | Annotated[BatchLaw, Tag("law")] | Bare,
+    Discriminator(_form),
+    AfterValidator(lambda said: BatchLaw() if said == "step_law" else said),
+]
 
 
 class AdamW(Fields):
@@ -32,16 +53,18 @@ class Schedule(Fields):
 class Recipe(Fields):
     """How a model is trained.
 
+    ``step_law`` for the batch or the learning rate is a number only for a spec: `resolved`.
+
     Example:
         train: {steps: 600, batch: 16, length: 128, learning_rate: 3e-3}
     """
 
     steps: int = Field(100, ge=1, description="optimizer steps")
-    batch: int = Field(16, ge=1, description="sequences or images of one forward pass")
+    batch: Batch = Field(16, description="sequences or images of one forward pass; or step_law")
     length: int | None = Field(None, ge=1, description="tokens of a sequence; without it, the interface's")
     accumulate: int = Field(1, ge=1, description="forward passes an optimizer step")
     optimizer: AdamW = AdamW()
-    learning_rate: float = Field(3e-3, gt=0)
+    learning_rate: Rate = Field(3e-3, description="the highest; or step_law")
     schedule: Schedule = Schedule()
     clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast, weights in float32")
@@ -50,8 +73,24 @@ class Recipe(Fields):
     validation_batches: int = Field(16, ge=1, description="at most so many")
     device: str = "cpu"
 
+    def resolved(self, spec: Spec) -> Recipe:
+        """The recipe of a spec: what a law decides becomes a number.
+
+        Errors:
+            SpecError: a law counts tokens, and the model reads none.
+        """
+        changes: dict[str, Any] = {}
+        if isinstance(self.batch, BatchLaw):
+            sequences = self.batch.tokens(self.steps) / (scaling.length(spec, self.length) * self.accumulate)
+            changes["batch"] = max(1, round(sequences))
+        if isinstance(self.learning_rate, RateLaw):
+            batch = changes.get("batch", self.batch)
+            tokens = self.steps * batch * self.accumulate * scaling.length(spec, self.length)
+            changes["learning_rate"] = self.learning_rate.rate(scaling.parameters(spec), tokens)
+        return self.model_copy(update=changes) if changes else self
+
     def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
+        """The learning rate of a step, counted from 0, of a recipe that is resolved."""
         warm = self.schedule.warmup * self.steps
         if step + 1 <= warm:
             return self.learning_rate * (step + 1) / warm

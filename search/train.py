@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from archspec.errors import Problem, SpecError
 from search import checkpoint
 from search.data.batches import Batch, DataSet
+from search.fidelity.scaling import BatchLaw, RateLaw
 from search.losses import Loss, loss
 from search.recipe import Recipe
 
@@ -47,6 +48,15 @@ class TrainingResult:
     cpu_seconds: float = 0.0
     targets: int = 0  # tokens or samples learned from
     bits_per_byte: float | None = None
+
+    @property
+    def done(self) -> int:
+        """Steps that were trained."""
+        return len(self.losses)
+
+    def validated(self, step: int) -> tuple[float, float] | None:
+        """Loss and accuracy after a step, if they were computed."""
+        return next(((loss, accuracy) for at, loss, accuracy in self.validations if at == step), None)
 
     @property
     def validation_loss(self) -> float:
@@ -85,14 +95,18 @@ def train(
     progress: Progress | None = None,
     save_seconds: float = 10.0,
     save_steps: int | None = None,
+    until: int | None = None,
 ) -> TrainingResult:
     """Trains a model in place.
 
     Args:
+        recipe: resolved for the model's spec.
         model: called with the batch's inputs by name; returns logits, or a mapping with ``logits`` and losses.
         folder: where checkpoints are kept; a run found there is continued.
         save_seconds: least time between checkpoints, which take at most a fiftieth of all time.
         save_steps: one is also written after every so many steps.
+        until: pauses after so many steps of the same schedule: validates, and keeps a checkpoint for the next call.
+            A run that is beyond stays where it is.
 
     Errors:
         TrainingFailed: the loss became NaN or infinite, or memory ran out.
@@ -101,11 +115,13 @@ def train(
     device = device_of(recipe)
     forked = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(forked), _memory_errors():
-        return _Run(model.to(device), data, recipe, device).through(folder, progress, save_seconds, save_steps)
+        run = _Run(model.to(device), data, recipe, device)
+        return run.through(folder, progress, save_seconds, save_steps, until or recipe.steps)
 
 
 class _Run:
     def __init__(self, model: nn.Module, data: DataSet, recipe: Recipe, device: torch.device) -> None:
+        assert not isinstance(recipe.batch, BatchLaw) and not isinstance(recipe.learning_rate, RateLaw), recipe
         self.model, self.data, self.recipe, self.device = model, data, recipe, device
         self.optimizer = _optimizer(model, recipe)
         self.result = TrainingResult(recipe.steps)
@@ -113,11 +129,12 @@ class _Run:
         self.unread: list[tuple[Tensor, Tensor]] = []  # losses and target counts that are still on the device
 
     def through(
-        self, folder: Path | None, progress: Progress | None, save_seconds: float, save_steps: int | None
+        self, folder: Path | None, progress: Progress | None, save_seconds: float, save_steps: int | None, until: int
     ) -> TrainingResult:
         if folder is not None:
             self.resume(folder)
         recipe, result = self.recipe, self.result
+        goal = min(until, recipe.steps)
         saved = mark = time.perf_counter()
         cpu = time.process_time()
         cost = 0.0  # seconds of the last checkpoint
@@ -131,19 +148,24 @@ class _Run:
             result.cpu_seconds += time.process_time() - cpu
             mark, cpu = time.perf_counter(), time.process_time()
 
-        while self.step < recipe.steps:
+        if self.step >= goal and result.validated(goal) is result.validated(self.step) is None:
+            self.validate()  # the checkpoint was not meant as a pause, and may be a later one
+            if folder is not None:
+                self.save(folder)
+            mark, cpu = time.perf_counter(), time.process_time()
+        while self.step < goal:
             self.advance()
             if len(self.unread) >= patience:
                 self.read_losses()
                 if progress:
                     progress(self.step, recipe.steps, result.losses[-1])
-            if self.step == recipe.steps or (recipe.evaluate_every and self.step % recipe.evaluate_every == 0):
+            if self.step == goal or (recipe.evaluate_every and self.step % recipe.evaluate_every == 0):
                 settle()
                 self.validate()
                 mark, cpu = time.perf_counter(), time.process_time()  # validation is not training time
             waited = time.perf_counter() - saved
             due = waited >= max(save_seconds, cost / SAVING) or (save_steps and self.step % save_steps == 0)
-            if folder is not None and due:
+            if folder is not None and (due or self.step == goal < recipe.steps):
                 settle()
                 self.save(folder)
                 saved = time.perf_counter()

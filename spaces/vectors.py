@@ -7,29 +7,20 @@ the rounds of all rows are filled together: a *position* is a row, moved by its 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from functools import cached_property
 from random import Random
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from spaces.choices import Alternative, Node, Product, Rounds
+from spaces.choices import Alternative, Code, Node, Product, Rounds, Slot, slots_of
 from spaces.legality import Legality
 from spaces.members import Numbers
 from spaces.ranges import Range
-from spaces.sampling import Sampler, Unlucky
-
-Vectors = NDArray[np.float64]
-Indices = NDArray[np.intp]
+from spaces.sampling import Fill, Sampler, Unlucky
+from spaces.tables import Indices, Table, Vectors, cells_of
 
 CHUNK = 4096  # rows drawn at once, so that what is filled stays in cache
-
-
-class Table(NamedTuple):
-    """The legal rows of tied parts: the slots that they fill, a column of codes for each, the number of rounds."""
-
-    columns: tuple[tuple[int, Vectors], ...]
-    times: Indices
 
 
 class VectorSampler:
@@ -39,8 +30,11 @@ class VectorSampler:
         self.legality, self.sampler = legality, sampler
         self.dims, self.root = legality.dims, legality.root
         self._tables: dict[tuple[object, ...], Table] = {}
+        self._inner: dict[int, tuple[Slot, ...]] = {}
+        self._fills: dict[int, Fill] = {}
         self._grids: dict[int, Vectors] = {}
         self._members = legality.members_of_dims
+        self.deciding = {part.key for part in self.dims.read_by(self.root.reads)}
         self._listed = self._members is not None and self._tabulated(self.root)
 
     def draw(self, generator: np.random.Generator, count: int) -> Vectors:
@@ -54,7 +48,7 @@ class VectorSampler:
             rows = min(CHUNK, count - start)
             out = np.full((self.sampler.size, rows), math.nan)
             if self._listed:
-                _Chunk(self, generator, out).draw()
+                Chunk(self, generator, out).draw()
             else:
                 random = Random(int(generator.integers(2**63)))
                 for row in range(rows):
@@ -75,13 +69,35 @@ class VectorSampler:
         known = self._tables.get(key)
         if known is None:
             rows = self.legality.rows(node, dims)
-            cells = [dict(row.cells) for row in rows]
-            columns = tuple(
-                (slot, np.array([math.nan if row.get(slot) is None else row[slot] for row in cells], dtype=np.float64))
-                for slot in sorted(set().union(*cells))
-            )
-            known = self._tables[key] = Table(columns, np.array([row.times for row in rows], dtype=np.intp))
+            places, cells = cells_of([row.cells for row in rows])
+            times = np.array([row.times for row in rows], dtype=np.intp)
+            known = self._tables[key] = Table(places, cells, times, self.slots(node))
         return known
+
+    def slots(self, node: Product) -> tuple[Slot, ...]:
+        """The slots of a product, by their distance from its first."""
+        if id(node) not in self._inner:
+            self._inner[id(node)] = slots_of(node)
+        return self._inner[id(node)]
+
+    @cached_property
+    def members(self) -> Table | None:
+        """The legal combinations of the dims that decide what is legal, None where they are too many."""
+        if self._members is None:
+            return None
+        places, cells = cells_of([list(enumerate(codes)) for codes, _ in self._members])
+        return Table(places, cells, np.zeros(len(cells), dtype=np.intp), slots_of(self.dims.product))
+
+    @property
+    def groups(self) -> list[Numbers]:
+        """The numbers of each row of `members`."""
+        return [numbers for _, numbers in self._members or ()]
+
+    def fill(self, node: Product) -> Fill:
+        """What draws a product one by one."""
+        if id(node) not in self._fills:
+            self._fills[id(node)] = self.sampler.compiled(node)
+        return self._fills[id(node)]
 
     def numbers(self, node: Range, generator: np.random.Generator, count: int) -> Vectors:
         """Drawn numbers of a range."""
@@ -103,81 +119,115 @@ class VectorSampler:
         return np.asarray(np.clip(drawn, float(node.low), float(node.high)), dtype=np.float64)
 
 
-class _Chunk:
-    """Fills ``out``, which is ``[slots, rows]``."""
+class Chunk:
+    """Fills ``out``, which is ``[slots, rows]``.
+
+    Attributes:
+        groups: combinations of dims; every position has the number of one of them, its *group*.
+    """
 
     def __init__(self, sampler: VectorSampler, generator: np.random.Generator, out: Vectors) -> None:
         self.sampler, self.generator, self.rows = sampler, generator, out.shape[1]
         self.legality, self.out, self.flat = sampler.legality, out, out.reshape(-1)
         self.groups: list[Numbers] = []
+        self._keys: dict[tuple[str, ...], tuple[Indices, list[Numbers]]] = {}
 
     def draw(self) -> None:
-        dims, start, members = self.sampler.dims, self.sampler.sampler.start, self.legality.members_of_dims
-        if not members:
+        dims, start, members = self.sampler.dims, self.sampler.sampler.start, self.sampler.members
+        assert members is not None
+        self.groups = self.sampler.groups
+        if not self.groups:
             raise Unlucky
         rows = np.arange(self.rows)
-        self.groups = [numbers for _, numbers in members]
-        group = integers(self.generator, len(members), self.rows)
-        deciding = {part.key for part in dims.read_by(self.sampler.root.reads)}
-        if deciding:
-            table = np.array([[math.nan if code is None else code for code in codes] for codes, _ in members])
-            self.out[:start] = table.T[:, group]
+        group = integers(self.generator, len(self.groups), self.rows)
+        for place, column in zip(members.places, members.columns, strict=True):
+            self.out[place] = column[group]
         for part in dims.order:
-            if part.key not in deciding:
-                self.fill(part.node, part.offset, rows, group, None)
-        self.fill(self.sampler.root, start, rows, group, None)
+            if part.key not in self.sampler.deciding:
+                self.fill(part.node, part.offset, rows, group)
+        self.fill(self.sampler.root, start, rows, group)
 
-    def fill(self, node: Node, at: int, places: Indices, group: Indices, dims: Numbers | None) -> None:
-        """Fills the slots of a node at some positions.
+    def pieces(self, names: tuple[str, ...], group: Indices) -> Iterator[tuple[Indices, Numbers]]:
+        """Positions with equal values of some dims, and the dims of one of them."""
+        if not len(group):
+            return
+        if not names:
+            yield np.arange(len(group)), {}
+            return
+        if names not in self._keys:
+            known: dict[tuple[object, ...], int] = {}
+            first: list[Numbers] = []
+            ids = np.empty(len(self.groups), dtype=np.intp)
+            for number, numbers in enumerate(self.groups):
+                ids[number] = known.setdefault(tuple(numbers.get(name) for name in names), len(first))
+                if ids[number] == len(first):
+                    first.append(numbers)
+            self._keys[names] = ids, first
+        ids, first = self._keys[names]
+        mine = ids[group]
+        order = np.argsort(mine, kind="stable")
+        ends = np.flatnonzero(np.diff(mine[order])) + 1
+        for piece in np.split(order, ends):
+            yield piece, first[mine[piece[0]]]
 
-        Args:
-            group: which combination of dims each position has.
-            dims: the combination that all of them have; None while unlike ones are together.
-        """
+    def fill(self, node: Node, at: int, places: Indices, group: Indices) -> None:
+        """Fills the slots of a node at some positions."""
         if not node.size or not len(places):
             return
         if isinstance(node, Range):
             self.flat[places + at * self.rows] = self.sampler.numbers(node, self.generator, len(places))
-            return
-        own = node.reads if isinstance(node, Alternative) else node.binding if isinstance(node, Product) else ()
-        if dims is None and own:
-            for number, numbers in enumerate(self.groups):
-                mine = np.flatnonzero(group == number)
-                self.fill(node, at, places[mine], group[mine], numbers)
         elif isinstance(node, Alternative):
-            self.alternative(node, at, places, group, dims)
+            self.alternative(node, at, places, group)
         else:
             assert isinstance(node, Product)
-            self.product(node, at, places, group, dims)
+            self.product(node, at, places, group)
 
-    def alternative(self, node: Alternative, at: int, places: Indices, group: Indices, dims: Numbers | None) -> None:
-        legal = np.array(self.legality.options(node, dims or {}), dtype=np.intp)
-        chosen = integers(self.generator, len(legal), len(places))
-        if len(legal) < len(node.options):
-            chosen = legal[chosen]
+    def alternative(self, node: Alternative, at: int, places: Indices, group: Indices) -> None:
+        chosen = np.empty(len(places), dtype=np.intp)
+        for piece, dims in self.pieces(node.reads, group):
+            legal = np.array(self.legality.options(node, dims), dtype=np.intp)
+            chosen[piece] = legal[integers(self.generator, len(legal), len(piece))]
         self.flat[places + at * self.rows] = chosen
-        for number in legal:
-            if node.options[number].size:
+        for number, option in enumerate(node.options):
+            if option.size:
                 mine = np.flatnonzero(chosen == number)
-                self.fill(node.options[number], at + node.offsets[number], places[mine], group[mine], dims)
+                self.fill(option, at + node.offsets[number], places[mine], group[mine])
 
-    def product(self, node: Product, at: int, places: Indices, group: Indices, dims: Numbers | None) -> None:
+    def product(self, node: Product, at: int, places: Indices, group: Indices) -> None:
+        if node.ties and not self.legality.tabulated(node):
+            self.one_by_one(node, at, places, group)
+            return
         for part in node.free:
-            self.fill(part.node, at + part.offset, places, group, dims)
+            self.fill(part.node, at + part.offset, places, group)
         if not node.ties:
             return
-        table = self.sampler.table(node, dims or {})
-        picked = integers(self.generator, len(table.times), len(places))
-        for slot, column in table.columns:
-            self.flat[places + (at + slot) * self.rows] = column[picked]
+        times = np.empty(len(places), dtype=np.intp)
+        for piece, dims in self.pieces(node.binding, group):
+            table = self.sampler.table(node, dims)
+            picked = integers(self.generator, len(table.times), len(piece))
+            self.write(table, picked, at, places[piece])
+            times[piece] = table.times[picked]
         if node.rounds is not None:
             inner = node.rounds.node
             assert isinstance(inner, Rounds)
-            times = table.times[picked]
             turns = [np.flatnonzero(times > turn) for turn in range(inner.most)]
             stride = inner.body.size * self.rows
             moved = np.concatenate([places[mine] + turn * stride for turn, mine in enumerate(turns)])
-            self.fill(inner.body, at + node.rounds.offset, moved, group[np.concatenate(turns)], dims)
+            self.fill(inner.body, at + node.rounds.offset, moved, group[np.concatenate(turns)])
+
+    def write(self, table: Table, picked: Indices, at: int, places: Indices) -> None:
+        """Fills the slots of tied parts from rows of their table."""
+        for slot, column in zip(table.places, table.columns, strict=True):
+            self.flat[places + (at + slot) * self.rows] = column[picked]
+
+    def one_by_one(self, node: Product, at: int, places: Indices, group: Indices) -> None:
+        fill, random = self.sampler.fill(node), Random(int(self.generator.integers(2**63)))
+        for place, number in zip(places.tolist(), group.tolist(), strict=True):
+            codes: list[Code] = [None] * node.size
+            fill(random, codes, 0, self.groups[number])
+            self.flat[place + np.arange(at, at + node.size) * self.rows] = [
+                math.nan if code is None else code for code in codes
+            ]
 
 
 def integers(generator: np.random.Generator, below: int, count: int) -> Indices:

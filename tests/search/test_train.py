@@ -71,6 +71,41 @@ def test_a_run_that_stops_and_goes_on_equals_one_that_does_not(tmp_path):
     assert result.losses == expected.losses and result.validations == expected.validations
 
 
+def test_a_run_that_pauses_and_goes_on_in_another_process_equals_one_that_does_not(tmp_path):
+    data, whole, paused, resumed = Digits().open(IMAGES), Classifier(), Classifier(), Classifier()
+    expected = train(whole, data, RECIPE)
+    first = train(paused, data, RECIPE, folder=tmp_path, until=5)
+    assert first.done == 5 and [step for step, _, _ in first.validations] == [5] and not same(paused, whole)
+    program = textwrap.dedent(f"""
+        import os, sys, torch
+        torch.set_num_threads({torch.get_num_threads()})
+        sys.path[:0] = {[os.getcwd(), os.path.dirname(__file__)]!r}
+        from pathlib import Path
+        from test_train import *
+        result = train(Classifier(), Digits().open(IMAGES), RECIPE, folder=Path({str(tmp_path)!r}), until=8)
+        assert result.done == 8 and [step for step, _, _ in result.validations] == [5, 8]
+    """)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    steps = []
+    result = train(resumed, data, RECIPE, folder=tmp_path, progress=lambda done, of, last: steps.append(done))
+    assert steps == [9, 10, 11, 12] and same(resumed, whole)
+    assert result.losses == expected.losses and result.validations[-1] == expected.validations[-1]
+    assert result.validated(5) == first.validated(5) is not None and result.validated(6) is None
+
+
+def test_a_pause_that_is_past_validates_where_the_run_stands(tmp_path):
+    def stop(done, of, last):
+        if done == 8:
+            raise KeyboardInterrupt
+
+    data = Digits().open(IMAGES)
+    with pytest.raises(KeyboardInterrupt):
+        train(Classifier(), data, RECIPE, folder=tmp_path, save_steps=6, progress=stop)
+    for until in (6, 3):
+        result = train(Classifier(), data, RECIPE, folder=tmp_path, until=until)
+        assert result.done == 6 and [step for step, _, _ in result.validations] == [6]
+
+
 def test_kill_9_loses_nothing_before_the_checkpoint(tmp_path):
     program = textwrap.dedent(f"""
         import os, signal, sys, torch

@@ -1,0 +1,159 @@
+"""The covariance of a surrogate: a smooth function of a few columns, and linear effects that other columns modulate.
+
+    k(x, x') = sum_b a_b <L_b, L'_b>  +  a exp(-|S - S'|^2 / 2)  +  exp(-|F - F'|^2 / 2) sum_b c_b <E_b, E'_b>
+
+``L_b`` are blocks of plain linear effects, ``S`` the smooth columns, each over its length, ``E_b`` blocks of effects
+whose size depends on the frame ``F``: what a choice of one layer does, in a model of that width. Sums of kernels are
+sums of independent functions (Duvenaud et al. 2011, "Additive Gaussian processes", arXiv 1112.4394).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Reals = NDArray[np.float64]
+
+
+class Inputs(NamedTuple):
+    """What a kernel sees of candidates; every array has one row for each."""
+
+    linear: tuple[Reals, ...]
+    smooth: Reals
+    frame: Reals
+    effects: tuple[Reals, ...]
+
+    def rows(self, chosen: Sequence[int] | NDArray[np.intp] | slice) -> Inputs:
+        return Inputs(
+            tuple(block[chosen] for block in self.linear),
+            self.smooth[chosen],
+            self.frame[chosen],
+            tuple(block[chosen] for block in self.effects),
+        )
+
+    def __len__(self) -> int:  # type: ignore[override]
+        return len(self.smooth)
+
+
+class Kernel:
+    """The kernel of some log hyperparameters.
+
+    Attributes:
+        theta: log amplitudes of the linear blocks, of the smooth part and of the effects; then log lengths of the
+            smooth columns and of the frame's.
+    """
+
+    def __init__(self, like: Inputs, theta: Reals) -> None:
+        sizes = [len(like.linear), int(like.smooth.shape[1] > 0), len(like.effects)]
+        sizes += [like.smooth.shape[1], like.frame.shape[1] if like.effects else 0]
+        ends = np.cumsum(sizes)
+        self.linear, self.amplitude, self.effects, self.lengths, self.frame = (
+            np.exp(part) for part in np.split(theta[: ends[-1]], ends[:-1])
+        )
+
+    @staticmethod
+    def size(like: Inputs) -> tuple[int, int]:
+        """How many amplitudes and how many lengths there are."""
+        amplitudes = len(like.linear) + int(like.smooth.shape[1] > 0) + len(like.effects)
+        return amplitudes, like.smooth.shape[1] + (like.frame.shape[1] if like.effects else 0)
+
+    def scaled(self, x: Inputs) -> Scaled:
+        """Columns multiplied by what the hyperparameters say, so that a covariance is a few products of matrices."""
+        count = len(x)
+        linear = [np.ones((count, 1)), *(b * np.sqrt(a) for b, a in zip(x.linear, self.linear, strict=True))]
+        effects = [b * np.sqrt(a) for b, a in zip(x.effects, self.effects, strict=True)]
+        return Scaled(
+            np.concatenate(linear, axis=1),
+            x.smooth / self.lengths if len(self.amplitude) else None,
+            x.frame / self.frame if effects else None,
+            np.concatenate(effects, axis=1) if effects else None,
+            float(self.amplitude[0]) if len(self.amplitude) else 0.0,
+        )
+
+
+class Scaled(NamedTuple):
+    """Candidates as a kernel of known hyperparameters needs them."""
+
+    linear: Reals
+    smooth: Reals | None
+    frame: Reals | None
+    effects: Reals | None
+    amplitude: float
+
+    def covariance(self, other: Scaled) -> Reals:
+        """``[rows, rows of the other]``."""
+        found: Reals = self.linear @ other.linear.T
+        if self.smooth is not None:
+            assert other.smooth is not None
+            found += self.amplitude * _rbf(self.smooth, other.smooth)
+        if self.effects is not None:
+            assert self.frame is not None and other.frame is not None and other.effects is not None
+            found += _rbf(self.frame, other.frame) * (self.effects @ other.effects.T)
+        return found
+
+    def variance(self) -> Reals:
+        """The diagonal of the covariance with itself."""
+        found: Reals = np.einsum("nd,nd->n", self.linear, self.linear) + self.amplitude
+        if self.effects is not None:
+            found += np.einsum("nd,nd->n", self.effects, self.effects)
+        return found
+
+
+def _rbf(a: Reals, b: Reals) -> Reals:
+    squares = np.einsum("nd,nd->n", a, a)[:, None] + np.einsum("nd,nd->n", b, b)[None] - 2 * (a @ b.T)
+    np.multiply(np.maximum(squares, 0.0, out=squares), -0.5, out=squares)
+    return np.exp(squares, out=squares)
+
+
+class Gram:
+    """Covariances of candidates with themselves and their derivatives, for many hyperparameters."""
+
+    def __init__(self, x: Inputs) -> None:
+        self.x = x
+        self.linear = [block @ block.T for block in x.linear]
+        self.effects = [block @ block.T for block in x.effects]
+        self.smooth = [_half_squares(column) for column in x.smooth.T]
+        self.frame = [_half_squares(column) for column in x.frame.T] if x.effects else []
+
+    def at(self, theta: Reals) -> tuple[Reals, list[Reals]]:
+        """The covariance, and its derivatives by the log hyperparameters.
+
+        Derivatives of lengths are twice the distance times the kernel.
+        """
+        kernel = Kernel(self.x, theta)
+        count = len(self.x)
+        parts = [a * m for a, m in zip(kernel.linear, self.linear, strict=True)]
+        lengths: list[Reals] = []
+        total = np.ones((count, count))
+        for part in parts:
+            total = total + part
+        if self.smooth:
+            inside = [d / length**2 for d, length in zip(self.smooth, kernel.lengths, strict=True)]
+            smooth = kernel.amplitude[0] * np.exp(-_sum(inside))
+            parts.append(smooth)
+            total = total + smooth
+            lengths += [2 * smooth * d for d in inside]
+        if self.effects:
+            inside = [d / length**2 for d, length in zip(self.frame, kernel.frame, strict=True)]
+            near = np.exp(-_sum(inside)) if inside else np.ones((count, count))
+            effects = [near * (a * m) for a, m in zip(kernel.effects, self.effects, strict=True)]
+            all_effects = _sum(effects)
+            parts += effects
+            total = total + all_effects
+            lengths += [2 * all_effects * d for d in inside]
+        return total, parts + lengths
+
+
+def _half_squares(column: Reals) -> Reals:
+    found: Reals = 0.5 * (column[:, None] - column[None]) ** 2
+    return found
+
+
+def _sum(parts: list[Reals]) -> Reals:
+    total = parts[0].copy()
+    for part in parts[1:]:
+        total += part
+    return total

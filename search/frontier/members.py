@@ -1,0 +1,71 @@
+"""The problem of finding good members of a space, whose figures come from tables or from training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.frontier.features import Encoder, Features
+from spaces.encoding import sample_encoded
+from spaces.space import Space
+
+Reals = NDArray[np.float64]
+
+SAMPLE = 1024  # random members that scale the features
+
+
+class Varies(Protocol):
+    """Gives legal vectors from legal vectors, ``[n, slots]``."""
+
+    def mutate(self, generator: np.random.Generator, vectors: Reals) -> Reals: ...
+
+    def cross(self, generator: np.random.Generator, first: Reals, second: Reals) -> Reals: ...
+
+
+class Members:
+    """Members of a space as a `search.frontier.Problem`.
+
+    Args:
+        objectives: names, minimised; those among the figures are cheap.
+        figures: of vectors ``[n, slots]`` by name, known without an evaluation. ``parameters`` among them serves as the
+            yardstick of the surrogates.
+        allowed: which vectors keep the hard constraints; all by default.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        objectives: Sequence[str],
+        figures: Callable[[Reals], Mapping[str, Reals]],
+        variation: Varies,
+        *,
+        allowed: Callable[[Reals], NDArray[np.bool_]] | None = None,
+    ) -> None:
+        self.space, self.objectives, self.figures, self.variation = space, objectives, figures, variation
+        self.allowed = allowed
+        self._last: tuple[Reals, Mapping[str, Reals]] | None = None
+        sample = self.draw(np.random.default_rng(0), SAMPLE)
+        self.encoder = Encoder(space.slots, sample, self.cheap(sample))
+
+    def draw(self, generator: np.random.Generator, count: int) -> Reals:
+        return np.ascontiguousarray(sample_encoded(self.space, generator, count))
+
+    def mutate(self, generator: np.random.Generator, vectors: Reals) -> Reals:
+        return self.variation.mutate(generator, vectors)
+
+    def cross(self, generator: np.random.Generator, first: Reals, second: Reals) -> Reals:
+        return self.variation.cross(generator, first, second)
+
+    def cheap(self, vectors: Reals) -> Mapping[str, Reals]:
+        if self._last is None or self._last[0] is not vectors:  # asked again for the same array by those below
+            self._last = vectors, self.figures(vectors)
+        return self._last[1]
+
+    def feasible(self, vectors: Reals) -> NDArray[np.bool_]:
+        return np.ones(len(vectors), dtype=np.bool_) if self.allowed is None else self.allowed(vectors)
+
+    def features(self, vectors: Reals) -> Features:
+        return self.encoder(vectors, self.cheap(vectors))
