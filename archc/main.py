@@ -20,6 +20,7 @@ from archc.measure import measure
 from archc.report import report
 from archc.schema import schema
 from archc.search import search
+from archc.serve import serve
 from archc.show import show
 from archc.space import space
 from archc.train import train
@@ -41,6 +42,7 @@ for command in (
     train,
     space,
     search,
+    serve,
     report,
     diff,
     export,
