@@ -55,11 +55,11 @@ def evaluate(
         ValueError: an objective is not a finite number.
     """
     began = time.perf_counter()
-    recipe, limits = study.recipe.resolved(proposal.spec), limits or Limits()
+    recipe, limits = proposal.stage.recipe.resolved(proposal.spec), limits or Limits()
     _require_memory(proposal.priced, recipe, limits)
     with limits.enforced(recipe.device):
         with quiet.working() if quiet else nullcontext():
-            model, training = fit(proposal.spec, data, recipe, folder, progress=progress)
+            model, training = fit(proposal.spec, data, recipe, folder, progress=progress, until=proposal.stage.until)
             fitted = time.perf_counter()
             batch = next(data.validation(size=1, length=recipe.length, batches=1))
             trained = Trained(proposal.priced, model, training, batch.inputs)
@@ -72,10 +72,9 @@ def evaluate(
         if not abs(value) < float("inf"):
             raise ValueError(f"{name} is {value}")
     measured = time.perf_counter()
-    stored = read_result(folder)
-    assert stored is not None
     result = {
         "values": values,
+        "steps": training.done,
         "validation_loss": training.validation_loss,
         "validation_accuracy": training.validation_accuracy,
         "bits_per_byte": training.bits_per_byte,
@@ -87,7 +86,8 @@ def evaluate(
         "threads": torch.get_num_threads(),
         "made": provenance.of_result(study, data.fingerprint),
     }
-    write_json(folder / RESULT, {**stored, "choices": proposal.params, **result})
+    if (stored := read_result(folder)) is not None:  # a run that is paused has none
+        write_json(folder / RESULT, {**stored, "choices": proposal.params, **result})
     return Evaluation(list(values.values()), result)
 
 

@@ -32,10 +32,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from archspec.errors import SpecError
 from archspec.spec import Spec
+from search.fidelity.rungs import Stage
 from search.figures import Figures
 from search.objectives import Priced
+from search.schedule import Further, Schedule
 from search.sources import History, Sources
-from search.storage import Record, candidate, counted
+from search.storage import Record, candidate, counted, valid
 from search.study import SOURCES, Study
 from spaces.encoding import Vectors, encode
 from spaces.space import Space
@@ -48,7 +50,12 @@ POPULATION = 20  # of the genetic samplers; a study has tens to hundreds of tria
 
 @dataclass(frozen=True)
 class Proposal:
-    """A candidate that keeps all constraints and was not trained yet."""
+    """A candidate that keeps all constraints, and an evaluation of it that was not made yet.
+
+    Attributes:
+        stage: how it is trained for it; ``rung`` and ``seed``, of the evaluation.
+        further: whether it was started before.
+    """
 
     spec: Spec
     priced: Priced
@@ -59,6 +66,11 @@ class Proposal:
     system: dict[str, Any]
     draws: int
     refused: dict[str, int]  # how many draws each constraint refused, before this one
+    stage: Stage
+    rung: int
+    seed: int
+    folder: str  # evaluations share one if the later goes on where the earlier stopped
+    further: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,17 +101,19 @@ class Proposer:
         self.causes: dict[str, str] = {}  # of refusals, whatever their numbers
         self.figures = Figures(space, study.recipe, study.objectives, study.bounds)
         self.sources = Sources(space, self.figures, [objective.name for objective in study.objectives])
+        self.schedule = Schedule(study)
         self.vectors: dict[int, Vectors] = {}  # of trials on record
         self.refused: list[Vectors] = []  # proposals of a source that was wrong about them
 
     def ask(self) -> Proposal | Exhausted:
         """A candidate to train next; one whose process died before comes first."""
         trials = self.record.trials()
-        spent = counted(trials)
-        taken = {candidate(trial).get("key") for trial in spent}
+        taken = {candidate(trial).get("key") for trial in valid(trials)}
         self._follow(trials)
-        seed = _seed(self.study.seed, len(spent))
-        again = (t for t in trials if t.user_attrs.get("again") and candidate(t).get("key") not in taken)
+        seed = _seed(self.study.seed, len(counted(trials)))
+        given_back = (t for t in trials if t.user_attrs.get("again") and not candidate(t).get("further"))
+        again = (trial for trial in given_back if candidate(trial).get("key") not in taken)
+        stage = self.schedule.stage(0)
         refused: Counter[str] = Counter()
         draws = 0
         for values in islice(chain((t.params for t in islice(again, 1)), self._values(trials, seed)), DRAWS):
@@ -114,13 +128,14 @@ class Proposer:
                 refused[self._cause(error)] += 1
             else:
                 priced = Priced(spec, self.study.recipe, self.prices)
-                key = self.key(spec)
+                key = self.key(spec, stage)
                 bound = self._broken(priced)
                 if bound is None and key not in taken:
                     frozen = self.mirror.get_trials(deepcopy=False)[drawn.number]
                     return Proposal(
                         spec, priced, key, drawn.number, dict(frozen.params), dict(frozen.distributions),
-                        dict(frozen.system_attrs), draws, dict(refused),
+                        dict(frozen.system_attrs), draws, dict(refused), stage, 0, stage.recipe.seed,
+                        self._folder(spec, stage),
                     )  # fmt: skip
                 refused[bound or DUPLICATE] += 1
                 self.refused.append(encode(chosen))
@@ -144,23 +159,15 @@ class Proposer:
 
     def history(self, trials: list[FrozenTrial]) -> History:
         """What the trials say of encoded candidates."""
-        signs = np.array([-1.0 if objective.direction == "maximize" else 1.0 for objective in self.study.objectives])
-        told: dict[bytes, tuple[Vectors, list[Vectors]]] = {}
-        pending = list(self.refused)
-        for trial in counted(trials):
-            vector = self._vector(trial)
-            if trial.state == TrialState.RUNNING:
-                pending.append(vector)
-                continue
-            values = (
-                signs * np.array(trial.values) if trial.state == TrialState.COMPLETE else np.full(len(signs), np.nan)
-            )
-            told.setdefault(vector.tobytes(), (vector, []))[1].append(values)
-        empty = np.zeros((0, len(self.space.slots)))
+        vectors = {candidate(trial)["hash"]: self._vector(trial) for trial in valid(trials)}
+        foretold = self.schedule.foretold(trials)
+        told = {key: values for key, values in foretold.items() if values is not None}
+        pending = [vectors[key] for key in foretold if key not in told] + self.refused
+        slots, objectives = len(self.space.slots), len(self.study.objectives)
         return History(
-            np.array([vector for vector, _ in told.values()]).reshape(-1, empty.shape[1]),
-            np.array([np.mean(values, axis=0) for _, values in told.values()]).reshape(-1, len(signs)),
-            np.array(pending).reshape(-1, empty.shape[1]),
+            np.array([vectors[key] for key in told]).reshape(-1, slots),
+            np.array(list(told.values())).reshape(-1, objectives),
+            np.array(pending).reshape(-1, slots),
         )
 
     def _vector(self, trial: FrozenTrial) -> Vectors:
@@ -168,10 +175,25 @@ class Proposer:
             self.vectors[trial.number] = encode(self.space.candidate(trial.params))
         return self.vectors[trial.number]
 
-    def key(self, spec: Spec) -> str:
-        """What is trained only once: a spec, on this data, by this recipe."""
-        parts = f"{spec.full} {self.study.recipe.digest} {self.fingerprint}"
+    def further(self, step: Further) -> Proposal:
+        """Another evaluation of a candidate."""
+        spec, trial = self.space.candidate(step.trial.params).spec, step.trial
+        stage = self.schedule.stage(step.rung, step.seed)
+        return Proposal(
+            spec, Priced(spec, stage.recipe, self.prices), self.key(spec, stage), -1, dict(trial.params),
+            dict(trial.distributions), {}, 1, {}, stage, step.rung, step.seed, self._folder(spec, stage), further=True,
+        )  # fmt: skip
+
+    def key(self, spec: Spec, stage: Stage) -> str:
+        """What is evaluated only once: a spec, on this data, by this recipe, as far as this."""
+        parts = f"{spec.full} {stage.recipe.digest} {self.fingerprint} {stage.until or ''}"
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+    def _folder(self, spec: Spec, stage: Stage) -> str:
+        usual = self.study.recipe
+        length = "" if stage.recipe.length == usual.length else f"-length{stage.recipe.length}"
+        seed = "" if stage.recipe.seed == usual.seed else f"-seed{stage.recipe.seed}"
+        return f"{spec.full[:16]}{length}{seed}"
 
     def adopt(self, number: int, proposal: Proposal) -> None:
         """Ties a proposal in the mirror to its trial on record."""

@@ -9,11 +9,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from archspec.errors import Problem, SpecError
 from archspec.kinds.interface import Interface
@@ -27,10 +28,13 @@ from search.limits import Limits
 from search.locks import Quiet
 from search.objectives import Priced
 from search.proposals import Exhausted, Proposal, Proposer, refusals
+from search.schedule import Further
 from search.storage import ABANDONED, Record, Running, candidate, counted
 from search.study import Study, differences
 from search.train import Progress, TrainingFailed
 from spaces.space import load as load_space
+
+POLL_SECONDS = 0.2
 
 
 class Asked(NamedTuple):
@@ -46,6 +50,7 @@ class OpenStudy:
     Args:
         folder: of its results.
         waits: told True and False around waits for other processes' measurements of time.
+        idle: called now and then while others must end first.
         supervisor: as for `Record`.
 
     Errors:
@@ -58,8 +63,10 @@ class OpenStudy:
         folder: Path,
         *,
         waits: Callable[[bool], None] = lambda _: None,
+        idle: Callable[[], None] = lambda: None,
         supervisor: str | None = None,
     ) -> None:
+        self.idle = idle
         self.study, self.folder = study, folder
         self.limits: Limits = study.limits
         self.quiet = Quiet(folder, waits)
@@ -113,41 +120,55 @@ class OpenStudy:
         while True:
             with self.record.alone(), self.quiet.working():
                 asked = self._ask()
-            if isinstance(asked, Asked) or not self.record.wait_for_signs():
+            if asked == "wait":
+                self.idle()
+                time.sleep(POLL_SECONDS)
+            elif isinstance(asked, Asked) or not self.record.wait_for_signs():
                 return asked
 
-    def _ask(self) -> Asked | Exhausted | None:
+    def _ask(self) -> Asked | Exhausted | Literal["wait"] | None:
+        proposer, exhausted = self.proposer, None
         while True:
             self.settle()
-            trials = counted(self.record.trials())
-            if len(trials) >= self.study.trials:
-                return None
-            proposal = self.proposer.ask()
+            trials = self.record.trials()
+            step = proposer.schedule.next(trials, exhausted=exhausted is not None)
+            if step is None or step == "wait":
+                return exhausted if step is None else "wait"
+            proposal = proposer.further(step) if isinstance(step, Further) else proposer.ask()
             if isinstance(proposal, Exhausted):
-                if not trials:
+                if not counted(trials):
                     raise _infeasible(self.study, proposal)
-                return proposal
+                exhausted = proposal
+                continue
             trial = self.record.start(
                 proposal.params,
                 proposal.distributions,
                 proposal.system,
                 key=proposal.key,
-                most=self.study.trials,
+                most=None if proposal.further else self.study.trials,
                 hash=proposal.spec.full,
+                rung=proposal.rung,
+                seed=proposal.seed,
+                further=proposal.further,
                 draws=proposal.draws,
                 refused=proposal.refused,
             )
             if trial is not None:
-                self.proposer.adopt(trial.number, proposal)
+                if not proposal.further:
+                    proposer.adopt(trial.number, proposal)
                 return Asked(trial, proposal)
 
     def place(self, proposal: Proposal) -> Path:
         """The folder of a candidate."""
-        return self.folder / "trials" / proposal.spec.full[:16]
+        return self.folder / "trials" / proposal.folder
 
     def tell(self, asked: Asked, values: list[float], result: dict[str, Any] | None = None) -> None:
         """Puts the values of the objectives on record."""
-        self.record.finish(asked.trial, values, result or {})
+        if asked.proposal.rung < self.proposer.schedule.top:
+            names = [objective.name for objective in self.study.objectives]
+            self.record.pause(asked.trial, {"values": dict(zip(names, values, strict=True)), **(result or {})})
+        else:
+            self.record.finish(asked.trial, values, result or {})
 
     def fail(self, asked: Asked, reason: str) -> None:
         """Puts on record why a candidate has no values; it is not tried again."""
@@ -185,7 +206,10 @@ class OpenStudy:
         except Exception as error:
             self.record.fail(trial, _reason(error))
         else:
-            self.record.finish(trial, evaluation.values, evaluation.result)
+            if proposal.rung < self.proposer.schedule.top:
+                self.record.pause(trial, evaluation.result)
+            else:
+                self.record.finish(trial, evaluation.values, evaluation.result)
 
     def _try(self, spec: Spec) -> None:
         """Prices one candidate, so that what is wrong with an objective is told before anything is trained."""

@@ -61,8 +61,9 @@ class Running(NamedTuple):
 class Record:
     """The trials of one study.
 
-    Each has a user attribute ``candidate`` and, once it has ended, ``result``; a failed one has ``reason``, ``again``
-    when its candidate is to be tried once more, and ``died`` when its process did.
+    Each is one evaluation of a candidate: at a rung of its training, with a seed. It has a user attribute ``candidate``
+    and, once it has ended, ``result``; one that stopped below the last rung is pruned; a failed one has ``reason``,
+    ``again`` when its candidate is to be tried once more, and ``died`` when its process did.
 
     Args:
         url: of the storage, see `search.storages`.
@@ -156,7 +157,7 @@ class Record:
 
         Args:
             key: what may be evaluated only once.
-            most: how many trials the study has in all.
+            most: how many candidates the study starts in all; None for what is trained further.
             facts: JSON data to keep with the candidate.
 
         Returns:
@@ -174,8 +175,10 @@ class Record:
         template.datetime_start = datetime.now()
         trial_id = self._storage.create_new_trial(self._study_id, template)
         trial = Running(self._storage.get_trial(trial_id).number, trial_id)
-        before = counted([other for other in self.trials() if other.number < trial.number])
-        if any(candidate(other).get("key") == key for other in before) or (most is not None and len(before) >= most):
+        before = valid([other for other in self.trials() if other.number < trial.number])
+        if any(candidate(other).get("key") == key for other in before) or (
+            most is not None and len(counted(before)) >= most
+        ):
             self.fail(trial, "another worker was first", again=True)
             return None
         self._heart.begin(trial_id)
@@ -187,6 +190,15 @@ class Record:
         def write() -> None:
             self._storage.set_trial_user_attr(trial.trial_id, "result", dict(result))
             self._storage.set_trial_state_values(trial.trial_id, TrialState.COMPLETE, values)
+
+        return self._ended(trial, write)
+
+    def pause(self, trial: Running, result: Mapping[str, Any]) -> bool:
+        """Puts on record what a candidate reached at a rung below the last. False as for `finish`."""
+
+        def write() -> None:
+            self._storage.set_trial_user_attr(trial.trial_id, "result", dict(result))
+            self._storage.set_trial_state_values(trial.trial_id, TrialState.PRUNED)
 
         return self._ended(trial, write)
 
@@ -291,13 +303,19 @@ class Record:
 def candidate(trial: FrozenTrial) -> dict[str, Any]:
     """What was known of a trial's candidate before its training.
 
-    ``key`` (what may be trained only once), ``hash`` (of the spec), ``draws`` and ``refused`` (before it was accepted),
+    ``key`` (what may be trained only once), ``hash`` (of the spec), ``rung`` and ``seed`` (of the evaluation),
+    ``further`` (whether the candidate was started before), ``draws`` and ``refused`` (before it was accepted),
     ``worker``, ``host``, ``place`` and ``supervisor`` (that train it: process, machine, folder, watching process).
     """
     found: dict[str, Any] = trial.user_attrs.get("candidate", {})
     return found
 
 
-def counted(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Trials that are spent of the study's budget: all but those that are to be tried again."""
+def valid(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Trials that stand: all but those that were given back, to be tried again."""
     return [trial for trial in trials if not (trial.state == TrialState.FAIL and trial.user_attrs.get("again"))]
+
+
+def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Trials that are spent of the study's budget: those that started a candidate, and stand."""
+    return [trial for trial in valid(trials) if not candidate(trial).get("further")]

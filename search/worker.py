@@ -80,7 +80,9 @@ def work(task: Task, tell: Callable[[str, Any], None]) -> None:
     study, folder = replace(load(task.file), trials=task.trials), Path(task.folder)
     with (
         database_errors(study.storage, folder),
-        closing(OpenStudy(study, folder, waits=lambda wait: tell("waits", wait), supervisor=task.supervisor)) as opened,
+        closing(
+            OpenStudy(study, folder, waits=lambda wait: tell("waits", wait), idle=orphaned, supervisor=task.supervisor)
+        ) as opened,
     ):
         while isinstance(asked := opened.ask(), Asked):
             tell("trial", asked.trial)
