@@ -21,8 +21,9 @@ from search.frontier.kernels import Gram, Inputs, Kernel, Scaled
 
 Reals = NDArray[np.float64]
 
-AMPLITUDE, NOISE = (math.log(0.03), 3.0), (math.log(1e-4), 2.5)  # mean and deviation of logs; targets have variance 1
+AMPLITUDE, NOISE = (math.log(0.03), 3.0), (math.log(1e-3), 1.5)  # mean and deviation of logs; targets have variance 1
 LENGTH = (math.sqrt(2), math.sqrt(3))  # plus half the log of the number of columns
+SHORTER = 1.5  # logs that a fit starts below that: from long lengths it may end where all is noise
 STEPS, FITTED = 40, 256  # of L-BFGS; points that the hyperparameters are fitted to, at most
 JITTER = 1e-8
 BOUNDS = (-14.0, 6.0)
@@ -122,8 +123,8 @@ def _hyperparameters(x: Inputs, targets: Reals) -> Reals:
         value = 0.5 * float(y @ weights) + float(np.log(np.diag(factor)).sum()) + 0.5 * float(away @ away)
         return value, slope + away / deviation
 
-    start = np.clip(mean, *BOUNDS)
-    start[-1] = mean[-1]
+    start = mean.copy()
+    start[amplitudes:-1] -= SHORTER
     bounds = [BOUNDS] * (len(mean) - 1) + [NOISE_BOUNDS]
     found: Reals = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": STEPS}).x
     return found
