@@ -24,7 +24,7 @@ INITIAL = 8  # evaluations before the surrogates are asked
 RANDOM = 1024  # members that begin an evolution, twice
 POPULATION, OFFSPRING, GENERATIONS = 128, 256, 10
 DEVIATIONS = 1.0  # of the bound that evolution lowers
-WORLDS, FRONT = 96, 96  # draws; observed points that they hold
+WORLDS, FEW_WORLDS, FRONT = 96, 16, 96  # draws; those of three and more objectives; observed points that they hold
 TRIES = 8  # draws of random members, before there are no more
 
 
@@ -103,7 +103,7 @@ class Frontier:
         pending = self.vectors[:0] if pending is None else pending
         generator = np.random.default_rng([self.seed, len(self.vectors), len(pending)])
         seen = np.concatenate([self.vectors, pending])
-        finite: NDArray[np.bool_] = np.isfinite(self.values).all(axis=1)
+        finite = np.asarray(np.isfinite(self.values).all(axis=1))
         found = self.vectors[:0]
         if not self.paid or finite.sum() >= INITIAL:
             found = self._improving(generator, finite, pending, seen, count)
@@ -189,7 +189,9 @@ class Frontier:
 
     def _worlds(self, generator: np.random.Generator, vectors: Reals) -> Reals:
         features, cheap = self.problem.features(vectors), self.problem.cheap(vectors)
-        found = np.empty((WORLDS if self.paid else 1, len(vectors), len(self.problem.objectives)))
+        objectives = len(self.problem.objectives)
+        worlds = (WORLDS if objectives < 3 else FEW_WORLDS) if self.paid else 1
+        found = np.empty((worlds, len(vectors), objectives))
         for column, name in enumerate(self.problem.objectives):
             if name in self.surrogates:
                 normal = generator.standard_normal(found.shape[:2])

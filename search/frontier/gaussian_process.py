@@ -21,8 +21,11 @@ from search.frontier.kernels import Gram, Inputs, Kernel, Scaled
 
 Reals = NDArray[np.float64]
 
-AMPLITUDE, NOISE = (math.log(0.03), 3.0), (math.log(1e-4), 2.5)  # mean and deviation of logs; targets have variance 1
+AMPLITUDE, NOISE = (math.log(0.03), 3.0), (math.log(1e-3), 2.5)  # mean and deviation of logs; targets have variance 1
 LENGTH = (math.sqrt(2), math.sqrt(3))  # plus half the log of the number of columns
+# A fit starts from lengths shorter than that by so many logs, since from long ones it may end where all is noise, and
+# from little noise as well as from much, since from either it may end at a wrong one.
+SHORTER, NOISY = 1.5, math.log(0.15)
 STEPS, FITTED = 40, 256  # of L-BFGS; points that the hyperparameters are fitted to, at most
 JITTER = 1e-8
 BOUNDS = (-14.0, 6.0)
@@ -34,7 +37,7 @@ class Posterior:
     """A process given observations.
 
     Attributes:
-        evidence: log marginal likelihood a point, of standardised targets.
+        theta: log hyperparameters of the kernel, then the log of the noise's variance.
         noise: standard deviation of an observation, in the units of the targets.
         left_out: mean and standard deviation of each target as foretold by all the others, ``[n, 2]``.
         density: mean log density of the targets so foretold, standardised.
@@ -122,10 +125,15 @@ def _hyperparameters(x: Inputs, targets: Reals) -> Reals:
         value = 0.5 * float(y @ weights) + float(np.log(np.diag(factor)).sum()) + 0.5 * float(away @ away)
         return value, slope + away / deviation
 
-    start = np.clip(mean, *BOUNDS)
-    start[-1] = mean[-1]
+    quiet = mean.copy()
+    quiet[amplitudes:-1] -= SHORTER
+    noisy = np.append(quiet[:-1], NOISY)
     bounds = [BOUNDS] * (len(mean) - 1) + [NOISE_BOUNDS]
-    found: Reals = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": STEPS}).x
+    ends = [
+        minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": STEPS})
+        for start in (quiet, noisy)
+    ]
+    found: Reals = min(ends, key=lambda end: float(end.fun)).x
     return found
 
 

@@ -40,20 +40,22 @@ class Improvements:
     def __init__(self, known: Reals, candidates: Reals, reference: Reals) -> None:
         self.candidates, self.reference = np.minimum(candidates, reference), reference
         self.known = np.minimum(known, reference)
+        self.boxes = [_boxes(one, reference) for one in self.known] if len(reference) > 2 else []
 
     def of_each(self) -> Reals:
         """Improvements ``[worlds, m]``."""
-        objectives = len(self.reference)
-        if objectives == 1:
+        if len(self.reference) == 1:
             lowest = self.known[:, :, 0].min(axis=1, initial=self.reference[0])
-            return np.maximum(lowest[:, None] - self.candidates[:, :, 0], 0.0)
-        if objectives == 2:
+            found: Reals = np.maximum(lowest[:, None] - self.candidates[:, :, 0], 0.0)
+            return found
+        if len(self.reference) == 2:
             return self._staircase()
-        return np.stack([_boxes(*pair, self.reference) for pair in zip(self.known, self.candidates, strict=True)])
+        return np.stack([_inside(*boxes, own) for boxes, own in zip(self.boxes, self.candidates, strict=True)])
 
     def add(self, chosen: int) -> None:
         """Takes a candidate among the known points."""
         self.known = np.concatenate([self.known, self.candidates[:, chosen : chosen + 1]], axis=1)
+        self.boxes = [_split(*boxes, own[chosen]) for boxes, own in zip(self.boxes, self.candidates, strict=False)]
 
     def _staircase(self) -> Reals:
         # Between two neighbouring steps the height is constant: sum over steps of width times what lies above.
@@ -80,18 +82,39 @@ def _steps(known: Reals, reference: Reals) -> Reals:
     lower &= known[:, :, 0] < reference[0]
     kept = np.where(lower[:, :, None], known, reference)
     packed = np.argsort(~lower, axis=1, kind="stable")[:, : int(lower.sum(axis=1).max(initial=0))]
-    return np.take_along_axis(kept, packed[:, :, None], 1)
+    found: Reals = np.take_along_axis(kept, packed[:, :, None], 1)
+    return found
 
 
-def _boxes(known: Reals, candidates: Reals, reference: Reals) -> Reals:
+def _boxes(known: Reals, reference: Reals) -> tuple[Reals, Reals]:
+    """Lower and upper corners of disjoint boxes ``[boxes, objectives]`` that fill what no known point dominates."""
     front = known[(known < reference).all(axis=1)]
     if not len(front):
-        return np.prod(reference - candidates, axis=1)
+        return np.full((1, len(reference)), -np.inf), reference[None]
     front = front[non_dominated(front)]
-    lower, upper = get_non_dominated_box_bounds(front[np.lexsort(front.T[::-1])], reference)
-    sides = upper[None] - np.maximum(lower[None], candidates[:, None])
+    return get_non_dominated_box_bounds(front[np.lexsort(front.T[::-1])], reference)
+
+
+def _inside(lower: Reals, upper: Reals, candidates: Reals) -> Reals:
+    """The volume of the boxes that each candidate dominates."""
+    sides = upper - np.maximum(lower, candidates[:, None])
     found: Reals = np.prod(np.maximum(sides, 0.0), axis=2).sum(axis=1)
     return found
+
+
+def _split(lower: Reals, upper: Reals, point: Reals) -> tuple[Reals, Reals]:
+    """The boxes without what a point dominates, which is cut off one objective after another."""
+    hit = (point < upper).all(axis=1)
+    low, high = lower[hit].copy(), upper[hit]
+    lowers, uppers = [lower[~hit]], [upper[~hit]]
+    for axis, at in enumerate(point):
+        below = low[:, axis] < at
+        piece = high[below].copy()
+        piece[:, axis] = at
+        lowers.append(low[below].copy())
+        uppers.append(piece)
+        low[:, axis] = np.maximum(low[:, axis], at)
+    return np.concatenate(lowers), np.concatenate(uppers)
 
 
 def non_dominated(points: Reals) -> NDArray[np.bool_]:

@@ -105,7 +105,8 @@ class Scaled(NamedTuple):
 def _rbf(a: Reals, b: Reals) -> Reals:
     squares = np.einsum("nd,nd->n", a, a)[:, None] + np.einsum("nd,nd->n", b, b)[None] - 2 * (a @ b.T)
     np.multiply(np.maximum(squares, 0.0, out=squares), -0.5, out=squares)
-    return np.exp(squares, out=squares)
+    found: Reals = np.exp(squares, out=squares)
+    return found
 
 
 class Gram:

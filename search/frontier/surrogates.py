@@ -133,7 +133,8 @@ def rank_within(a: Reals, b: Reals, strata: NDArray[np.intp]) -> float:
 
 
 def _even(columns: Reals) -> Reals:
-    return columns / np.sqrt(max(columns.shape[1], 1))
+    found: Reals = columns / np.sqrt(max(columns.shape[1], 1))
+    return found
 
 
 def _flat(part: Reals) -> Reals:

@@ -95,3 +95,29 @@ def test_all_objectives_may_be_cheap_or_paid() -> None:
         unknown.tell(some, Digits().points(some))
     of_known, of_unknown = (hypervolume(Digits().points(x), reference) for x in (asked, unknown.vectors))
     assert of_known > of_unknown > 0.9 * of_known
+
+
+def test_three_objectives_of_which_one_is_learned() -> None:
+    class Three(Digits):
+        objectives = ("loss", "cost", "spread")
+
+        def cheap(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
+            return {**super().cheap(vectors), "spread": vectors.std(axis=1)}
+
+    problem = Three()
+    _, found = search(problem, 6, 24)
+    random = problem.draw(np.random.default_rng(0), 24)
+    reference = np.array([8.0, 27.0, 2.0])
+    volumes = [hypervolume(np.column_stack([problem.points(x), x.std(axis=1)]), reference) for x in (found, random)]
+    assert volumes[0] > 1.2 * volumes[1]
+
+
+def test_a_reference_bounds_where_the_front_is_sought() -> None:
+    problem = Digits()
+    told, whole = Frontier(problem, 7, reference={"loss": 6.0, "cost": 15.0}), Frontier(problem, 7)
+    for frontier in (told, whole):
+        for _ in range(6):
+            some = frontier.ask(4)
+            frontier.tell(some, problem.loss(some)[:, None])
+    inside = [int((problem.points(frontier.vectors[8:]) < [6.0, 15.0]).all(axis=1).sum()) for frontier in (told, whole)]
+    assert inside[0] > inside[1]

@@ -26,7 +26,7 @@ def test_what_is_beyond_the_reference_counts_nothing() -> None:
     assert hypervolume(np.zeros((0, 3)), np.ones(3)) == 0
 
 
-@pytest.mark.parametrize("objectives", [1, 2, 3])
+@pytest.mark.parametrize("objectives", [1, 2, 3, 4])
 @pytest.mark.parametrize("known", [0, 1, 12])
 def test_improvements_are_differences_of_hypervolumes(objectives: int, known: int) -> None:
     generator = np.random.default_rng(known)
@@ -34,15 +34,15 @@ def test_improvements_are_differences_of_hypervolumes(objectives: int, known: in
     candidates = generator.random((4, 9, objectives)) * 1.2
     reference = np.ones(objectives)
     improvements = Improvements(front, candidates, reference)
-    for _ in range(2):  # again after one was taken
+    for taken in (3, 7, 5):  # again after some were taken
         got = improvements.of_each()
         for world in range(4):
             before = hypervolume(front[world], reference)
             for number, candidate in enumerate(candidates[world]):
                 after = hypervolume(np.vstack([front[world], candidate]), reference)
                 assert got[world, number] == pytest.approx(after - before, abs=1e-12)
-        improvements.add(3)
-        front = np.concatenate([front, candidates[:, 3:4]], axis=1)
+        improvements.add(taken)
+        front = np.concatenate([front, candidates[:, taken : taken + 1]], axis=1)
 
 
 @pytest.mark.parametrize("objectives", [2, 3])
