@@ -18,18 +18,17 @@ def front(trials: Sequence[FrozenTrial], directions: Sequence[str]) -> list[Froz
         if trial.state == TrialState.COMPLETE
     }
 
-    def beaten(number: int) -> bool:
-        point = points[number]
-        return any(
-            all(a <= b for a, b in zip(other, point, strict=True)) and (other != point or earlier < number)
-            for earlier, other in points.items()
-            if earlier != number
-        )
-
-    best = [trial for trial in trials if trial.number in points and not beaten(trial.number)]
-    return sorted(best, key=lambda trial: points[trial.number])
+    found: list[tuple[float, ...]] = []
+    best: list[FrozenTrial] = []
+    # What beats a point stands before it in this order, and so does the earliest of equals.
+    for trial in sorted((t for t in trials if t.number in points), key=lambda t: (points[t.number], t.number)):
+        point = points[trial.number]
+        if not any(all(a <= b for a, b in zip(other, point, strict=True)) for other in found):
+            found.append(point)
+            best.append(trial)
+    return best
 
 
 def label(rank: int, trial: FrozenTrial) -> str:
     """The name of a winner's folder."""
-    return f"{rank}-{candidate(trial)['hash'][:8]}"
+    return f"{rank}-{candidate(trial).get('hash', '')[:8]}"
