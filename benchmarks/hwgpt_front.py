@@ -31,11 +31,11 @@ class Truth:
         with np.load(path) as file:
             self.archs = file["arch"].astype(np.int64)
             self.measured = np.column_stack([file["ppl"], file[KEYS[device]]]).astype(np.float64)
-        self._fits = {
-            width: [_least_squares(columns(rows), np.log(figures)) for columns, figures in zip(COLUMNS, own.T, strict=True)]
-            for width in WIDTHS
-            for rows, own in [(self.archs[self.archs[:, 0] == width], self.measured[self.archs[:, 0] == width])]
-        }  # fmt: skip
+        self._fits = {}
+        for width in WIDTHS:
+            mine = self.archs[:, 0] == width
+            archs, logs = self.archs[mine], np.log(self.measured[mine])
+            self._fits[width] = [_least_squares(of(archs), log) for of, log in zip(COLUMNS, logs.T, strict=True)]
         self.low = self.measured.min(axis=0) * 0.95
         self.high = np.quantile(self.measured, 0.95, axis=0)
 

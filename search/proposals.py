@@ -1,8 +1,8 @@
-"""Candidates worth a trial: drawn by an Optuna sampler, refused by exact cost before a trial exists, never drawn twice.
+"""Candidates worth a trial: proposed by a source, refused by exact cost before a trial exists, never tried twice.
 
-The sampler works on a mirror of the study in memory. Draws that are refused stay there; one that is accepted goes on
-record with all its choices at once. The sampler's seed is a function of the study's seed and of how many trials there
-are, so that a study that was interrupted proposes what it would have proposed.
+Sources are ours (`search.sources`) or samplers of Optuna, which work on a mirror of the study in memory. Draws that are
+refused stay there; one that is accepted goes on record with all its choices at once. What is proposed is a function of
+the study's seed and of its trials, so that a study that was interrupted proposes what it would have proposed.
 """
 
 from __future__ import annotations
@@ -11,19 +11,33 @@ import hashlib
 import re
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice, repeat
 from random import Random
 from typing import Any
 
+import numpy as np
 import optuna
-from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    QMCSampler,
+    TPESampler,
+)
 from optuna.trial import FrozenTrial, TrialState
 
 from archspec.errors import SpecError
 from archspec.spec import Spec
+from search.figures import Figures
 from search.objectives import Priced
+from search.sources import History, Sources
 from search.storage import Record, candidate, counted
-from search.study import Study
+from search.study import SOURCES, Study
+from spaces.encoding import Vectors, encode
 from spaces.space import Space
 
 DRAWS = 1000  # for one proposal, before the space counts as exhausted
@@ -73,6 +87,10 @@ class Proposer:
         self.mirrored: dict[int, int] = {}  # trial on record -> its number in the mirror
         self.ended: set[int] = set()
         self.causes: dict[str, str] = {}  # of refusals, whatever their numbers
+        self.figures = Figures(space, study.recipe, study.objectives, study.bounds)
+        self.sources = Sources(space, self.figures, [objective.name for objective in study.objectives])
+        self.vectors: dict[int, Vectors] = {}  # of trials on record
+        self.refused: list[Vectors] = []  # proposals of a source that was wrong about them
 
     def ask(self) -> Proposal | Exhausted:
         """A candidate to train next; one whose process died before comes first."""
@@ -81,18 +99,17 @@ class Proposer:
         taken = {candidate(trial).get("key") for trial in spent}
         self._follow(trials)
         seed = _seed(self.study.seed, len(spent))
-        random = Random(seed)
-        self.mirror.sampler = sampler(self.study, seed)
         again = (t for t in trials if t.user_attrs.get("again") and candidate(t).get("key") not in taken)
-        if (trial := next(again, None)) is not None:
-            self.mirror.enqueue_trial(trial.params)
         refused: Counter[str] = Counter()
-        for draws in range(1, DRAWS + 1):
-            if (self.study.sampler == "random" or draws > FAITHFUL) and not (draws == 1 and trial is not None):
-                self.mirror.enqueue_trial(self.space.draw(random).values)
+        draws = 0
+        for values in islice(chain((t.params for t in islice(again, 1)), self._values(trials, seed)), DRAWS):
+            draws += 1
+            if values is not None:
+                self.mirror.enqueue_trial(values)
             drawn = self.mirror.ask()
             try:
-                spec = self.space.suggest(drawn).spec
+                chosen = self.space.suggest(drawn)
+                spec = chosen.spec
             except SpecError as error:
                 refused[self._cause(error)] += 1
             else:
@@ -106,8 +123,50 @@ class Proposer:
                         dict(frozen.system_attrs), draws, dict(refused),
                     )  # fmt: skip
                 refused[bound or DUPLICATE] += 1
+                self.refused.append(encode(chosen))
             self.mirror.tell(drawn.number, state=TrialState.FAIL)
-        return Exhausted(DRAWS, dict(refused))
+        return Exhausted(draws, dict(refused))
+
+    def _values(self, trials: list[FrozenTrial], seed: int) -> Iterator[dict[str, Any] | None]:
+        """Choices worth a trial, the best first; None for those that the mirror's sampler is to make."""
+        name = self.study.sampler
+        if name in SOURCES:
+            source = self.sources.of(name)(self.history(trials), seed)
+            yield from (one.values for one in (source if name == "grid" else islice(source, FAITHFUL)))
+            if name == "grid":
+                return
+        else:
+            self.mirror.sampler = sampler(self.study, seed)
+            yield from repeat(None, FAITHFUL)
+        random = Random(seed)
+        while True:
+            yield self.space.draw(random).values
+
+    def history(self, trials: list[FrozenTrial]) -> History:
+        """What the trials say of encoded candidates."""
+        signs = np.array([-1.0 if objective.direction == "maximize" else 1.0 for objective in self.study.objectives])
+        told: dict[bytes, tuple[Vectors, list[Vectors]]] = {}
+        pending = list(self.refused)
+        for trial in counted(trials):
+            vector = self._vector(trial)
+            if trial.state == TrialState.RUNNING:
+                pending.append(vector)
+                continue
+            values = (
+                signs * np.array(trial.values) if trial.state == TrialState.COMPLETE else np.full(len(signs), np.nan)
+            )
+            told.setdefault(vector.tobytes(), (vector, []))[1].append(values)
+        empty = np.zeros((0, len(self.space.slots)))
+        return History(
+            np.array([vector for vector, _ in told.values()]).reshape(-1, empty.shape[1]),
+            np.array([np.mean(values, axis=0) for _, values in told.values()]).reshape(-1, len(signs)),
+            np.array(pending).reshape(-1, empty.shape[1]),
+        )
+
+    def _vector(self, trial: FrozenTrial) -> Vectors:
+        if trial.number not in self.vectors:
+            self.vectors[trial.number] = encode(self.space.candidate(trial.params))
+        return self.vectors[trial.number]
 
     def key(self, spec: Spec) -> str:
         """What is trained only once: a spec, on this data, by this recipe."""
@@ -151,8 +210,6 @@ def sampler(study: Study, seed: int) -> BaseSampler:
 
 def _sampler(study: Study, seed: int) -> BaseSampler:
     match study.sampler:
-        case "random":
-            return RandomSampler(seed)
         case "tpe":
             # One draw of all choices: one by one they would break most of the constraints that tie choices.
             return TPESampler(seed=seed, multivariate=True, group=True)
@@ -164,6 +221,9 @@ def _sampler(study: Study, seed: int) -> BaseSampler:
             return GPSampler(seed=seed, warn_independent_sampling=False)
         case "qmc":  # one sequence for the whole study
             return QMCSampler(seed=study.seed, scramble=True, warn_independent_sampling=False)
+        case "cmaes":
+            return CmaEsSampler(seed=seed, warn_independent_sampling=False)
+    raise AssertionError(study.sampler)
 
 
 def _seed(seed: int, trials: int) -> int:

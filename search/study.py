@@ -9,7 +9,7 @@
     train: {steps: 60, batch: 16, length: 128, learning_rate: 3e-3}
     objectives: [validation_loss, {kind: latency, measured: true}]
     constraints: [{kind: parameters, at_most: 3e6}]
-    sampler: tpe
+    sampler: frontier
     trials: 24
 """
 
@@ -29,16 +29,18 @@ from archspec.errors import Mark, Problem, SpecError, did_you_mean
 from archspec.resolve import resolve
 from archspec.source import Map, Seq, read
 from archspec.spec import header
-from search.data import digits, text  # noqa: F401  registers the built-in data
+from search import proxies  # noqa: F401  registers its objectives
 from search.data.batches import Data
 from search.kinds import Fields, fields, shown
+from search.limits import Limits
 from search.objectives import Bound, Objective
 from search.recipe import Recipe
 from spaces.space import library, library_file
 
 T = TypeVar("T")
 
-SamplerName = Literal["random", "tpe", "nsga2", "nsga3", "gp", "qmc"]
+SOURCES = ("frontier", "random", "evolution", "local", "grid")  # of our own; the others are Optuna's
+SamplerName = Literal["frontier", "random", "evolution", "local", "grid", "tpe", "nsga2", "nsga3", "gp", "cmaes", "qmc"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -53,11 +55,12 @@ class StudyFields(Fields):
     train: Any = Field(default_factory=dict, description="the recipe of every candidate")
     objectives: list[Any] = Field(min_length=1, description="figures to trade off")
     constraints: list[Any] = Field(default_factory=list, description="figures of the spec with at_most or at_least")
-    sampler: SamplerName = Field("tpe", description="how candidates are proposed")
+    sampler: SamplerName = Field("frontier", description="how candidates are proposed")
     seed: int = Field(0, ge=0, description="of the sampler; that of training is in the recipe")
     trials: int = Field(24, ge=1, description="how many candidates are trained; may be raised later")
-    workers: int = Field(1, ge=1, description="processes that train at the same time")
-    storage: str = Field("sqlite", description="sqlite for a file beside the results, or a database URL")
+    workers: int = Field(1, ge=0, description="processes that train at the same time; 0: in the one that was called")
+    limits: Any = Field(default_factory=dict, description="what one candidate may take")
+    storage: str = Field("sqlite", description="sqlite or journal for a file beside the results, or a database URL")
 
     @field_validator("name")
     @classmethod
@@ -82,6 +85,7 @@ class Study:
     seed: int
     trials: int
     workers: int
+    limits: Limits
     storage: str
     tree: Map
 
@@ -119,12 +123,14 @@ def load(path: str | os.PathLike[str]) -> Study:
     top: StudyFields | None = _collect(problems, lambda: fields(StudyFields, tree))
     data = _collect(problems, lambda: Data.read(tree["data"], "data", tree.where("data"))) if "data" in tree else None
     recipe = _collect(problems, lambda: fields(Recipe, _mapping(tree, "train"), "train"))
+    limits = _collect(problems, lambda: fields(Limits, _mapping(tree, "limits"), "limits"))
     objectives = _objectives(problems, tree)
     bounds = _bounds(problems, tree)
     space = _collect(problems, lambda: _space(Path(path), tree)) if isinstance(tree.get("space"), str) else None
     if problems:
         raise SpecError(*problems)
-    assert top is not None and data is not None and recipe is not None and space is not None
+    assert top is not None and data is not None and recipe is not None
+    assert limits is not None and space is not None
     return Study(
         file=os.fspath(path),
         name=top.name,
@@ -137,6 +143,7 @@ def load(path: str | os.PathLike[str]) -> Study:
         seed=top.seed,
         trials=top.trials,
         workers=top.workers,
+        limits=limits,
         storage=top.storage,
         tree=tree,
     )
@@ -174,9 +181,11 @@ def schema() -> dict[str, Any]:
     bounds = {bound: {"type": "number"} for bound in ("at_most", "at_least")}
     recipe = Recipe.model_json_schema()
     definitions.update(recipe.pop("$defs", {}))
+    limits = Limits.model_json_schema()
     properties = result["properties"]
     properties["data"] |= kinds(Data, {})
     properties["train"] |= recipe
+    properties["limits"] |= limits
     properties["objectives"]["items"] = kinds(Objective, {})
     properties["constraints"]["items"] = kinds(Objective, bounds)
     return {

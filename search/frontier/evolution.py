@@ -5,6 +5,7 @@ NSGA-II (Deb et al. 2002, "A fast and elitist multiobjective genetic algorithm")
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable
 
@@ -23,6 +24,8 @@ def ranks(points: Reals, enough: int | None = None) -> Indices:
     Args:
         enough: points beyond the front at which there are so many share the next.
     """
+    if points.shape[1] == 1:
+        return np.argsort(np.argsort(points[:, 0], kind="stable"), kind="stable")
     return _ranks_of_pairs(points) if points.shape[1] == 2 else _ranks(points, enough or len(points))
 
 
@@ -74,13 +77,17 @@ def crowding(points: Reals, front: Indices) -> Reals:
 
 def distinct(vectors: Reals) -> Indices:
     """The first row of each distinct vector, in order; choices that are not reached are equal."""
-    canonical = np.ascontiguousarray(np.where(np.isnan(vectors), -1e300, vectors) + 0.0)
-    _, first = np.unique(canonical.view([("", canonical.dtype)] * canonical.shape[1]).ravel(), return_index=True)
-    return np.sort(first)
+    canonical = np.ascontiguousarray(np.where(np.isnan(vectors), math.nan, vectors) + 0.0)  # one NaN, one zero
+    first: dict[bytes, int] = {}
+    for number, row in enumerate(canonical):
+        first.setdefault(row.tobytes(), number)
+    return np.fromiter(first.values(), dtype=np.intp)
 
 
 def survivors(points: Reals, count: int) -> Indices:
     """The best points by front, then by crowding."""
+    if not len(points):
+        return np.arange(0)
     front = ranks(points, count)
     return np.lexsort((-crowding(points, front), front))[:count]
 
@@ -93,6 +100,7 @@ def evolve(
     generator: np.random.Generator,
     *,
     population: int,
+    offspring: int,
     generations: int,
 ) -> tuple[Reals, Reals]:
     """Vectors and objectives of the last generation, the best first. Deterministic in its generator.
@@ -100,6 +108,7 @@ def evolve(
     Args:
         seeds: the first generation; any number.
         mutate, cross: variations that give legal vectors.
+        population, offspring: how many survive a generation and how many are born in it.
     """
     vectors = seeds[distinct(seeds)]
     points = score(vectors)
@@ -107,12 +116,12 @@ def evolve(
     for _ in range(generations):
         if not len(vectors):
             break
-        first, second = (_tournament(generator, len(vectors), population) for _ in range(2))
+        first, second = (_tournament(generator, len(vectors), offspring) for _ in range(2))
         children = vectors[first]
-        mixed = generator.random(population) < 0.5
+        mixed = generator.random(offspring) < 0.5
         if mixed.any():
             children[mixed] = cross(generator, vectors[first[mixed]], vectors[second[mixed]])
-        changed = ~mixed | (generator.random(population) < 0.5)
+        changed = ~mixed | (generator.random(offspring) < 0.5)
         children[changed] = mutate(generator, children[changed])
         together = np.concatenate([vectors, children])
         new = distinct(together)
@@ -126,7 +135,7 @@ def evolve(
 def _select(vectors: Reals, points: Reals, population: int) -> tuple[Reals, Reals]:
     legal = np.isfinite(points).all(axis=1)
     vectors, points = vectors[legal], points[legal]
-    best = survivors(points, population) if len(points) else np.arange(0)
+    best = survivors(points, population)
     return vectors[best], points[best]
 
 

@@ -1,4 +1,4 @@
-"""What a surrogate sees of a candidate: its costs, totals over the rounds, choices made once, and choices of each round.
+"""What a surrogate sees of a candidate: costs, totals over the rounds, choices made once, and choices of each round.
 
 All are read off the space: nothing is known of what a choice means. Numbers keep their order, other options are counted
 one by one; a choice that is not reached has no effect. Columns have mean 0 and variance 1 over random members.
@@ -111,7 +111,11 @@ class Encoder:
         return logs(np.column_stack([costs[name] for name in self.names]))
 
     def _size(self, costs: Mapping[str, Reals]) -> Reals:
-        return logs(costs["parameters"][:, None]) if "parameters" in costs else np.zeros((len(next(iter(costs.values()))), 0))
+        return (
+            logs(costs["parameters"][:, None])
+            if "parameters" in costs
+            else np.zeros((len(next(iter(costs.values()))), 0))
+        )
 
     def _entries(self, vectors: Reals) -> list[Reals]:
         return [codes(vectors[:, [at]])[:, :, 0] for at, codes in self.once]
@@ -189,6 +193,8 @@ def _decided(rounds: Reals, once: Reals) -> bool:
     for column in np.nan_to_num(once, nan=-1.0).T:
         values = np.unique(column)
         spans = [rounds[column == value] for value in values]
-        if len(values) < len(column) // 4 and all(np.nanmax(one) == np.nanmin(one) for one in spans if not np.isnan(one).all()):
+        if len(values) < len(column) // 4 and all(
+            np.nanmax(one) == np.nanmin(one) for one in spans if not np.isnan(one).all()
+        ):
             return True
     return False

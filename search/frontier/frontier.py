@@ -1,7 +1,7 @@
 """Proposes what to evaluate next: evolution on what is known and on what is foretold, then hypervolume improvement.
 
-Objectives are minimised. The *cheap* ones are known of any candidate; the *paid* ones only of those that were evaluated,
-and a surrogate of each foretells the rest. A proposal is a function of the seed and of what was told, nothing else.
+Objectives are minimised. The *cheap* ones are known of any candidate; the *paid* ones only of what was evaluated, and a
+surrogate of each foretells the rest. A proposal is a function of the seed and of what was told, nothing else.
 """
 
 from __future__ import annotations
@@ -15,26 +15,29 @@ from numpy.typing import NDArray
 from search.frontier.acquisition import batch
 from search.frontier.evolution import distinct, evolve, survivors
 from search.frontier.features import Features
+from search.frontier.hypervolume import non_dominated
 from search.frontier.surrogates import Surrogate, choose
 
 Reals = NDArray[np.float64]
 
 INITIAL = 8  # evaluations before the surrogates are asked
-RANDOM = 1024  # members that tell the reference and begin an evolution
-POPULATION, GENERATIONS = 128, 20
+RANDOM = 1024  # members that begin an evolution, twice
+POPULATION, OFFSPRING, GENERATIONS = 128, 256, 10
 DEVIATIONS = 1.0  # of the bound that evolution lowers
 WORLDS, FRONT = 96, 96  # draws; observed points that they hold
-QUANTILE = 0.95
+TRIES = 8  # draws of random members, before there are no more
 
 
 class Problem(Protocol):
     """What is searched. Vectors are ``[n, slots]``, NaN where a choice is not reached.
 
     Attributes:
-        objectives: names, in the order of their importance to nobody; those that `cheap` gives are never paid for.
+        objectives: their names; those that `cheap` gives are never paid for.
+        listed: all members, where they are few; None where they are drawn and varied.
     """
 
     objectives: Sequence[str]
+    listed: Reals | None
 
     def draw(self, generator: np.random.Generator, count: int) -> Reals:
         """Random members; fewer where there are no more."""
@@ -64,7 +67,8 @@ class Frontier:
     """The search of one problem.
 
     Args:
-        reference: what nobody wants to be worse than, by objective; else what 95 % of random members are better than.
+        reference: what nobody wants to be worse than, by objective, as the hypervolume counts only what is better; by
+            default the worst value of the objective on the front that is foretold.
 
     Attributes:
         surrogates: of the paid objectives, as of the last proposal.
@@ -73,10 +77,10 @@ class Frontier:
     def __init__(self, problem: Problem, seed: int, *, reference: Mapping[str, float] | None = None) -> None:
         self.problem, self.seed, self.given = problem, seed, dict(reference or {})
         self.surrogates: dict[str, Surrogate] = {}
-        generator = np.random.default_rng(0)
-        self.random = self._legal(problem.draw(generator, RANDOM))
-        self.random_costs = problem.cheap(self.random)
-        self.paid = [name for name in problem.objectives if name not in self.random_costs]
+        drawn = self._draw(np.random.default_rng(0))
+        self.known = set(problem.cheap(drawn))
+        self.paid = [name for name in problem.objectives if name not in self.known]
+        self.random = self._legal(drawn)
         self.vectors = np.zeros((0, self.random.shape[1]))
         self.values = np.zeros((0, len(self.paid)))
 
@@ -99,7 +103,7 @@ class Frontier:
         pending = self.vectors[:0] if pending is None else pending
         generator = np.random.default_rng([self.seed, len(self.vectors), len(pending)])
         seen = np.concatenate([self.vectors, pending])
-        finite = np.isfinite(self.values).all(axis=1)
+        finite: NDArray[np.bool_] = np.isfinite(self.values).all(axis=1)
         found = self.vectors[:0]
         if not self.paid or finite.sum() >= INITIAL:
             found = self._improving(generator, finite, pending, seen, count)
@@ -111,30 +115,33 @@ class Frontier:
         self, generator: np.random.Generator, finite: NDArray[np.bool_], pending: Reals, seen: Reals, count: int
     ) -> Reals:
         known = self.vectors[finite]
-        features = self.problem.features(known)
-        cheap = self.problem.cheap(known)
-        strata = next((cheap[name] for name in self.problem.objectives if name in cheap), None)
-        self.surrogates = {
-            name: choose(features, self.values[finite, column], strata) for column, name in enumerate(self.paid)
-        }
-        seeds = np.concatenate([known, pending, self.random, self._legal(self.problem.draw(generator, RANDOM))])
+        self.surrogates = self._learned(known, self.values[finite])
+        seeds = np.concatenate([known, pending, self.random, self._legal(self._draw(generator))])
         pool, points = self._evolve(generator, seeds, self._bound)
         pool = pool[self._unseen(pool, seen)]
         if not len(pool):
             return pool
         # Observed points that may be on the front, what is pending, and the candidates, all in the same worlds.
-        front = known[survivors(self._bound(known), FRONT)]
+        legal = self._legal(known)
+        front = legal[survivors(self._bound(legal), FRONT)]
         together = np.concatenate([front, pending, pool])
         worlds = self._worlds(generator, together)
-        reference = self._reference()
+        reference = self._reference(worlds.mean(axis=0))
         ideal = worlds.min(axis=(0, 1))
         worlds = (worlds - ideal) / np.maximum(reference - ideal, 1e-12)
         split = len(together) - len(pool)
         return pool[batch(worlds[:, :split], worlds[:, split:], np.ones(len(reference)), count)]
 
+    def _learned(self, known: Reals, values: Reals) -> dict[str, Surrogate]:
+        if not self.paid:
+            return {}
+        features, cheap = self.problem.features(known), self.problem.cheap(known)
+        costs = next((cheap[name] for name in self.problem.objectives if name in cheap), None)
+        return {name: choose(features, column, costs) for name, column in zip(self.paid, values.T, strict=True)}
+
     def _first(self, generator: np.random.Generator, seen: Reals, count: int) -> Reals:
         """Half of them along the front of the cheap objectives and of size in place of quality, the others random."""
-        if "parameters" not in self.random_costs or len(self.paid) == len(self.problem.objectives) == 1:
+        if "parameters" not in self.known or len(self.problem.objectives) == 1:
             return self.vectors[:0]
 
         def score(vectors: Reals) -> Reals:
@@ -145,28 +152,34 @@ class Frontier:
         pool, points = self._evolve(generator, self.random, score)
         new = self._unseen(pool, seen)
         pool, points = pool[new], points[new]
-        reference = np.quantile(score(self.random), QUANTILE, axis=0)
         if not len(pool):
             return pool
         known = score(seen) if len(seen) else points[:0]
-        return pool[batch(known[None], points[None], reference, (count + 1) // 2)]
+        return pool[batch(known[None], points[None], points.max(axis=0), (count + 1) // 2)]
 
     def _filled(self, generator: np.random.Generator, found: Reals, seen: Reals, count: int) -> Reals:
-        for _ in range(8):
+        for _ in range(TRIES if self.problem.listed is None else 1):
             if len(found) >= count:
                 break
-            drawn = self._legal(self.problem.draw(generator, RANDOM))
+            drawn = self._legal(self._draw(generator))
             drawn = drawn[self._unseen(drawn, np.concatenate([seen, found]))]
             found = np.concatenate([found, drawn[: count - len(found)]])
         return found[:count]
 
+    def _draw(self, generator: np.random.Generator) -> Reals:
+        listed = self.problem.listed
+        return self.problem.draw(generator, RANDOM if listed is None else len(listed))
+
     def _evolve(self, generator: np.random.Generator, seeds: Reals, score: Any) -> tuple[Reals, Reals]:
         return evolve(
             seeds, score, self.problem.mutate, self.problem.cross, generator,
-            population=POPULATION, generations=GENERATIONS,
+            population=POPULATION, offspring=OFFSPRING,
+            generations=GENERATIONS if self.problem.listed is None else 0,
         )  # fmt: skip
 
     def _bound(self, vectors: Reals) -> Reals:
+        if not len(vectors):
+            return np.zeros((0, len(self.problem.objectives)))
         features, cheap = self.problem.features(vectors), self.problem.cheap(vectors)
         columns = [
             self.surrogates[name].bound(features, DEVIATIONS) if name in self.surrogates else cheap[name]
@@ -185,24 +198,18 @@ class Frontier:
                 found[:, :, column] = cheap[name]
         return found
 
-    def _reference(self) -> Reals:
-        features = self.problem.features(self.random)
-        found = []
-        for name in self.problem.objectives:
-            if name in self.given:
-                found.append(self.given[name])
-            elif name in self.surrogates:
-                one = self.surrogates[name]
-                found.append(float(np.quantile(one.back(one.posterior.mean(one.inputs(features))), QUANTILE)))
-            else:
-                found.append(float(np.quantile(self.random_costs[name], QUANTILE)))
-        return np.array(found)
+    def _reference(self, points: Reals) -> Reals:
+        """What was given, else the worst of the front of some points."""
+        front = points[non_dominated(points)]
+        best, worst = front.min(axis=0), front.max(axis=0)
+        worst = np.where(best < worst, worst, points.max(axis=0))  # a front of one point has no extent
+        return np.array([self.given.get(name, of) for name, of in zip(self.problem.objectives, worst, strict=True)])
 
     def _barred(self, vectors: Reals, points: Reals) -> Reals:
         return np.where(self.problem.feasible(vectors)[:, None], points, np.inf)
 
     def _legal(self, vectors: Reals) -> Reals:
-        return vectors[self.problem.feasible(vectors)]
+        return vectors[self.problem.feasible(vectors)] if len(vectors) else vectors
 
     def _unseen(self, vectors: Reals, seen: Reals) -> NDArray[np.intp]:
         rows = distinct(np.concatenate([seen, vectors]))

@@ -1,9 +1,9 @@
 """Exact Gaussian process regression with learned noise.
 
 Rasmussen and Williams 2006, "Gaussian processes for machine learning": algorithm 2.1, equations 5.9 (gradient of the
-marginal likelihood) and 5.12 (leave-one-out in closed form). Hyperparameters are the most probable ones under log-normal
-priors; that of the lengths grows with the number of columns (Hvarfner et al. 2024, "Vanilla Bayesian optimization
-performs great in high dimensions", arXiv 2402.02229).
+marginal likelihood) and 5.12 (leave-one-out in closed form). Hyperparameters are the most probable ones under
+log-normal priors; that of the lengths grows with the number of columns (Hvarfner et al. 2024, "Vanilla Bayesian
+optimization performs great in high dimensions", arXiv 2402.02229).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from search.frontier.kernels import Gram, Inputs, Kernel, Scaled
 
 Reals = NDArray[np.float64]
 
-AMPLITUDE, NOISE = (math.log(0.3), 2.0), (math.log(1e-4), 2.5)  # mean and deviation of logs; targets have variance 1
+AMPLITUDE, NOISE = (math.log(0.03), 3.0), (math.log(1e-4), 2.5)  # mean and deviation of logs; targets have variance 1
 LENGTH = (math.sqrt(2), math.sqrt(3))  # plus half the log of the number of columns
 STEPS, FITTED = 40, 256  # of L-BFGS; points that the hyperparameters are fitted to, at most
 JITTER = 1e-8
-BOUNDS = (-9.0, 6.0)
+BOUNDS = (-14.0, 6.0)
 NOISE_BOUNDS = (math.log(1e-7), 0.0)
 
 
@@ -108,7 +108,7 @@ def _hyperparameters(x: Inputs, targets: Reals) -> Reals:
     gram, y = Gram(x.rows(some)), targets[some]
 
     def loss(theta: Reals) -> tuple[float, Reals]:
-        covariance, parts = gram.at(theta)
+        covariance, slope_of = gram.at(theta)
         noise = math.exp(theta[-1])
         covariance[np.diag_indices_from(covariance)] += noise + JITTER
         try:
@@ -117,8 +117,7 @@ def _hyperparameters(x: Inputs, targets: Reals) -> Reals:
             return 1e10, np.zeros_like(theta)
         weights = cho_solve((factor, True), y, check_finite=False)
         pull = _inverse(factor) - np.outer(weights, weights)
-        flat = pull.ravel()
-        slope = np.array([0.5 * float(flat @ part.ravel()) for part in parts] + [0.5 * noise * float(np.trace(pull))])
+        slope = 0.5 * np.concatenate([slope_of(pull), [noise * float(np.trace(pull))]])
         away = (theta - mean) / deviation
         value = 0.5 * float(y @ weights) + float(np.log(np.diag(factor)).sum()) + 0.5 * float(away @ away)
         return value, slope + away / deviation

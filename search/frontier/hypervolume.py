@@ -72,7 +72,7 @@ class Improvements:
 
 
 def _steps(known: Reals, reference: Reals) -> Reals:
-    """The fronts of all worlds from left to right, ``[worlds, longest, 2]``, short ones with copies of the reference."""
+    """The fronts of all worlds from left to right, ``[worlds, longest, 2]``, short ones filled with the reference."""
     order = np.lexsort((known[:, :, 1], known[:, :, 0]), axis=1)
     known = np.take_along_axis(known, order[:, :, None], 1)
     before = np.concatenate([np.full((len(known), 1), reference[1]), known[:, :, 1]], axis=1)

@@ -9,7 +9,7 @@ sums of independent functions (Duvenaud et al. 2011, "Additive Gaussian processe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +34,7 @@ class Inputs(NamedTuple):
             tuple(block[chosen] for block in self.effects),
         )
 
-    def __len__(self) -> int:  # type: ignore[override]
+    def __len__(self) -> int:
         return len(self.smooth)
 
 
@@ -109,51 +109,50 @@ def _rbf(a: Reals, b: Reals) -> Reals:
 
 
 class Gram:
-    """Covariances of candidates with themselves and their derivatives, for many hyperparameters."""
+    """Covariances of candidates with themselves and their derivatives, for many hyperparameters.
+
+    Matrices of one kind are rows of one array, so that sums and derivatives over all of them are single products.
+    """
 
     def __init__(self, x: Inputs) -> None:
-        self.x = x
-        self.linear = [block @ block.T for block in x.linear]
-        self.effects = [block @ block.T for block in x.effects]
-        self.smooth = [_half_squares(column) for column in x.smooth.T]
-        self.frame = [_half_squares(column) for column in x.frame.T] if x.effects else []
+        self.x, self.count = x, len(x)
+        self.linear, self.effects = _products(x.linear, self.count), _products(x.effects, self.count)
+        self.smooth, self.frame = _half_squares(x.smooth), _half_squares(x.frame)
 
-    def at(self, theta: Reals) -> tuple[Reals, list[Reals]]:
-        """The covariance, and its derivatives by the log hyperparameters.
-
-        Derivatives of lengths are twice the distance times the kernel.
-        """
+    def at(self, theta: Reals) -> tuple[Reals, Callable[[Reals], Reals]]:
+        """The covariance, and what turns a derivative by it, ``[n, n]``, into one by the log hyperparameters."""
         kernel = Kernel(self.x, theta)
-        count = len(self.x)
-        parts = [a * m for a, m in zip(kernel.linear, self.linear, strict=True)]
-        lengths: list[Reals] = []
-        total = np.ones((count, count))
-        for part in parts:
-            total = total + part
-        if self.smooth:
-            inside = [d / length**2 for d, length in zip(self.smooth, kernel.lengths, strict=True)]
-            smooth = kernel.amplitude[0] * np.exp(-_sum(inside))
-            parts.append(smooth)
-            total = total + smooth
-            lengths += [2 * smooth * d for d in inside]
-        if self.effects:
-            inside = [d / length**2 for d, length in zip(self.frame, kernel.frame, strict=True)]
-            near = np.exp(-_sum(inside)) if inside else np.ones((count, count))
-            effects = [near * (a * m) for a, m in zip(kernel.effects, self.effects, strict=True)]
-            all_effects = _sum(effects)
-            parts += effects
-            total = total + all_effects
-            lengths += [2 * all_effects * d for d in inside]
-        return total, parts + lengths
+        total = 1.0 + kernel.linear @ self.linear
+        if len(kernel.amplitude):
+            smooth = kernel.amplitude[0] * np.exp(-(kernel.lengths**-2 @ self.smooth))
+            total += smooth
+        if len(kernel.effects):
+            near = np.exp(-(kernel.frame**-2 @ self.frame))
+            effects = kernel.effects @ self.effects
+            total += near * effects
+
+        def slope(by: Reals) -> Reals:
+            flat = by.ravel()
+            found = [kernel.linear * (self.linear @ flat)]
+            lengths: list[Reals] = []
+            if len(kernel.amplitude):
+                through = flat * smooth
+                found.append(np.array([through.sum()]))
+                lengths.append(2 * kernel.lengths**-2 * (self.smooth @ through))
+            if len(kernel.effects):
+                through = flat * near
+                found.append(kernel.effects * (self.effects @ through))
+                lengths.append(2 * kernel.frame**-2 * (self.frame @ (through * effects)))
+            return np.concatenate(found + lengths)
+
+        return total.reshape(self.count, self.count), slope
 
 
-def _half_squares(column: Reals) -> Reals:
-    found: Reals = 0.5 * (column[:, None] - column[None]) ** 2
+def _products(blocks: Sequence[Reals], count: int) -> Reals:
+    return np.array([(block @ block.T).ravel() for block in blocks]).reshape(len(blocks), count**2)
+
+
+def _half_squares(columns: Reals) -> Reals:
+    apart = columns.T[:, :, None] - columns.T[:, None]
+    found: Reals = 0.5 * apart.reshape(columns.shape[1], len(columns) ** 2) ** 2
     return found
-
-
-def _sum(parts: list[Reals]) -> Reals:
-    total = parts[0].copy()
-    for part in parts[1:]:
-        total += part
-    return total

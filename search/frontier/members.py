@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search.frontier.features import Encoder, Features
-from spaces.encoding import sample_encoded
+from spaces.encoding import encode_all, sample_encoded
 from spaces.space import Space
+from spaces.variation import Variation
 
 Reals = NDArray[np.float64]
 
 SAMPLE = 1024  # random members that scale the features
-
-
-class Varies(Protocol):
-    """Gives legal vectors from legal vectors, ``[n, slots]``."""
-
-    def mutate(self, generator: np.random.Generator, vectors: Reals) -> Reals: ...
-
-    def cross(self, generator: np.random.Generator, first: Reals, second: Reals) -> Reals: ...
+LISTED = 1024  # members of a space that are listed rather than drawn
 
 
 class Members:
@@ -33,6 +26,7 @@ class Members:
         figures: of vectors ``[n, slots]`` by name, known without an evaluation. ``parameters`` among them serves as the
             yardstick of the surrogates.
         allowed: which vectors keep the hard constraints; all by default.
+        listed: the members that may be proposed, ``[members, slots]``; by default all of the space.
     """
 
     def __init__(
@@ -40,17 +34,20 @@ class Members:
         space: Space,
         objectives: Sequence[str],
         figures: Callable[[Reals], Mapping[str, Reals]],
-        variation: Varies,
         *,
         allowed: Callable[[Reals], NDArray[np.bool_]] | None = None,
+        listed: Reals | None = None,
     ) -> None:
-        self.space, self.objectives, self.figures, self.variation = space, objectives, figures, variation
-        self.allowed = allowed
+        self.space, self.objectives, self.figures, self.allowed = space, objectives, figures, allowed
+        self.listed = _all_of(space) if listed is None else listed
+        self.variation = Variation(space)
         self._last: tuple[Reals, Mapping[str, Reals]] | None = None
         sample = self.draw(np.random.default_rng(0), SAMPLE)
         self.encoder = Encoder(space.slots, sample, self.cheap(sample))
 
     def draw(self, generator: np.random.Generator, count: int) -> Reals:
+        if self.listed is not None:
+            return self.listed[generator.permutation(len(self.listed))[:count]]
         return np.ascontiguousarray(sample_encoded(self.space, generator, count))
 
     def mutate(self, generator: np.random.Generator, vectors: Reals) -> Reals:
@@ -69,3 +66,10 @@ class Members:
 
     def features(self, vectors: Reals) -> Features:
         return self.encoder(vectors, self.cheap(vectors))
+
+
+def _all_of(space: Space) -> Reals | None:
+    count = space.cardinality().high
+    if count is None or count > LISTED:
+        return None
+    return encode_all(list(space.members()))

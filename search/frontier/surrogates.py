@@ -22,6 +22,7 @@ Reals = NDArray[np.float64]
 
 NEAR = 0.25  # rounds whose effects are alike, as a share of all
 STRATUM = 8  # points of equal cost
+FAR = 10.0  # of the distance from the best target to the median, beyond the median
 WIDE = 24  # columns of which a quadratic has at most as many
 
 
@@ -87,11 +88,14 @@ def choose(features: Features, targets: Reals, costs: Reals | None) -> Surrogate
     """The surrogate that foretells the points left out best; "parameters" where it ranks them no better than those.
 
     Args:
-        targets: ``[n]``, finite. Positive ones are modelled in their logarithm.
+        targets: ``[n]``, finite. Positive ones are modelled in their logarithm, and those that are far worse than the
+            others (a training that diverged) as if they were nearer.
         costs: what candidates are compared at equal values of; None: among all.
     """
     logarithmic = bool((targets > 0).all())
     modelled = np.log(targets) if logarithmic else targets
+    middle = float(np.median(modelled))
+    modelled = np.minimum(modelled, middle + FAR * (middle - modelled.min()))
     known = features.size.shape[1] > 0
     fitted = {form: fit(of(features), modelled) for form, of in FORMS.items() if known or form != "parameters"}
     form = max(fitted, key=lambda one: fitted[one].density)
