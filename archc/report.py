@@ -50,16 +50,9 @@ def write(found: dict[str, Any], folder: Path, *, as_json: bool, html: Path | No
 
 def _of_study(file: Path) -> tuple[dict[str, Any], Path]:
     """The report of a study file, whose trials may be in a database elsewhere."""
-    from contextlib import closing
-
     from search import report as reports
-    from search.storage import Record
     from search.study import load
 
     study = load(file)
     folder = Path("runs") / study.name
-    if study.storage == "sqlite":
-        return reports.read(folder), folder
-    directions: list[str] = [objective.direction for objective in study.objectives]
-    with closing(Record(study.storage, study.name, directions, folder)) as record:
-        return reports.build(record), folder
+    return reports.read_study(study, folder), folder

@@ -57,4 +57,4 @@ def search(
             raise KeyboardInterrupt(
                 f"interrupted; give the same command again to go on from {outcome.folder}"
             ) from None
-    write(report.read(outcome.folder), outcome.folder, as_json=json)
+    write(report.read_study(study, outcome.folder), outcome.folder, as_json=json)

@@ -20,18 +20,27 @@ class Scale:
     high: float
     log: bool = False
     unit: str = ""
+    whole: bool = False  # between two whole numbers there is nothing
 
     @classmethod
-    def of(cls, values: Iterable[float], unit: str = "", *, log: bool | None = None, room: float = 0.04) -> Scale:
+    def of(
+        cls,
+        values: Iterable[float],
+        unit: str = "",
+        *,
+        log: bool | None = None,
+        room: float = 0.04,
+        whole: bool = False,
+    ) -> Scale:
         """A scale that has all of the values, with some room at its ends."""
         found = [value for value in values if isfinite(value)]
         low, high = min(found, default=0.0), max(found, default=1.0)
         far = low > 0 and high > 10 * low
         if (far if log is None else log) and low > 0:
             ratio = (high / low) ** room if high > low else 1.5
-            return cls(low / ratio, high * ratio, True, unit)
-        more = (high - low) * room or abs(high) * 0.1 or 1.0
-        return cls(low - more, high + more, False, unit)
+            return cls(low / ratio, high * ratio, True, unit, whole)
+        more = (high - low) * room if high > low else abs(high) * 0.1 or 1.0
+        return cls(low - more, high + more, False, unit, whole)
 
     def share(self, value: float) -> float:
         """Where a value lies, from 0 at the low end to 1 at the high one."""
@@ -51,8 +60,14 @@ class Scale:
             power = 10.0 ** floor(log10(rough))
             step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
             found = [step * number for number in range(ceil(self.low / step), floor(self.high / step) + 1)]
+        if self.whole:
+            found = [value for value in found if value == round(value)]
         unit = self.unit if self.unit == "bytes" else ""
-        return [(value, shown(value, unit)) for value in found if self.low <= value <= self.high]
+        inside = [value for value in found if self.low <= value <= self.high]
+        told = [shown(value, unit) for value in inside]
+        if len(set(told)) < len(told):  # far from zero, and near each other
+            told = [f"{value:.8g}" for value in inside]
+        return list(zip(inside, told, strict=True))
 
 
 @dataclass(frozen=True)

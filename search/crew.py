@@ -126,13 +126,18 @@ def run(opened: OpenStudy, display: Display, plugin_files: Sequence[Path]) -> Ex
                         display.say(f"a worker died of {_status(status)} in trial {worker.trial.number}")
                     if worker.tried:  # else it never will get as far as a trial
                         crew.append(Worker(opened, worker.number, plugin_files))
-            for trial in record.trials():
+            trials = record.trials()
+            for trial in trials:
                 if trial.state.is_finished() and trial.number not in told:
                     told.add(trial.number)
                     display.ended(trial)
-            display.done(sum(trial.state != TrialState.RUNNING for trial in counted(record.trials())))
-            if len(crew) == 1 and crew[0].step is not None:
-                display.step(*crew[0].step)
+            display.seen(trials)
+            display.done(sum(trial.state != TrialState.RUNNING for trial in counted(trials)))
+            for worker in crew:
+                if worker.step is not None and worker.trial is not None:
+                    display.step(*worker.step, worker=worker.number, trial=worker.trial.number)
+                else:
+                    display.idle(worker.number)
         if (left := study.trials - len(counted(record.trials()))) > 0 and exhausted is None:
             raise SpecError(
                 Problem(f"all workers died with {left} trials left", "give the same command again to go on")

@@ -195,7 +195,7 @@ def _bar(done: int, of: int, words: str) -> RenderableType:
 def lasting(seconds: float) -> str:
     """A duration as people say it."""
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 

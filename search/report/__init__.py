@@ -2,6 +2,6 @@
 
 from search.report.files import load, write
 from search.report.plain import show, text
-from search.report.summary import build, read
+from search.report.summary import build, read, read_study
 
-__all__ = ["build", "load", "read", "show", "text", "write"]
+__all__ = ["build", "load", "read", "read_study", "show", "text", "write"]

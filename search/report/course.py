@@ -17,6 +17,7 @@ from optuna._hypervolume import compute_hypervolume  # no public name hands it o
 from search.axes import Plane, Scale, path, stairs
 from search.report.marks import DOMINATED, FRONT, GUIDE, Row, better, complete, dot, grid, key, scale, titled
 
+TRIALS = "complete trials"
 MEMBERS = 60  # of a front of four objectives and more, whose hypervolume takes exponential time
 
 
@@ -26,7 +27,7 @@ def drawings(report: Row) -> str:
     if not rows:
         return ""
     seconds = np.cumsum([(row["seconds"] or {}).get("training") or 0.0 for row in rows])
-    courses = [([float(number) for number in range(1, len(rows) + 1)], "complete trials")]
+    courses = [([float(number) for number in range(1, len(rows) + 1)], TRIALS)]
     if seconds[-1] > 0:
         spent, unit = (seconds / 3600, "h") if seconds[-1] > 7200 else (seconds, "s")
         courses.append((spent.tolist(), f"time of training, all workers together [{unit}]"))
@@ -61,7 +62,11 @@ def hypervolumes(report: Row, rows: Sequence[Row]) -> list[float] | None:
 
 
 def _shares(shares: Sequence[float], over: Sequence[float], name: str) -> str:
-    plane = Plane(Scale.of([0.0, *over], log=False), Scale(0.0, min(1.0, 1.08 * max(shares) or 1.0)), height=260)
+    plane = Plane(
+        Scale.of([0.0, *over], log=False, whole=name == TRIALS),
+        Scale(0.0, min(1.0, 1.08 * max(shares) or 1.0)),
+        height=260,
+    )
     corners = stairs([(plane.x(0), plane.y(0))] + [(plane.x(x), plane.y(y)) for x, y in zip(over, shares, strict=True)],
                      plane.x(over[-1]))  # fmt: skip
     return plane.drawn(name, "share of the hypervolume", [path(corners, colour=GUIDE, width=2)], label="hypervolume")
@@ -71,7 +76,7 @@ def _best(report: Row, rows: Sequence[Row], over: Sequence[float], name: str) ->
     (objective,) = report["objectives"]
     values = [row["values"][objective["name"]] for row in rows]
     sign, so_far = better(objective), np.minimum.accumulate([better(objective) * value for value in values])
-    plane = Plane(Scale.of([0.0, *over], log=False), scale(list(rows), objective), height=300)
+    plane = Plane(Scale.of([0.0, *over], log=False, whole=name == TRIALS), scale(list(rows), objective), height=300)
     marks = [dot(plane.x(x), plane.y(y), row["trial"]) for x, y, row in zip(over, values, rows, strict=True)]
     corners = stairs([(plane.x(x), plane.y(sign * y)) for x, y in zip(over, so_far.tolist(), strict=True)],
                      plane.x(over[-1]))  # fmt: skip

@@ -70,7 +70,7 @@ def _first(value: Any) -> float:
 def _lines(
     curves: dict[int, list[tuple[float, float]]], best: set[int], name: str, *, log: bool | None, points: bool = False
 ) -> str:
-    steps = Scale.of([x for curve in curves.values() for x, _ in curve], log=log if log else False)
+    steps = Scale.of([x for curve in curves.values() for x, _ in curve], log=bool(log), whole=True)
     plane = Plane(steps, Scale.of([y for curve in curves.values() for _, y in curve]), height=320)
     marks = []
     for trial, curve in sorted(curves.items(), key=lambda item: item[0] in best):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from search.progress import lasting
 from search.report.marks import Row, figure
 from search.report.specs import Lines, parts, priced, short, yaml_of
 
@@ -54,4 +55,4 @@ def _told(report: Row, row: Row) -> list[list[str]]:
     else:
         told = [["state", row["state"]], *([["reason", row["reason"].splitlines()[0]]] if row["reason"] else ())]
     seconds = (row["seconds"] or {}).get("training")
-    return told + ([["trained for", f"{seconds:.3g} s"]] if seconds is not None else [])
+    return told + ([["trained for", lasting(seconds)]] if seconds is not None else [])

@@ -7,6 +7,7 @@ from itertools import combinations
 
 from search.axes import Plane, path, stairs
 from search.drawing import text
+from search.progress import lasting
 from search.report.marks import DOMINATED, FRONT, Row, better, complete, dot, figure, grid, key, scale, titled, values
 
 PAIRS = 6  # drawings at most; of more objectives each stands beside the first
@@ -23,7 +24,7 @@ def drawings(report: Row) -> str:
     if len(pairs) > PAIRS:
         pairs = [(objectives[0], other) for other in objectives[1:]]
     planes = [_plane(report, x, y, whole=len(objectives) == 2) for y, x in pairs]
-    return key((DOMINATED, "trial"), (FRONT, "Pareto front, numbered by rank")) + grid(planes)
+    return key((DOMINATED, "trial"), (FRONT, "Pareto front")) + grid(planes)
 
 
 def _plane(report: Row, x: Row, y: Row, *, whole: bool) -> str:
@@ -63,7 +64,7 @@ def table(report: Row) -> str:
         cells = [str(row["rank"]), f'<a class="mark" data-t="{row["trial"]}" href="#compare">{row["trial"]}</a>',
                  *(escape(figure(row["values"][o["name"]], o)) for o in report["objectives"]),
                  *(f"{taken['median_ms']:.4g} ms" if taken else "–" for taken in again),
-                 "–" if seconds is None else f"{seconds:.3g} s", f"<code>{escape(row['hash'][:8])}</code>"]  # fmt: skip
+                 "–" if seconds is None else lasting(seconds), f"<code>{escape(row['hash'][:8])}</code>"]  # fmt: skip
         body.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     more = len(report["front"]) - LISTED
     rest = f"<p>and {more} more in report.json</p>" if more > 0 else ""

@@ -110,7 +110,7 @@
     const names = [...new Set(sides.flatMap((side) => side.told.map(([name]) => name)))];
     for (const name of names) row(name, sides.map((side) => (side.told.find(([known]) => known === name) || [])[1]));
     const sum = (side, place) => side.costs && Object.values(side.costs).reduce((all, cost) => all + cost[place], 0);
-    row("parameters", sides.map((side) => side.costs && counted(sum(side, 0))));
+    if (!names.includes("parameters")) row("parameters", sides.map((side) => side.costs && counted(sum(side, 0))));
     row("FLOP forward, one sample", sides.map((side) => side.costs && counted(sum(side, 1))));
     const parts = sides.map((side) => pad(side.parts || [["choices", side.yaml]]));
     const order = [...parts[0].keys()];

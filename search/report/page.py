@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from search.page import document, figures, section
+from search.progress import lasting
 from search.report import course, curves, foretold, fronts, importance, outcomes, parallel
 from search.report.details import details
 from search.report.marks import Row
@@ -70,7 +71,7 @@ def _head(report: Row) -> str:
         tiles.append(("draws accepted", f"{report['acceptance']:.0%}", f"of {report['draws']:,}"))
     seconds = sum((row["seconds"] or {}).get("training") or 0.0 for row in report["all"])
     if seconds:
-        tiles.append(("time of training", f"{seconds / 3600:.3g} h" if seconds >= 7200 else f"{seconds:.3g} s",
+        tiles.append(("time of training", lasting(seconds),
                       "all workers together"))  # fmt: skip
     wanted = ", ".join(f"{o['name']} ({'lower' if o['direction'] == 'minimize' else 'higher'} is better)"
                        for o in report["objectives"])  # fmt: skip

@@ -75,14 +75,9 @@ def _choice(values: Sequence[Any]) -> tuple[Place, list[tuple[float, str]]]:
     distinct = list(dict.fromkeys(values))
     numeric = [value for value in distinct if isinstance(value, (int, float)) and not isinstance(value, bool)]
     if len(numeric) > 8 and len(numeric) >= len(distinct) - 1:
-        whole = all(isinstance(value, int) for value in numeric)
-        inside = Scale.of(numeric, log=False, room=0.0)
+        inside = Scale.of(numeric, log=False, room=0.0, whole=all(isinstance(value, int) for value in numeric))
         low = 0.12 if None in distinct else 0.0
-        ticks = [
-            (_height(low + (1 - low) * inside.share(value)), words)
-            for value, words in inside.ticks(6)
-            if not whole or value == round(value)
-        ]
+        ticks = [(_height(low + (1 - low) * inside.share(value)), words) for value, words in inside.ticks(6)]
         ticks += [(_height(0.0), "none")] if low else []
         return (lambda value: _height(0.0 if value is None else low + (1 - low) * inside.share(value))), ticks
     words = sorted((value for value in distinct if value is not None and value not in numeric), key=str)

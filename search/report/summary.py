@@ -12,14 +12,19 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from archspec.errors import Problem, SpecError
+from search import storages
 from search.front import front, label
-from search.storage import DATABASE, Record, candidate, counted
+from search.storage import Record, candidate, counted
+
+if TYPE_CHECKING:
+    from search.study import Study
 
 SCHEMA = 1
 LONGER = 10  # times as many steps for the winner
@@ -28,19 +33,38 @@ STOPPED = "stopped"  # early: what it had reached would not win
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The report of a study whose results are in a folder, with an SQLite file.
+    """The report of a study whose results and trials are in a folder.
 
     Errors:
         SpecError: there is no study.
     """
-    if not (folder / DATABASE).is_file():
+    if storages.found(folder) is None:
         hint = "name the folder of a study, as runs/demo; with a database elsewhere, name the study file"
-        raise SpecError(Problem(f"there is no study in {folder}: it has no {DATABASE}", hint))
+        raise SpecError(Problem(f"there is no study in {folder}: it has no {storages.DATABASE}", hint))
     record = Record.existing(folder)
     try:
         return build(record)
     finally:
         record.close()
+
+
+def read_study(study: Study, folder: Path) -> dict[str, Any]:
+    """The report of a study, wherever its trials are.
+
+    Args:
+        folder: of its results.
+
+    Errors:
+        SpecError: it has not begun, or its storage cannot be opened.
+    """
+    if storages.within(study.storage):
+        return read(folder)
+    directions: list[str] = [objective.direction for objective in study.objectives]
+    with closing(Record(study.storage, study.name, directions, folder)) as record:
+        if record.recall("objectives") is None:
+            cause = f"the storage has no study {study.name} that has begun"
+            raise SpecError(Problem(cause, "run it with archc search", "storage", study.place("storage")))
+        return build(record)
 
 
 def build(record: Record) -> dict[str, Any]:

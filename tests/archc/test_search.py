@@ -43,3 +43,15 @@ def test_what_is_wrong_is_said_before_the_search(study: Path, tmp_path: Path) ->
     assert "'nicest' chooses nothing" in told and "knee" in told
     assert "--then train" in invoke("search", study, "--out", folder, "--choose", "knee", code=2).stderr
     assert not folder.exists()
+
+
+def test_a_study_in_a_database_elsewhere_is_reported(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study.write_text(study.read_text() + f"storage: journal:{tmp_path / 'elsewhere.log'}\n")
+    told = invoke("report", study, code=2).stderr
+    assert "has no study tiny that has begun" in told and "archc search" in told
+    assert "study tiny: 3 complete" in invoke("search", study).stdout
+    assert "study tiny: 3 complete" in invoke("report", study).stdout
+    assert (tmp_path / "runs" / "tiny" / "report.html").exists()

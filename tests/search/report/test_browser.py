@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import warnings
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,9 @@ document.body.append(Object.assign(document.createElement("pre"), {id: "said", t
 @pytest.fixture(autouse=True)
 def _browser():
     if CHROMIUM is None:
-        print("no Chromium here: the page was not looked at; on Debian, apt-get install chromium")
-        pytest.skip("no Chromium here; on Debian, apt-get install chromium")
+        said = "no Chromium here, so the page was not looked at; on Debian, apt-get install chromium"
+        warnings.warn(said, stacklevel=1)  # which pytest prints, other than why it skips
+        pytest.skip(said)
 
 
 def browse(file: Path, *options: str) -> tuple[str, list[str]]:
