@@ -126,7 +126,7 @@ class Bounded(Members):
 
     def __init__(self, space: Space, objectives: list[str], figures: Figures) -> None:
         self.bounds = figures
-        super().__init__(space, objectives, figures.cheap, Variation(space), allowed=figures.allowed)
+        super().__init__(space, objectives, figures.cheap, allowed=figures.allowed)
 
     def draw(self, generator: np.random.Generator, count: int) -> Reals:
         drawn = super().draw(generator, count)
@@ -135,6 +135,6 @@ class Bounded(Members):
             return drawn
         near, excess = evolve(
             drawn, lambda vectors: self.bounds.excess(vectors)[:, None], self.mutate, self.cross, generator,
-            population=POOL, generations=GENERATIONS,
+            population=POOL, offspring=POOL, generations=GENERATIONS,
         )  # fmt: skip
         return np.concatenate([kept, near[excess[:, 0] == 0.0]])
