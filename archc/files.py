@@ -19,21 +19,24 @@ from archspec.spec import load as load_spec
 HEADERS = {"archspec": "spec", "archspace": "space", "archstudy": "study"}
 
 
-def overrides(texts: Iterable[str] | None) -> Map:
+def overrides(texts: Iterable[str] | None, option: str = "--set") -> Map:
     """Values by path, from texts like ``graph.layers.times=6``; a value is YAML.
 
     Errors:
         SpecError: a text without ``=``, or with a value that is not YAML; its place is ``--set:NUMBER:COLUMN``.
     """
+    does = option.removeprefix("--") + "s"
     result = Map()
     for number, text in enumerate(texts or (), 1):
         path, sign, value = text.partition("=")
-        mark = Mark("--set", number, len(path) + 2)
+        mark = Mark(option, number, len(path) + 2)
         if not sign or not path:
-            raise SpecError(Problem(f"{text!r} sets nothing", "write --set path=value", mark=mark._replace(column=1)))
+            raise SpecError(
+                Problem(f"{text!r} {does} nothing", f"write {option} path=value", mark=mark._replace(column=1))
+            )
         # One key, as long as the path, on the line of its number: so the marks of the value are its places in the text.
         line = "\n" * (number - 1) + "k".ljust(max(1, len(path) - 1)) + ": " + value
-        parsed = parse(line, "--set")["k"]
+        parsed = parse(line, option)["k"]
         _move(parsed, path)
         result.put(path, parsed, mark._replace(column=1), mark)
     return result

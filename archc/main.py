@@ -20,7 +20,9 @@ from archc.measure import measure
 from archc.report import report
 from archc.schema import schema
 from archc.search import search
+from archc.serve import serve
 from archc.show import show
+from archc.space import space
 from archc.train import train
 
 app = typer.Typer(
@@ -38,7 +40,9 @@ for command in (
     measure,
     compile,
     train,
+    space,
     search,
+    serve,
     report,
     diff,
     export,

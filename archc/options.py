@@ -15,6 +15,14 @@ Set = Annotated[
         "--set", metavar="PATH=VALUE", help="Replace a value of the file, as graph.layers.times=6. Repeatable."
     ),
 ]
+Freeze = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--freeze",
+        metavar="PATH=VALUE",
+        help="Settle a choice of the space, as dims.width=256 or graph[1].body[*].mixer=attention. Repeatable.",
+    ),
+]
 Plugins = Annotated[
     list[Path] | None,
     typer.Option(

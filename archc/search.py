@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +12,23 @@ import typer
 from archc.options import Json, Plugins
 
 
+class Then(StrEnum):
+    train = "train"
+
+
 def search(
     file: Annotated[Path, typer.Argument(metavar="STUDY", help="A study.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder of the results.")] = None,
     trials: Annotated[int | None, typer.Option("--trials", min=1, help="How many candidates are trained.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes that train at a time.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Set older results aside and begin anew.")] = False,
+    then: Annotated[Then | None, typer.Option("--then", help="Afterwards, train the chosen ones to the end.")] = None,
+    choose: Annotated[
+        str, typer.Option("--choose", help="Which: front, knee, best, or a number, spread over the front.")
+    ] = "front",
+    final_steps: Annotated[
+        int | None, typer.Option("--final-steps", min=1, help="Optimizer steps of each; ten times the search's.")
+    ] = None,
     plugin: Plugins = None,
     json: Json = False,
 ) -> None:
@@ -24,12 +36,25 @@ def search(
 
     \b
         archc search examples/studies/demo.yaml
+        archc search examples/studies/demo.yaml --then train --choose knee
     """
     from archc.report import write
-    from search import report, runner
+    from search import final, report, runner
     from search.study import load
 
     study = load(file)
     study = replace(study, trials=trials or study.trials, workers=workers or study.workers)
+    if then:
+        final.choose([], (), choose)  # what is wrong is said before the search
+        final.recipe(study, final_steps)
+    elif final_steps is not None or choose != "front":
+        raise typer.BadParameter("--choose and --final-steps are of --then train")
     outcome = runner.run(study, out=out, fresh=fresh, plugin_files=plugin or [], quiet=json)
-    write(report.read(outcome.folder), outcome.folder, as_json=json)
+    if then:
+        try:
+            final.train(study, outcome.folder, how=choose, steps=final_steps, quiet=json)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"interrupted; give the same command again to go on from {outcome.folder}"
+            ) from None
+    write(report.read_study(study, outcome.folder), outcome.folder, as_json=json)

@@ -81,8 +81,6 @@ def _recipe(said: dict[str, Any], more: str | None) -> Recipe:
 
 
 def _data(said: str | None, checked: Spec) -> Data:
-    import search.data.digits
-    import search.data.text  # noqa: F401  both register themselves
     from search.data.batches import Data
 
     if said is None:

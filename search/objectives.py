@@ -1,6 +1,6 @@
-"""What a study wants: figures of a spec, of a trained model, or measured on this computer.
+"""What a study wants: figures of a spec, of its untrained model, of a trained model, or measured on this computer.
 
-A figure of the spec alone is known before any training, so it may also be a hard constraint.
+A figure that is known before any training may also be a hard constraint.
 """
 
 from __future__ import annotations
@@ -10,24 +10,53 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from search.cost import devices
+from search.data.batches import Batch
 from search.kinds import Fields, Kind
+from search.losses import loss
 from search.recipe import Recipe
 from search.train import TrainingResult
 
 Direction = Literal["minimize", "maximize"]
+Stage = Literal["before", "probe", "after"]
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What is known of a candidate that is built and initialised but not trained (`search.proxies.probing.probed`)."""
+
+    model: nn.Module  # in eval mode
+    interface: str  # its kind
+    batch: Batch  # of the training split, on the model's device
+
+    @cached_property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """Matrices, kernels and tables by name, a tied one once; gains and biases are left out."""
+        return {name: value for name, value in self.model.named_parameters() if value.dim() > 1}
+
+    @cached_property
+    def gradients(self) -> dict[str, Tensor]:
+        """Those of the task's mean loss on the batch by each of the `weights`; zeros where none arrives."""
+        weights = {name: value.detach().requires_grad_() for name, value in self.weights.items()}
+        with torch.enable_grad():
+            outputs = torch.func.functional_call(self.model, weights, (), self.batch.inputs)
+            task = loss(self.interface, outputs, self.batch).task
+            found = torch.autograd.grad(task, list(weights.values()), allow_unused=True, materialize_grads=True)
+        return dict(zip(weights, found, strict=True))
 
 
 @dataclass(frozen=True)
 class Priced:
-    """What is known of a candidate before it is built: its spec, and its price by batch, length, dtype and device."""
+    """What is known of a candidate before it is trained: its spec, its price, and on demand its untrained model."""
 
     spec: Any
     recipe: Recipe
     prices: Callable[..., Mapping[str, Any]]  # (spec, *, batch, length, dtype, device, ...) -> the nested figures
+    build: Callable[[Any], Probed] | None = None  # of a spec, for figures that take an untrained model
 
     @cached_property
     def _known(self) -> dict[tuple[Any, ...], Mapping[str, Any]]:
@@ -39,6 +68,17 @@ class Priced:
         if key not in self._known:
             self._known[key] = self.prices(self.spec, **conditions)
         return self._known[key]
+
+    @cached_property
+    def probed(self) -> Probed:
+        """The untrained model, kept until `forget`."""
+        if self.build is None:
+            raise ValueError("there is no data to build this candidate for")
+        return self.build(self.spec)
+
+    def forget(self) -> None:
+        """Gives back the memory of the untrained model."""
+        self.__dict__.pop("probed", None)
 
 
 @dataclass(frozen=True)
@@ -52,7 +92,7 @@ class Trained:
 
 
 class Objective(Kind):
-    """A figure to minimise or maximise; a subclass has its fields, and one of `before` and `after`."""
+    """A figure to minimise or maximise; a subclass has its fields, and one of `before`, `probe` and `after`."""
 
     role: ClassVar[str] = "objective"
     group: ClassVar[str] = "archspec.objectives"
@@ -79,8 +119,23 @@ class Objective(Kind):
         """Whether the figure can be told only after training, by `after`."""
         return type(self).after is not Objective.after
 
+    def tabled(self, recipe: Recipe) -> Tabled | None:
+        """Where a table of encoded candidates has the figure; None if none has."""
+        return None
+
+    @property
+    def stage(self) -> Stage:
+        """The method that tells the figure, and so when it is known."""
+        if self.needs_training:
+            return "after"
+        return "before" if type(self).probe is Objective.probe else "probe"
+
     def before(self, candidate: Priced) -> float:
-        """The figure of a spec."""
+        """The figure of a candidate that is not trained; where it takes more than the spec, that of `probe`."""
+        return self.probe(candidate.probed)
+
+    def probe(self, probed: Probed) -> float:
+        """The figure of an untrained model; takes a pass or a few."""
         raise NotImplementedError
 
     def after(self, trained: Trained) -> float:
@@ -89,23 +144,33 @@ class Objective(Kind):
 
 
 class Figure(NamedTuple):
-    """Where a cost stands in the nested figures."""
+    """Where a cost stands in the nested figures, and in a table of encoded candidates."""
 
     path: tuple[str, ...]
     unit: str
+    column: str
+    times: float = 1.0  # the column
 
 
 FIGURES = {
-    "parameters": Figure(("parameters", "total"), ""),
-    "active_parameters": Figure(("parameters", "active"), ""),
-    "flops": Figure(("flops", "forward"), "FLOP"),
-    "training_flops": Figure(("flops", "training_step"), "FLOP"),
-    "macs": Figure(("macs", "forward"), "MAC"),
-    "memory": Figure(("memory", "peak_inference"), "bytes"),
-    "training_memory": Figure(("memory", "peak_training"), "bytes"),
-    "weights": Figure(("memory", "weights"), "bytes"),
-    "cache": Figure(("memory", "cache_per_token"), "bytes"),
+    "parameters": Figure(("parameters", "total"), "", "parameters"),
+    "active_parameters": Figure(("parameters", "active"), "", "active"),
+    "flops": Figure(("flops", "forward"), "FLOP", "forward"),
+    "training_flops": Figure(("flops", "training_step"), "FLOP", "training_step"),
+    "macs": Figure(("macs", "forward"), "MAC", "forward", 0.5),
+    "memory": Figure(("memory", "peak_inference"), "bytes", "peak_inference"),
+    "training_memory": Figure(("memory", "peak_training"), "bytes", "peak_training"),
+    "weights": Figure(("memory", "weights"), "bytes", "weights"),
+    "cache": Figure(("memory", "cache_per_token"), "bytes", "cache_per_token"),
 }
+
+
+class Tabled(NamedTuple):
+    """Where a figure stands in a `search.cost.table.Table`."""
+
+    conditions: Mapping[str, Any]  # that the table takes
+    column: str
+    times: float = 1.0
 
 
 class CostFigure(Objective):
@@ -134,10 +199,14 @@ class CostFigure(Objective):
     def unit(self) -> str:
         return FIGURES[self.kind].unit
 
-    def before(self, candidate: Priced) -> float:
-        length = self.length or candidate.recipe.length
+    def tabled(self, recipe: Recipe) -> Tabled:
+        length = self.length or recipe.length
         device = devices.names()[0]  # these figures are the same on all
-        value: Any = candidate.price(batch=self.batch, length=length, dtype=self.dtype, device=device)
+        conditions = {"batch": self.batch, "length": length, "dtype": self.dtype, "device": device}
+        return Tabled(conditions, FIGURES[self.kind].column, FIGURES[self.kind].times)
+
+    def before(self, candidate: Priced) -> float:
+        value: Any = candidate.price(**self.tabled(candidate.recipe).conditions)
         for part in FIGURES[self.kind].path:
             value = value[part]
         return float(value)
@@ -181,10 +250,16 @@ class Latency(Objective):
     def needs_training(self) -> bool:
         return self.measured
 
-    def before(self, candidate: Priced) -> float:
-        length = self.length or candidate.recipe.length
+    def tabled(self, recipe: Recipe) -> Tabled | None:
+        return None if self.measured else Tabled(self._conditions(recipe), "latency_ms")
+
+    def _conditions(self, recipe: Recipe) -> dict[str, Any]:
         under = {"phase": "decode", "context": self.context} if self.phase == "decode" else {"phase": self.phase}
-        price = candidate.price(batch=self.batch, length=length, dtype=self.dtype, device=self.device, **under)
+        length = self.length or recipe.length
+        return {"batch": self.batch, "length": length, "dtype": self.dtype, "device": self.device, **under}
+
+    def before(self, candidate: Priced) -> float:
+        price = candidate.price(**self._conditions(candidate.recipe))
         return float(price["latency_ms"][self.phase])
 
     def after(self, trained: Trained) -> float:
@@ -215,7 +290,7 @@ class Validation(Objective):
 
 
 class Bound(Fields):
-    """A hard bound on a figure of the spec: what breaks it never becomes a trial."""
+    """A hard bound on a figure that is known before training: what breaks it never becomes a trial."""
 
     objective: Objective
     at_most: float | None = None

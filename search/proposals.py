@@ -1,8 +1,8 @@
-"""Candidates worth a trial: drawn by an Optuna sampler, refused by exact cost before a trial exists, never drawn twice.
+"""Candidates worth a trial: proposed by a source, refused by exact cost before a trial exists, never tried twice.
 
-The sampler works on a mirror of the study in memory. Draws that are refused stay there; one that is accepted goes on
-record with all its choices at once. The sampler's seed is a function of the study's seed and of how many trials there
-are, so that a study that was interrupted proposes what it would have proposed.
+Sources are ours (`search.sources`) or samplers of Optuna, which work on a mirror of the study in memory. Draws that are
+refused stay there; one that is accepted goes on record with all its choices at once. What is proposed is a function of
+the study's seed and of its trials, so that a study that was interrupted proposes what it would have proposed.
 """
 
 from __future__ import annotations
@@ -11,19 +11,35 @@ import hashlib
 import re
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice, repeat
 from random import Random
 from typing import Any
 
+import numpy as np
 import optuna
-from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    QMCSampler,
+    TPESampler,
+)
 from optuna.trial import FrozenTrial, TrialState
 
 from archspec.errors import SpecError
 from archspec.spec import Spec
+from search.fidelity.rungs import Stage
+from search.figures import Figures
 from search.objectives import Priced
-from search.storage import Record, candidate, counted
-from search.study import Study
+from search.schedule import Further, Schedule
+from search.sources import History, Sources
+from search.storage import Record, candidate, counted, valid
+from search.study import SOURCES, Study
+from spaces.encoding import Vectors, encode
 from spaces.space import Space
 
 DRAWS = 1000  # for one proposal, before the space counts as exhausted
@@ -34,7 +50,12 @@ POPULATION = 20  # of the genetic samplers; a study has tens to hundreds of tria
 
 @dataclass(frozen=True)
 class Proposal:
-    """A candidate that keeps all constraints and was not trained yet."""
+    """A candidate that keeps all constraints, and an evaluation of it that was not made yet.
+
+    Attributes:
+        stage: how it is trained for it; ``rung`` and ``seed``, of the evaluation.
+        further: whether it was started before.
+    """
 
     spec: Spec
     priced: Priced
@@ -45,6 +66,11 @@ class Proposal:
     system: dict[str, Any]
     draws: int
     refused: dict[str, int]  # how many draws each constraint refused, before this one
+    stage: Stage
+    rung: int
+    seed: int
+    folder: str  # evaluations share one if the later goes on where the earlier stopped
+    further: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,46 +99,101 @@ class Proposer:
         self.mirrored: dict[int, int] = {}  # trial on record -> its number in the mirror
         self.ended: set[int] = set()
         self.causes: dict[str, str] = {}  # of refusals, whatever their numbers
+        self.figures = Figures(space, study.recipe, study.objectives, study.bounds)
+        self.sources = Sources(space, self.figures, [objective.name for objective in study.objectives])
+        self.schedule = Schedule(study)
+        self.vectors: dict[int, Vectors] = {}  # of trials on record
+        self.refused: list[Vectors] = []  # proposals of a source that was wrong about them
 
     def ask(self) -> Proposal | Exhausted:
         """A candidate to train next; one whose process died before comes first."""
         trials = self.record.trials()
-        spent = counted(trials)
-        taken = {candidate(trial).get("key") for trial in spent}
+        taken = {candidate(trial).get("key") for trial in valid(trials)}
         self._follow(trials)
-        seed = _seed(self.study.seed, len(spent))
-        random = Random(seed)
-        self.mirror.sampler = sampler(self.study, seed)
-        again = (t for t in trials if t.user_attrs.get("again") and candidate(t).get("key") not in taken)
-        if (trial := next(again, None)) is not None:
-            self.mirror.enqueue_trial(trial.params)
+        seed = _seed(self.study.seed, len(counted(trials)))
+        given_back = (t for t in trials if t.user_attrs.get("again") and not candidate(t).get("further"))
+        again = (trial for trial in given_back if candidate(trial).get("key") not in taken)
+        stage = self.schedule.stage(0)
         refused: Counter[str] = Counter()
-        for draws in range(1, DRAWS + 1):
-            if (self.study.sampler == "random" or draws > FAITHFUL) and not (draws == 1 and trial is not None):
-                self.mirror.enqueue_trial(self.space.draw(random).values)
+        draws = 0
+        for values in islice(chain((t.params for t in islice(again, 1)), self._values(trials, seed)), DRAWS):
+            draws += 1
+            if values is not None:
+                self.mirror.enqueue_trial(values)
             drawn = self.mirror.ask()
             try:
-                spec = self.space.suggest(drawn).spec
+                chosen = self.space.suggest(drawn)
+                spec = chosen.spec
             except SpecError as error:
                 refused[self._cause(error)] += 1
             else:
                 priced = Priced(spec, self.study.recipe, self.prices)
-                key = self.key(spec)
+                key = self.key(spec, stage)
                 bound = self._broken(priced)
                 if bound is None and key not in taken:
                     frozen = self.mirror.get_trials(deepcopy=False)[drawn.number]
                     return Proposal(
                         spec, priced, key, drawn.number, dict(frozen.params), dict(frozen.distributions),
-                        dict(frozen.system_attrs), draws, dict(refused),
+                        dict(frozen.system_attrs), draws, dict(refused), stage, 0, stage.recipe.seed,
+                        self._folder(spec, stage),
                     )  # fmt: skip
                 refused[bound or DUPLICATE] += 1
+                self.refused.append(encode(chosen))
             self.mirror.tell(drawn.number, state=TrialState.FAIL)
-        return Exhausted(DRAWS, dict(refused))
+        return Exhausted(draws, dict(refused))
 
-    def key(self, spec: Spec) -> str:
-        """What is trained only once: a spec, on this data, by this recipe."""
-        parts = f"{spec.full} {self.study.recipe.digest} {self.fingerprint}"
+    def _values(self, trials: list[FrozenTrial], seed: int) -> Iterator[dict[str, Any] | None]:
+        """Choices worth a trial, the best first; None for those that the mirror's sampler is to make."""
+        name = self.study.sampler
+        if name in SOURCES:
+            source = self.sources.of(name)(self.history(trials), seed)
+            yield from (one.values for one in (source if name == "grid" else islice(source, FAITHFUL)))
+            if name == "grid":
+                return
+        else:
+            self.mirror.sampler = sampler(self.study, seed)
+            yield from repeat(None, FAITHFUL)
+        random = Random(seed)
+        while True:
+            yield self.space.draw(random).values
+
+    def history(self, trials: list[FrozenTrial]) -> History:
+        """What the trials say of encoded candidates."""
+        vectors = {candidate(trial)["hash"]: self._vector(trial) for trial in valid(trials)}
+        foretold = self.schedule.foretold(trials)
+        told = {key: values for key, values in foretold.items() if values is not None}
+        pending = [vectors[key] for key in foretold if key not in told] + self.refused
+        slots, objectives = len(self.space.slots), len(self.study.objectives)
+        return History(
+            np.array([vectors[key] for key in told]).reshape(-1, slots),
+            np.array(list(told.values())).reshape(-1, objectives),
+            np.array(pending).reshape(-1, slots),
+        )
+
+    def _vector(self, trial: FrozenTrial) -> Vectors:
+        if trial.number not in self.vectors:
+            self.vectors[trial.number] = encode(self.space.candidate(trial.params))
+        return self.vectors[trial.number]
+
+    def further(self, step: Further) -> Proposal:
+        """Another evaluation of a candidate."""
+        spec, trial = self.space.candidate(step.trial.params).spec, step.trial
+        stage = self.schedule.stage(step.rung, step.seed)
+        return Proposal(
+            spec, Priced(spec, stage.recipe, self.prices), self.key(spec, stage), -1, dict(trial.params),
+            dict(trial.distributions), {}, 1, {}, stage, step.rung, step.seed, self._folder(spec, stage), further=True,
+        )  # fmt: skip
+
+    def key(self, spec: Spec, stage: Stage) -> str:
+        """What is evaluated only once: a spec, on this data, by this recipe, as far as this."""
+        parts = f"{spec.full} {stage.recipe.digest} {self.fingerprint} {stage.until or ''}"
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+    def _folder(self, spec: Spec, stage: Stage) -> str:
+        usual = self.study.recipe
+        length = "" if stage.recipe.length == usual.length else f"-length{stage.recipe.length}"
+        seed = "" if stage.recipe.seed == usual.seed else f"-seed{stage.recipe.seed}"
+        return f"{spec.full[:16]}{length}{seed}"
 
     def adopt(self, number: int, proposal: Proposal) -> None:
         """Ties a proposal in the mirror to its trial on record."""
@@ -151,8 +232,6 @@ def sampler(study: Study, seed: int) -> BaseSampler:
 
 def _sampler(study: Study, seed: int) -> BaseSampler:
     match study.sampler:
-        case "random":
-            return RandomSampler(seed)
         case "tpe":
             # One draw of all choices: one by one they would break most of the constraints that tie choices.
             return TPESampler(seed=seed, multivariate=True, group=True)
@@ -164,6 +243,9 @@ def _sampler(study: Study, seed: int) -> BaseSampler:
             return GPSampler(seed=seed, warn_independent_sampling=False)
         case "qmc":  # one sequence for the whole study
             return QMCSampler(seed=study.seed, scramble=True, warn_independent_sampling=False)
+        case "cmaes":
+            return CmaEsSampler(seed=seed, warn_independent_sampling=False)
+    raise AssertionError(study.sampler)
 
 
 def _seed(seed: int, trials: int) -> int:

@@ -2,35 +2,32 @@
 
 The same call goes on where the last one stopped, however it stopped. Several processes may run the same study at the
 same time; they share its storage and nothing else.
+
+With one worker or more, candidates are trained by processes that are replaced when they die (`search.crew`). With 0
+they are trained by the process that calls, which begins two seconds sooner and knows kinds that are in no file; a
+candidate that crashes the interpreter takes it along, and its limit on time is not watched.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
-from multiprocessing.process import BaseProcess
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from optuna.trial import TrialState
 
 from archspec.errors import Problem, SpecError
-from search import plugins, winners
+from search import crew, interrupts, storages, winners
+from search.interrupts import INTERRUPTED
 from search.progress import Display
 from search.proposals import Exhausted
 from search.session import Asked, OpenStudy
 from search.storage import Record, counted, database_errors, in_use
-from search.study import Study, load
+from search.study import Study
 
-INTERRUPTED = 130  # the exit status of a process that Ctrl-C ended
-POLL_SECONDS = 0.2
+__all__ = ["INTERRUPTED", "Interrupted", "Outcome", "run", "set_aside"]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -63,19 +60,20 @@ def run(
 
     Errors:
         SpecError: the study cannot be opened, changed against its storage, has no feasible candidate; the disk is full.
-        Interrupted: Ctrl-C.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP.
     """
     folder = out or Path("runs") / study.name
     if fresh:
         set_aside(study, folder)
     try:
         with (
+            interrupts.heeded(),
             database_errors(study.storage, folder),
             closing(OpenStudy(study, folder)) as opened,
-            Display(study.objectives, study.trials, quiet=quiet) as display,
+            Display(study.objectives, study.trials, within=[*map(str, study.bounds)], quiet=quiet) as display,
         ):
             _greet(opened, display)
-            exhausted = _alone(opened, display) if study.workers == 1 else _together(opened, display, plugin_files)
+            exhausted = crew.run(opened, display, plugin_files) if study.workers else _alone(opened, display)
             if exhausted is not None:
                 display.say(f"the space is exhausted: {exhausted}")
                 opened.record.remember("exhausted", str(exhausted))
@@ -91,8 +89,8 @@ def set_aside(study: Study, folder: Path) -> Path | None:
     Errors:
         SpecError: the results are in a database elsewhere, or the study is running.
     """
-    if study.storage != "sqlite":
-        cause = "--fresh sets aside a folder, the trials of this study are in a database"
+    if not storages.within(study.storage):
+        cause = "--fresh sets aside a folder, the trials of this study are elsewhere"
         raise SpecError(Problem(cause, "give the study another name:", "storage", study.place("storage")))
     if not folder.exists():
         return None
@@ -104,6 +102,7 @@ def set_aside(study: Study, folder: Path) -> Path | None:
 
 def _greet(opened: OpenStudy, display: Display) -> None:
     before = len(counted(opened.record.trials()))
+    display.seen(opened.record.trials())
     display.done(before)
     if before:
         display.say(f"going on from {opened.folder}: {before} of {opened.study.trials} trials are there")
@@ -118,97 +117,5 @@ def _alone(opened: OpenStudy, display: Display) -> Exhausted | None:
     return asked
 
 
-def _together(opened: OpenStudy, display: Display, plugin_files: Sequence[Path]) -> Exhausted | None:
-    study = opened.study
-    context = multiprocessing.get_context("spawn")
-    messages = context.SimpleQueue()
-    threads = max(1, (os.cpu_count() or 1) // study.workers)
-    told = {trial.number for trial in opened.record.trials() if trial.state.is_finished()}
-    exhausted: Exhausted | None = None
-
-    def start() -> tuple[BaseProcess, int]:
-        arguments = (study.file, study.trials, opened.folder, [str(path) for path in plugin_files], threads, messages)
-        process = context.Process(target=_work, args=arguments)
-        process.start()
-        return process, len(opened.record.trials())
-
-    workers = [start() for _ in range(study.workers)]
-    try:
-        while workers:
-            time.sleep(POLL_SECONDS)
-            trials = opened.record.trials()
-            for trial in trials:
-                if trial.state.is_finished() and trial.number not in told:
-                    told.add(trial.number)
-                    display.ended(trial)
-            display.done(_ended(opened.record))
-            while not messages.empty():
-                kind, content = messages.get()
-                if kind == "error":
-                    raise SpecError(*content)
-                exhausted = content
-            for worker in list(workers):
-                process, trials_before = worker
-                if process.exitcode is None:
-                    continue
-                workers.remove(worker)
-                if process.exitcode == INTERRUPTED:
-                    raise KeyboardInterrupt
-                if process.exitcode != 0:
-                    display.say(f"a worker died ({_status(process.exitcode)}); its candidate is tried again")
-                    if len(trials) > trials_before:  # else it did not get as far as a trial, and never will
-                        workers.append(start())
-        if (left := study.trials - len(counted(opened.record.trials()))) > 0 and exhausted is None:
-            raise SpecError(
-                Problem(f"all workers died with {left} trials left", "give the same command again to go on")
-            )
-    finally:
-        _stop([process for process, _ in workers])
-    return exhausted
-
-
-def _work(file: str, trials: int, folder: Path, plugin_files: list[str], threads: int, messages: Any) -> None:
-    """What a worker process does."""
-    parent = os.getppid()
-
-    def orphaned(*_: object) -> None:
-        if os.getppid() != parent:
-            raise KeyboardInterrupt
-
-    try:
-        torch.set_num_threads(threads)
-        plugins.load_installed()
-        plugins.load(plugin_files)
-        study = replace(load(file), trials=trials)
-        with database_errors(study.storage, folder), closing(OpenStudy(study, folder)) as opened:
-            while isinstance(asked := opened.ask(), Asked):
-                opened.train(asked, orphaned)
-                orphaned()
-        if asked is not None:
-            messages.put(("exhausted", asked))
-    except SpecError as error:
-        messages.put(("error", error.problems))
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        sys.exit(INTERRUPTED)
-
-
-def _stop(processes: list[BaseProcess]) -> None:
-    """Ends workers gently, so that they put on record what they give up."""
-    deadline = time.monotonic() + 0.5  # a Ctrl-C on the terminal has reached them already
-    for process in processes:
-        process.join(max(0.0, deadline - time.monotonic()))
-    for process in processes:
-        if process.exitcode is None and process.pid is not None:
-            os.kill(process.pid, signal.SIGINT)
-    for process in processes:
-        process.join(10)
-        process.kill()
-
-
 def _ended(record: Record) -> int:
     return sum(trial.state != TrialState.RUNNING for trial in counted(record.trials()))
-
-
-def _status(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"status {code}"

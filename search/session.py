@@ -9,27 +9,32 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from archspec.errors import Problem, SpecError
 from archspec.kinds.interface import Interface
 from archspec.spec import Spec
+from search import interrupts, provenance, storages
 from search.cost.price import price
 from search.data.batches import DataSet
 from search.durable import NotSaved
 from search.evaluate import evaluate
+from search.limits import Limits
+from search.locks import Quiet
 from search.objectives import Priced
 from search.proposals import Exhausted, Proposal, Proposer, refusals
-from search.storage import ABANDONED, DATABASE, Record, Running, candidate, counted
+from search.schedule import Further
+from search.storage import ABANDONED, Record, Running, candidate, counted
 from search.study import Study, differences
 from search.train import Progress, TrainingFailed
 from spaces.space import load as load_space
+
+POLL_SECONDS = 0.2
 
 
 class Asked(NamedTuple):
@@ -44,24 +49,42 @@ class OpenStudy:
 
     Args:
         folder: of its results.
+        waits: told True and False around waits for other processes' measurements of time.
+        idle: called now and then while others must end first.
+        supervisor: as for `Record`.
 
     Errors:
         SpecError: the space, the data or the storage cannot be opened, or the study changed against its storage.
     """
 
-    def __init__(self, study: Study, folder: Path) -> None:
+    def __init__(
+        self,
+        study: Study,
+        folder: Path,
+        *,
+        waits: Callable[[bool], None] = lambda _: None,
+        idle: Callable[[], None] = lambda: None,
+        supervisor: str | None = None,
+    ) -> None:
+        self.idle = idle
         self.study, self.folder = study, folder
+        self.limits: Limits = study.limits
+        self.quiet = Quiet(folder, waits)
         self.space = load_space(study.space)
         self._opened: list[tuple[Interface, DataSet]] = []
         probe = self.space.sample(Random(0)).spec
         self._try(probe)
         data = self.data(probe.interface)
-        fingerprint = data.fingerprint
+        self.fingerprint = fingerprint = data.fingerprint
         with _placed(study):
             data.batch(0, seed=0, size=1, length=study.recipe.length)  # refuses a wrong length
-        self.record = Record(study.storage, study.name, [objective.direction for objective in study.objectives], folder)
+        directions = [objective.direction for objective in study.objectives]
+        with _placed(study):
+            self.record = Record(
+                study.storage, study.name, directions, folder, silence=self.limits.silence, supervisor=supervisor
+            )
         try:
-            identity = {**study.identity(), "data.content": fingerprint}
+            identity = {**study.identity(), "data.content": fingerprint, **provenance.fixed(study)}
             if changed := differences(self.record.recall("identity") or identity, identity):
                 raise _changed(study, folder, changed)
             self.record.remember("identity", identity)
@@ -89,38 +112,63 @@ class OpenStudy:
     def ask(self) -> Asked | Exhausted | None:
         """The next candidate, put on record as a running trial; None when the study's trials are spent.
 
+        What other machines work on is waited for until it gave a sign of life; what gives none is taken up again.
+
         Errors:
             SpecError: the study has no trial yet, and no candidate keeps its constraints.
         """
-        with self.record.alone():
-            self._settle()
-            trials = counted(self.record.trials())
-            if len(trials) >= self.study.trials:
-                return None
-            proposal = self.proposer.ask()
+        while True:
+            with self.record.alone(), self.quiet.working():
+                asked = self._ask()
+            if asked == "wait":
+                self.idle()
+                time.sleep(POLL_SECONDS)
+            elif isinstance(asked, Asked) or not self.record.wait_for_signs():
+                return asked
+
+    def _ask(self) -> Asked | Exhausted | Literal["wait"] | None:
+        proposer, exhausted = self.proposer, None
+        while True:
+            self.settle()
+            trials = self.record.trials()
+            step = proposer.schedule.next(trials, exhausted=exhausted is not None)
+            if step is None or step == "wait":
+                return exhausted if step is None else "wait"
+            proposal = proposer.further(step) if isinstance(step, Further) else proposer.ask()
             if isinstance(proposal, Exhausted):
-                if not trials:
+                if not counted(trials):
                     raise _infeasible(self.study, proposal)
-                return proposal
+                exhausted = proposal
+                continue
             trial = self.record.start(
                 proposal.params,
                 proposal.distributions,
                 proposal.system,
                 key=proposal.key,
+                most=None if proposal.further else self.study.trials,
                 hash=proposal.spec.full,
+                rung=proposal.rung,
+                seed=proposal.seed,
+                further=proposal.further,
                 draws=proposal.draws,
                 refused=proposal.refused,
             )
-            self.proposer.adopt(trial.number, proposal)
-            return Asked(trial, proposal)
+            if trial is not None:
+                if not proposal.further:
+                    proposer.adopt(trial.number, proposal)
+                return Asked(trial, proposal)
 
     def place(self, proposal: Proposal) -> Path:
         """The folder of a candidate."""
-        return self.folder / "trials" / proposal.spec.full[:16]
+        return self.folder / "trials" / proposal.folder
 
     def tell(self, asked: Asked, values: list[float], result: dict[str, Any] | None = None) -> None:
         """Puts the values of the objectives on record."""
-        self.record.finish(asked.trial, values, result or {})
+        if asked.proposal.rung < self.proposer.schedule.top:
+            names = [objective.name for objective in self.study.objectives]
+            self.record.pause(asked.trial, {"values": dict(zip(names, values, strict=True)), **(result or {})})
+        else:
+            self.record.finish(asked.trial, values, result or {})
 
     def fail(self, asked: Asked, reason: str) -> None:
         """Puts on record why a candidate has no values; it is not tried again."""
@@ -133,18 +181,35 @@ class OpenStudy:
             NotSaved, KeyboardInterrupt: the candidate is tried again when the study goes on.
         """
         trial, proposal = asked
+
+        def step(step: int, of: int, loss: float) -> None:
+            if self.record.lost(trial):
+                raise TrainingFailed("another process has ended this trial")
+            if progress is not None:
+                progress(step, of, loss)
+
         try:
-            data = self.data(proposal.spec.interface)
-            evaluation = evaluate(self.study, proposal, data, self.place(proposal), progress=progress)
+            evaluation = evaluate(
+                self.study,
+                proposal,
+                self.data(proposal.spec.interface),
+                self.place(proposal),
+                progress=step,
+                limits=self.limits,
+                quiet=self.quiet,
+            )
         except (NotSaved, KeyboardInterrupt) as error:
-            with _undisturbed():
+            with interrupts.ignored():
                 reason = str(error).strip() or "interrupted"
                 self.record.fail(trial, reason, again=True)
             raise
         except Exception as error:
             self.record.fail(trial, _reason(error))
         else:
-            self.record.finish(trial, evaluation.values, evaluation.result)
+            if proposal.rung < self.proposer.schedule.top:
+                self.record.pause(trial, evaluation.result)
+            else:
+                self.record.finish(trial, evaluation.values, evaluation.result)
 
     def _try(self, spec: Spec) -> None:
         """Prices one candidate, so that what is wrong with an objective is told before anything is trained."""
@@ -156,17 +221,18 @@ class OpenStudy:
                     if not objective.needs_training:
                         objective.before(priced)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Fails the trials of dead processes, and has their candidates tried again."""
         for stale in self.record.stale():
-            died = sum(
+            blamed = self.record.blames(stale)
+            died = blamed + sum(
                 t.user_attrs.get("died", False) and candidate(t)["key"] == candidate(stale)["key"]
                 for t in self.record.trials()
             )
-            trial = Running(stale.number, stale._trial_id)
-            again = died + 1 < ABANDONED
+            again = died < ABANDONED
             said = "the process died while it trained this"
-            self.record.fail(trial, said if again else f"{said}, for the {ABANDONED}rd time", again=again, died=True)
+            reason = said if again else f"{said}, for the {ABANDONED}rd time"
+            self.record.fail(Running(stale.number, stale._trial_id), reason, again=again, died=blamed)
 
 
 def prices(spec: Spec, **conditions: Any) -> dict[str, Any]:
@@ -189,9 +255,11 @@ def _infeasible(study: Study, exhausted: Exhausted) -> SpecError:
 
 def _changed(study: Study, folder: Path, changed: list[str]) -> SpecError:
     lines = "\n  ".join(changed[:12] + ([f"and {len(changed) - 12} more"] if len(changed) > 12 else []))
-    where = folder / DATABASE if study.storage == "sqlite" else study.storage.split("@")[-1]
+    where = storages.shown(study.storage, folder)
     cause = f"the study is not the one whose trials are in {where}:\n  {lines}"
-    hint = "give it a new name: to keep both, or run it with --fresh to set the old results aside"
+    hint = "give it a new name: to keep both"
+    if storages.within(study.storage):
+        hint += ", or run it with --fresh to set the old results aside"
     path = changed[0].split()[0]
     return SpecError(Problem(cause, hint, path, study.place(path)))
 
@@ -206,16 +274,3 @@ def _placed(study: Study, path: str | None = None) -> Iterator[None]:
             p if p.mark else p._replace(path=path or p.path, mark=study.place(path or p.path)) for p in error.problems
         )
         raise SpecError(*placed) from None
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Keeps a second Ctrl-C from cutting off what the first one began."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -9,7 +9,7 @@
     train: {steps: 60, batch: 16, length: 128, learning_rate: 3e-3}
     objectives: [validation_loss, {kind: latency, measured: true}]
     constraints: [{kind: parameters, at_most: 3e6}]
-    sampler: tpe
+    sampler: frontier
     trials: 24
 """
 
@@ -29,16 +29,21 @@ from archspec.errors import Mark, Problem, SpecError, did_you_mean
 from archspec.resolve import resolve
 from archspec.source import Map, Seq, read
 from archspec.spec import header
-from search.data import digits, text  # noqa: F401  registers the built-in data
+from search import proxies  # noqa: F401  registers its objectives
+from search.bounds import read_bounds
 from search.data.batches import Data
+from search.fidelity.rungs import Halving
 from search.kinds import Fields, fields, shown
+from search.limits import Limits
 from search.objectives import Bound, Objective
 from search.recipe import Recipe
 from spaces.space import library, library_file
 
 T = TypeVar("T")
 
-SamplerName = Literal["random", "tpe", "nsga2", "nsga3", "gp", "qmc"]
+SOURCES = ("frontier", "random", "evolution", "local", "grid")  # of our own; the others are Optuna's
+SamplerName = Literal["frontier", "random", "evolution", "local", "grid", "tpe", "nsga2", "nsga3", "gp", "cmaes", "qmc"]
+SINGLE = ("cmaes",)  # samplers of one objective
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -53,11 +58,15 @@ class StudyFields(Fields):
     train: Any = Field(default_factory=dict, description="the recipe of every candidate")
     objectives: list[Any] = Field(min_length=1, description="figures to trade off")
     constraints: list[Any] = Field(default_factory=list, description="figures of the spec with at_most or at_least")
-    sampler: SamplerName = Field("tpe", description="how candidates are proposed")
+    sampler: SamplerName = Field("frontier", description="how candidates are proposed")
     seed: int = Field(0, ge=0, description="of the sampler; that of training is in the recipe")
     trials: int = Field(24, ge=1, description="how many candidates are trained; may be raised later")
-    workers: int = Field(1, ge=1, description="processes that train at the same time")
-    storage: str = Field("sqlite", description="sqlite for a file beside the results, or a database URL")
+    workers: int = Field(1, ge=0, description="processes that train at the same time; 0: in the one that was called")
+    fidelities: Any = Field(None, description="the rungs on which candidates are trained further; none: all to the end")
+    seeds: int = Field(1, ge=1, description="at most, for candidates whose place on the front the noise leaves open")
+    limits: Any = Field(default_factory=dict, description="what one candidate may take")
+    final: Any = Field(default_factory=dict, description="what --then train changes in train; ten times its steps")
+    storage: str = Field("sqlite", description="sqlite or journal for a file beside the results, or a database URL")
 
     @field_validator("name")
     @classmethod
@@ -81,7 +90,10 @@ class Study:
     sampler: SamplerName
     seed: int
     trials: int
+    fidelities: Halving | None
+    seeds: int
     workers: int
+    limits: Limits
     storage: str
     tree: Map
 
@@ -101,6 +113,7 @@ class Study:
             "train": self.recipe.model_dump(mode="json"),
             "objectives": [objective.name for objective in self.objectives],
             "constraints": [str(bound) for bound in self.bounds],
+            "fidelities": self.fidelities and self.fidelities.model_dump(mode="json"),
             "sampler": self.sampler,
             "seed": self.seed,
         }
@@ -119,12 +132,18 @@ def load(path: str | os.PathLike[str]) -> Study:
     top: StudyFields | None = _collect(problems, lambda: fields(StudyFields, tree))
     data = _collect(problems, lambda: Data.read(tree["data"], "data", tree.where("data"))) if "data" in tree else None
     recipe = _collect(problems, lambda: fields(Recipe, _mapping(tree, "train"), "train"))
+    limits = _collect(problems, lambda: fields(Limits, _mapping(tree, "limits"), "limits"))
+    fidelities = _collect(problems, lambda: _fidelities(tree, recipe))
     objectives = _objectives(problems, tree)
-    bounds = _bounds(problems, tree)
+    bounds = read_bounds(_list(tree, "constraints"), problems)
     space = _collect(problems, lambda: _space(Path(path), tree)) if isinstance(tree.get("space"), str) else None
+    if top is not None and top.sampler in SINGLE and len(objectives) > 1:
+        cause = f"{top.sampler} searches for one objective, there are {len(objectives)}"
+        problems.append(Problem(cause, "try sampler: frontier", "sampler", tree.where("sampler")))
     if problems:
         raise SpecError(*problems)
-    assert top is not None and data is not None and recipe is not None and space is not None
+    assert top is not None and data is not None and recipe is not None
+    assert limits is not None and space is not None
     return Study(
         file=os.fspath(path),
         name=top.name,
@@ -136,7 +155,10 @@ def load(path: str | os.PathLike[str]) -> Study:
         sampler=top.sampler,
         seed=top.seed,
         trials=top.trials,
+        fidelities=fidelities,
+        seeds=top.seeds,
         workers=top.workers,
+        limits=limits,
         storage=top.storage,
         tree=tree,
     )
@@ -174,9 +196,15 @@ def schema() -> dict[str, Any]:
     bounds = {bound: {"type": "number"} for bound in ("at_most", "at_least")}
     recipe = Recipe.model_json_schema()
     definitions.update(recipe.pop("$defs", {}))
+    limits = Limits.model_json_schema()
+    fidelities = Halving.model_json_schema()
+    definitions.update(fidelities.pop("$defs", {}))
     properties = result["properties"]
     properties["data"] |= kinds(Data, {})
     properties["train"] |= recipe
+    properties["limits"] |= limits
+    properties["fidelities"] |= {"anyOf": [fidelities, {"type": "null"}]}
+    properties["final"] |= recipe
     properties["objectives"]["items"] = kinds(Objective, {})
     properties["constraints"]["items"] = kinds(Objective, bounds)
     return {
@@ -221,39 +249,16 @@ def _objectives(problems: list[Problem], tree: Map) -> tuple[Objective, ...]:
     return tuple(found.values())
 
 
-def _bounds(problems: list[Problem], tree: Map) -> tuple[Bound, ...]:
-    found = []
-    items = _list(tree, "constraints")
-    for number, item in enumerate(items):
-        path, mark = f"constraints[{number}]", items.where(number)
-        bound = _collect(problems, lambda: _bound(item, path, mark))  # noqa: B023 -- called at once
-        if bound is not None:
-            found.append(bound)
-    return tuple(found)
-
-
-def _bound(item: Any, path: str, mark: Mark | None) -> Bound:
-    example = "as {kind: parameters, at_most: 3e6}"
-    if not isinstance(item, Map):
-        raise SpecError(Problem(f"expected a constraint, found {shown(item)}", example, path, mark))
-    limits = item.move("at_most", "at_least")
-    if not limits:
-        raise SpecError(Problem("a constraint needs at_most or at_least", example, path, item.mark))
-    for key, value in limits.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            cause = f"{key} is {shown(value)}; it should be a number"
-            raise SpecError(Problem(cause, None, f"{path}.{key}", limits.where(key)))
-    objective = Objective.read(item.move(*(key for key in item if key not in limits)), path, mark)
-    if objective.needs_training:
-        cause = f"{objective.name} is known only after training, a constraint must be known before"
-        others = sorted(name for name, kind in Objective.kinds().items() if kind.after is Objective.after)
-        hint = (
-            "use the predicted latency"
-            if objective.kind_name == "latency"
-            else f"there are {', '.join(others)}, latency"
-        )
-        raise SpecError(Problem(cause, hint, path, item.mark))
-    return Bound(objective=objective, at_most=limits.get("at_most"), at_least=limits.get("at_least"))
+def _fidelities(tree: Map, recipe: Recipe | None) -> Halving | None:
+    if tree.get("fidelities") is None:
+        return None
+    found = fields(Halving, _mapping(tree, "fidelities"), "fidelities")
+    try:
+        if recipe is not None:
+            found.levels(recipe)
+    except SpecError as error:
+        raise SpecError(*(p._replace(mark=tree.where("fidelities")) for p in error.problems)) from None
+    return found
 
 
 def _space(file: Path, tree: Map) -> Path:

@@ -115,11 +115,13 @@ def train(
     device = device_of(recipe)
     forked = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(forked), _memory_errors():
-        run = _Run(model.to(device), data, recipe, device)
+        run = Run(model.to(device), data, recipe, device)
         return run.through(folder, progress, save_seconds, save_steps, until or recipe.steps)
 
 
-class _Run:
+class Run:
+    """A training run at some step: a model, its optimizer, and what came of it so far."""
+
     def __init__(self, model: nn.Module, data: DataSet, recipe: Recipe, device: torch.device) -> None:
         assert not isinstance(recipe.batch, BatchLaw) and not isinstance(recipe.learning_rate, RateLaw), recipe
         self.model, self.data, self.recipe, self.device = model, data, recipe, device
@@ -171,9 +173,13 @@ class _Run:
                 saved = time.perf_counter()
                 cost = saved - mark
                 mark, cpu = saved, time.process_time()
+        return self.conclude()
+
+    def conclude(self) -> TrainingResult:
+        """The result, with what follows from the last validation."""
         if self.data.bytes_per_target is not None:
-            result.bits_per_byte = result.validation_loss / math.log(2) / self.data.bytes_per_target
-        return result
+            self.result.bits_per_byte = self.result.validation_loss / math.log(2) / self.data.bytes_per_target
+        return self.result
 
     def advance(self) -> None:
         """One optimizer step."""

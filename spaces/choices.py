@@ -157,36 +157,37 @@ class Slot:
         path: stable name, as ``graph[1].body[3].mixer.attention.heads``.
         node: the `Range` or `Alternative` there.
         given: slots and options that must be taken for this one to be reached.
-        fold: the path with the numbers of rounds left out, the same in every round.
+        fold: the path with the numbers of rounds left out, the same in every round; ``every`` has ``[*]`` for them.
     """
 
     path: str
     node: Range | Alternative
     given: tuple[tuple[int, int], ...] = ()
     fold: str = ""
+    every: str = ""
 
 
-def slots_of(root: Node, path: str = "") -> tuple[Slot, ...]:
-    """All slots of a node that stands at a path, in the order of the codes."""
+def slots_of(root: Node, path: str = "", start: int = 0) -> tuple[Slot, ...]:
+    """All slots of a node that stands at a path, in the order of the codes; its first slot has the number ``start``."""
     found: list[Slot] = []
 
-    def visit(node: Node, path: str, fold: str, given: tuple[tuple[int, int], ...]) -> None:
+    def visit(node: Node, path: str, fold: str, every: str, given: tuple[tuple[int, int], ...]) -> None:
         if isinstance(node, (Range, Alternative)):
-            here = len(found)
-            found.append(Slot(path, node, given, fold))
+            here = start + len(found)
+            found.append(Slot(path, node, given, fold, every))
             if isinstance(node, Alternative):
                 for number, (option, label) in enumerate(zip(node.options, node.labels, strict=True)):
-                    visit(option, f"{path}.{label}", f"{fold}.{label}", (*given, (here, number)))
+                    visit(option, f"{path}.{label}", f"{fold}.{label}", f"{every}.{label}", (*given, (here, number)))
         elif isinstance(node, Product):
             for part in node.parts:
-                visit(part.node, _below(path, part.key), _below(fold, part.key), given)
+                visit(part.node, _below(path, part.key), _below(fold, part.key), _below(every, part.key), given)
         elif isinstance(node, Rounds):
             # The part is called `rounds`, as in the member; its choices are named after the body, as in the space.
-            outer, folded = path.removesuffix("rounds"), fold.removesuffix("rounds")
+            outer, folded, all_ = (text.removesuffix("rounds") for text in (path, fold, every))
             for number in range(node.most):
-                visit(node.body, f"{outer}body[{number}]", f"{folded}body", given)
+                visit(node.body, f"{outer}body[{number}]", f"{folded}body", f"{all_}body[*]", given)
 
-    visit(root, path, path, ())
+    visit(root, path, path, path, ())
     assert len(found) == root.size
     assert len({slot.path for slot in found}) == len(found)
     return tuple(found)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from archspec.errors import Problem, Refused, SpecError, did_you_mean
 from archspec.expressions import ExpressionError, evaluate, names
 from archspec.source import Map, Seq, below
-from spaces.choices import Alternative, Constant, Labels, Node, Product, Rounds, Scalar, leaves, scalars
+from spaces.choices import Alternative, Code, Constant, Labels, Node, Product, Rounds, Scalar, leaves, scalars
 from spaces.constraints import Constraint, bindings
 from spaces.dims import Dims, texts
+from spaces.freezing import is_out, settled
 from spaces.identity import identity
 from spaces.ranges import Range, parse_range
 from spaces.rounds import most_rounds
@@ -24,10 +26,11 @@ class Parser:
 
     Args:
         blocks: what an inlined block was called, by the identity of its definition.
+        frozen: codes of choices that are settled, by the path at which they stand in the file.
     """
 
-    def __init__(self, blocks: dict[int, str]) -> None:
-        self.blocks = blocks
+    def __init__(self, blocks: dict[int, str], frozen: Mapping[str, Code] | None = None) -> None:
+        self.blocks, self.frozen = blocks, frozen or {}
         self.problems: list[Problem] = []
         self.dims = Dims(Map(), {})
 
@@ -57,15 +60,18 @@ class Parser:
 
     def numbers(self, raw: Map) -> Dims:
         nodes: dict[str, Node] = {}
+        template = Map(raw)
         for name in raw:
             node = self.node(raw, name, f"dims.{name}", tuple(other for other in raw if other != name), dim=True)
             if isinstance(node, Product) or any(isinstance(item, (Map, Seq)) for item in leaves(node)):
                 self.refuse(raw, name, "a dim is a number", None)
-            elif not isinstance(node, Constant):
+            elif isinstance(node, Constant):
+                template[name] = node.value
+            else:
                 nodes[name] = node
         if self.problems:
             raise SpecError(*self.problems)
-        return Dims(raw, nodes)
+        return Dims(template, nodes)
 
     def node(
         self, container: Map | Seq, key: Any, path: str, scope: tuple[str, ...], *, dim: bool = False
@@ -82,7 +88,8 @@ class Parser:
             return Constant(raw)
         if is_choice(raw):
             try:
-                return self.choice(raw, path, scope, dim=dim)
+                found = self.choice(raw, path, scope, dim=dim)
+                return settled(found, self.frozen[path]) if path in self.frozen else found
             except Refused as refused:
                 self.refuse(raw, refused.field, refused.cause, refused.hint, path)
                 return Constant(None)
@@ -141,6 +148,13 @@ class Parser:
         if all(_is_same(node, raw[position]) for position, node in nodes):
             return Constant(raw)
         template = Seq(raw)
+        out = [key for key, node in nodes if is_out(node, raw[key])]
+        if out:
+            template = Seq(mark=raw.mark, path=raw.path)
+            for key, item in enumerate(raw):
+                if key not in out:
+                    template.put(item, raw.where(key))
+            nodes = list(enumerate(node for key, node in nodes if key not in out))
         return self.product(template, nodes, [], path)
 
     def mapping(self, raw: Map, path: str, scope: tuple[str, ...], *, named: bool = False) -> Node:
@@ -164,7 +178,7 @@ class Parser:
     def product(
         self, template: Map | Seq, nodes: list[tuple[Any, Node]], constraints: list[Constraint], path: str,
         hidden: tuple[str, ...] = (),
-    ) -> Product:  # fmt: skip
+    ) -> Product | Constant:  # fmt: skip
         varying = []
         fixed: dict[str, Any] = {}
         wanted = {name for one in constraints for name in one.fields}
@@ -176,6 +190,8 @@ class Parser:
                     fixed[key] = node.value
             else:
                 varying.append((key, node))
+        if not varying and not constraints:
+            return Constant(template)
         return Product(template, varying, constraints, hidden=hidden, fixed=fixed, path=path)
 
     def wheres(self, raw: Map, path: str) -> list[str]:
@@ -232,6 +248,8 @@ class Parser:
             self.refuse(raw, "overrides", "every round chooses for itself; overrides says it again", None, path)
         body, times = nodes["body"], nodes["times"]
         if body.size == 0:
+            if self.frozen:
+                return self.product(Map(template), list(nodes.items()), constraints, path)
             if not self.problems:
                 self.refuse(
                     raw, "vary", "every round is alike: the body has no choice", "remove vary:, or choose in body", path

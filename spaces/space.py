@@ -23,6 +23,7 @@ from spaces.cardinality import Cardinality, Counter
 from spaces.choices import Code, Slot, slots_of
 from spaces.deferred import broken, deferred_in
 from spaces.feasibility import Refusals, never_legal
+from spaces.freezing import frozen
 from spaces.identity import identity
 from spaces.inlining import inline_blocks
 from spaces.legality import Legality
@@ -45,19 +46,23 @@ class Space:
     Args:
         tree: its marked tree, with ``extends`` and ``set`` resolved.
         elaborate: from a spec's tree to a spec, or SpecError.
+        frozen: codes of choices that are settled, as `freeze` gives them.
 
     Errors:
         SpecError: everything that is wrong with its choices; an option that its constraints never allow; no member.
     """
 
-    def __init__(self, tree: Map, elaborate: Callable[[Map], Spec] = from_tree) -> None:
+    def __init__(
+        self, tree: Map, elaborate: Callable[[Map], Spec] = from_tree, frozen: Mapping[str, Code] | None = None
+    ) -> None:
         header(tree, "archspace", "space")
-        self.elaborate = elaborate
+        self.tree, self.elaborate, self.frozen = tree, elaborate, dict(frozen or {})
         self.name = str(tree.get("name", "space"))
         tree, blocks = inline_blocks(tree)
-        parser = Parser(blocks)
+        parser = Parser(blocks, self.frozen)
         self.root, self.dims, self.mark = parser.root(tree), parser.dims, tree.mark
-        self.slots: tuple[Slot, ...] = slots_of(self.dims.product, "dims") + slots_of(self.root)
+        self.slots: tuple[Slot, ...] = slots_of(self.dims.product, "dims")
+        self.slots += slots_of(self.root, start=len(self.slots))
         self.legality = Legality(self.dims, self.root)
         self.sampler = Sampler(self.legality)
         self.deferred = deferred_in(self.root)
@@ -66,7 +71,8 @@ class Space:
         self._dims: dict[tuple[Code, ...], Map] = {}
         if self.legality.members_of_dims == []:
             raise self.no_member()
-        if problems := never_legal(self.legality, self.slots):
+        # A settled choice may leave options without use; what the file itself rules out was told before.
+        if not frozen and (problems := never_legal(self.legality, self.slots)):
             raise SpecError(*problems)
 
     def draw(self, random: Random) -> Candidate:
@@ -139,6 +145,19 @@ class Space:
         """
         return self.walk(lambda number: self.slots[number].node.default)
 
+    def freeze(self, values: Mapping[str, Any]) -> Space:
+        """The space with some choices settled, ``{"dims.width": 256, "graph[1].body[*].mixer": "attention"}``.
+
+        Paths are those of the slots, with ``[*]`` for all rounds of a repeat in which every round chooses for itself;
+        values those of `Candidate.values`. The space that is left has fewer slots, named as if the file had said so.
+
+        Errors:
+            SpecError: a path leads to no choice or to one round only, a value is not among the options, a choice is
+                not reached when others are settled so, or no member is left.
+        """
+        codes = frozen(self.slots, values)
+        return Space(self.tree, self.elaborate, self.frozen | codes)
+
     def walk(self, pick: Pick) -> Candidate:
         """The candidate whose reached choices are picked one by one.
 
@@ -151,7 +170,7 @@ class Space:
         """The spec that codes stand for."""
         own = codes[: self.sampler.start]
         tree: Map = fresh(self.root, codes, self.sampler.start, self.sampler.numbers(own), self._memo)
-        if own:
+        if self.dims.names:
             if own not in self._dims:
                 self._dims[own] = self.dims.tree(own)
             tree["dims"] = self._dims[own]

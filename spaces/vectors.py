@@ -164,7 +164,11 @@ class Chunk:
                     first.append(numbers)
             self._keys[names] = ids, first
         ids, first = self._keys[names]
-        mine = ids[group]
+        if len(first) == 1:
+            yield np.arange(len(group)), first[0]
+            return
+        # NumPy sorts short integers by counting.
+        mine = ids[group].astype(np.int16 if len(first) < 2**15 else np.intp)
         order = np.argsort(mine, kind="stable")
         ends = np.flatnonzero(np.diff(mine[order])) + 1
         for piece in np.split(order, ends):

@@ -1,1 +1,3 @@
-"""Data sets that a study trains on."""
+"""Data sets that a study trains on; importing this registers the built-in kinds."""
+
+from search.data import compression, copying, digits, memorisation, recall, text  # noqa: F401

@@ -29,6 +29,7 @@ STUDY = """
     objectives: [validation_loss, parameters]
     sampler: random
     trials: 3
+    workers: 0
 """
 
 

@@ -1,15 +1,10 @@
 """Running studies: after any death they go on as if they were never interrupted, and nothing is trained twice."""
 
 import json
-import os
 import resource
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
@@ -21,49 +16,7 @@ from search.runner import Interrupted, run
 from search.storage import Record, candidate
 from search.study import load
 from search.train import TrainingFailed
-
-ROOT = Path(__file__).parents[2]
-
-
-def trials(folder):
-    record = Record.existing(folder)
-    try:
-        return record.trials()
-    finally:
-        record.close()
-
-
-def found(folder):
-    """What was found, in the order in which it was: choices and losses."""
-    return [(trial.params, trial.values) for trial in trials(folder) if trial.state == TrialState.COMPLETE]
-
-
-def go(file, folder, before="", stop=True):
-    """Runs a study in another process, after some lines of its own."""
-    program = f"""
-import os, signal, sys
-from pathlib import Path
-from search import session, storage
-from search.runner import Interrupted, run
-from search.study import load
-{textwrap.dedent(before)}
-if __name__ == "__main__":
-    try:
-        run(load({str(file)!r}), out=Path({str(folder)!r}))
-    except Interrupted as error:
-        print(error)
-        sys.exit(130)
-"""
-    script = folder.with_suffix(".py")
-    script.write_text(program)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, str(script)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    if not stop:
-        return process
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out + err
+from tests.search.studies import found, go, trials
 
 
 def test_a_study_leaves_everything_on_the_disk(study_file, tmp_path):
@@ -124,7 +77,7 @@ def test_a_study_without_a_feasible_candidate_tells_what_refused_them(study_file
     study = load(study_file(constraints="[{kind: parameters, at_most: 10}, {kind: flops, at_least: 1}]"))
     with pytest.raises(SpecError, match="1,000 were tried; 1,000 refused by: parameters at most 10") as caught:
         run(study, out=tmp_path / "run", quiet=True)
-    assert caught.value.problems[0].mark.line == 9
+    assert caught.value.problems[0].mark.line == 10
     assert trials(tmp_path / "run") == []
 
 
@@ -228,17 +181,6 @@ def test_a_candidate_that_always_kills_its_process_is_given_up(study_file, tmp_p
     rows = trials(tmp_path / "run")
     assert [row.state.name for row in rows] == ["FAIL"] * 3
     assert rows[2].user_attrs["reason"] == "the process died while it trained this, for the 3rd time"
-
-
-def test_workers_share_a_study(study_file, tmp_path):
-    file = study_file(trials="8", workers="2", train="{steps: 1, batch: 4}")
-    status, said = go(file, tmp_path / "run")
-    assert status == 0, said
-    rows = trials(tmp_path / "run")
-    assert len(rows) == 8 and {row.state for row in rows} == {TrialState.COMPLETE}
-    assert len({candidate(row)["key"] for row in rows}) == 8
-    assert len({candidate(row)["worker"] for row in rows}) == 2
-    assert said.count("trial ") == 8
 
 
 def test_the_same_command_twice_shares_a_study_and_ctrl_c_of_one_spares_the_other(study_file, tmp_path):

@@ -15,7 +15,7 @@ from search.study import differences, load, schema
 
 def test_a_study_is_read_with_its_defaults(study_file):
     study = load(study_file(constraints="[{kind: flops, at_most: 1e6}]"))
-    assert study.name == "tiny" and study.sampler == "random" and study.workers == 1 and study.storage == "sqlite"
+    assert study.name == "tiny" and study.sampler == "random" and study.seeds == 1 and study.storage == "sqlite"
     assert [objective.name for objective in study.objectives] == ["validation_loss", "parameters"]
     assert [str(bound) for bound in study.bounds] == ["flops at most 1e+06"]
     assert study.recipe.steps == 4 and study.data.kind_name == "digits"
@@ -34,23 +34,32 @@ def test_names_of_objectives_tell_them_apart(study_file):
     ("lines", "place", "cause", "hint"),
     [
         ({"archstudy": "2"}, "archstudy", "format version 2", "newer version"),
-        ({"smapler": "tpe"}, "9:1  smapler", "there is no field 'smapler' here", "did you mean sampler"),
-        ({"sampler": "tpa"}, "8:10  sampler", "cannot be 'tpa'", "'tpe'"),
-        ({"trials": "0"}, "8:9  trials", "greater than or equal to 1", ""),
-        ({"trials": "many"}, "8:9  trials", "a valid integer", ""),
-        ({"name": "a/b"}, "8:7  name", "not fit for a folder", ""),
+        ({"smapler": "tpe"}, "10:1  smapler", "there is no field 'smapler' here", "did you mean sampler"),
+        ({"sampler": "tpa"}, "9:10  sampler", "cannot be 'tpa'", "'tpe'"),
+        ({"trials": "0"}, "9:9  trials", "greater than or equal to 1", ""),
+        ({"trials": "many"}, "9:9  trials", "a valid integer", ""),
+        ({"name": "a/b"}, "9:7  name", "not fit for a folder", ""),
         (
             {"train": "{steps: 4, lerning_rate: 1}"},
-            "8:19  train.lerning_rate",
+            "9:19  train.lerning_rate",
             "no field",
             "did you mean learning_rate",
         ),
         ({"train": "{optimizer: {betas: [0.9, 2]}}"}, "train.optimizer.betas", "less than 1", ""),
+        ({"fidelities": "{least: 9}"}, "fidelities", "the whole training 4", "try least: 1"),
+        ({"fidelities": "{least: 2, reducton: 2}"}, "fidelities.reducton", "no field", "did you mean reduction"),
+        ({"sampler": "cmaes"}, "sampler", "searches for one objective, there are 2", "sampler: frontier"),
+        (
+            {"constraints": "[{kind: flops, at_least: 1e6}, {kind: flops, at_most: 1e5}]"},
+            "constraints[1]",
+            "contradicts flops at least 1e+06",
+            "leave one out",
+        ),
         ({"train": "fast"}, "train", "should be a mapping", ""),
-        ({"data": "{kind: digit}"}, "8:14  data.kind", "no data called 'digit'", "did you mean digits"),
-        ({"data": "{kind: text, pth: x}"}, "8:20  data.pth", "no field 'pth'", "did you mean path"),
+        ({"data": "{kind: digit}"}, "9:14  data.kind", "no data called 'digit'", "did you mean digits"),
+        ({"data": "{kind: text, pth: x}"}, "9:20  data.pth", "no field 'pth'", "did you mean path"),
         ({"data": "7"}, "data", "found 7", ""),
-        ({"objectives": "[validation_los]"}, "8:14  objectives[0]", "validation_los", "did you mean validation_loss"),
+        ({"objectives": "[validation_los]"}, "9:14  objectives[0]", "validation_los", "did you mean validation_loss"),
         ({"objectives": "[]"}, "objectives", "at least 1 item", ""),
         ({"objectives": "[flops, flops]"}, "objectives[1]", "stands twice", ""),
         ({"objectives": "[{kind: latency, measured: true, device: l4}]"}, "objectives[0]", "not measured", ""),
@@ -63,10 +72,10 @@ def test_names_of_objectives_tell_them_apart(study_file):
             "parameters",
         ),
         ({"constraints": "[{kind: latency, measured: true, at_most: 1}]"}, "constraints[0]", "after", "predicted"),
-        ({"constraints": "[{kind: flops}]"}, "9:15  constraints[0]", "needs at_most or at_least", ""),
+        ({"constraints": "[{kind: flops}]"}, "10:15  constraints[0]", "needs at_most or at_least", ""),
         ({"constraints": "[{kind: flops, at_most: big}]"}, "constraints[0].at_most", "should be a number", ""),
-        ({"space": "nowhere.yaml"}, "8:8  space", "there is no file", ""),
-        ({"space": "language_modle"}, "8:8  space", "neither in the library", "did you mean language_model"),
+        ({"space": "nowhere.yaml"}, "9:8  space", "there is no file", ""),
+        ({"space": "language_modle"}, "9:8  space", "neither in the library", "did you mean language_model"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(study_file, lines, place, cause, hint):

@@ -30,7 +30,7 @@ def test_every_option_of_a_library_space_is_legal_and_its_default_too(name):
     assert space.default().spec.name == name
 
 
-@pytest.mark.parametrize("name", library())
+@pytest.mark.parametrize("name", SCALED)
 def test_library_spaces_scale_by_overrides(name):
     space = load(name, set=SCALED[name])
     random = Random(0)

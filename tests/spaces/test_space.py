@@ -226,3 +226,9 @@ def test_a_space_may_be_given_as_a_tree():
         "graph: [{choose: [layer_norm, rms_norm]}]"
     )
     assert len({candidate.spec.full for candidate in Space(tree).members()}) == 2
+
+
+def test_slots_know_what_they_are_reached_by(space):
+    found = space("dims: {w: {choose: [2, 3]}}\ngraph: [{choose: [x, {kind: k, a: {choose: [1, 2]}}]}]")
+    (above, option) = found.slots[2].given[0]
+    assert (found.slots[above].path, option) == ("graph[0]", 1)

@@ -9,40 +9,11 @@ from math import ceil, floor, log10, sqrt
 from search.cost.devices import Device
 from search.cost.parts import Pass
 from search.cost.report.text import duration, large, short
+from search.drawing import WIDTH, box, line, svg, text
 from search.memory import shown
 
-WIDTH = 920
 COLOURS = {"compute": "#1b6ca8", "memory": "#c8553d", "overhead": "#8a8a8a"}
 SHADES = ("#27496d", "#4f86b0", "#93b7cf", "#d9a24b", "#ecd9b4", "#9a9a9a")
-
-
-def svg(height: float, *parts: str, label: str) -> str:
-    """A drawing of the page's width."""
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(label)}" '
-        f'font-family="inherit" font-size="12">{"".join(parts)}</svg>'
-    )
-
-
-def text(x: float, y: float, words: str, *, anchor: str = "start", colour: str = "#333", size: int = 12) -> str:
-    """Words that begin, are centred or end at a place."""
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}" font-size="{size}">'
-        f"{escape(words)}</text>"
-    )
-
-
-def line(x1: float, y1: float, x2: float, y2: float, *, colour: str = "#ddd", more: str = "") -> str:
-    """A straight line."""
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" {more}/>'
-
-
-def box(x: float, y: float, width: float, height: float, colour: str, title: str) -> str:
-    """A bar that tells its title when pointed at."""
-    return (
-        f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.5):.1f}" height="{height}" fill="{colour}">'
-        f"<title>{escape(title)}</title></rect>"
-    )
 
 
 def legend() -> str:

@@ -13,27 +13,7 @@ from search.cost.report.text import ran as told_run
 from search.cost.setting import PHASES, Phase
 from search.cost.training_run import TrainingRun
 from search.memory import shown
-
-STYLE = """
-body { font: 14px/1.5 system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; color: #222;
-  background: #fff; max-width: 920px; margin: 32px auto; padding: 0 20px; }
-h1 { font-size: 26px; margin: 0; font-weight: 600; }
-h2 { font-size: 17px; margin: 34px 0 8px; font-weight: 600; break-after: avoid; }
-p { margin: 4px 0 10px; color: #555; }
-svg { width: 100%; height: auto; display: block; break-inside: avoid; }
-dl { display: grid; grid-template-columns: repeat(4, 1fr); gap: 10px; margin: 20px 0 0; }
-dl div { border: 1px solid #ddd; border-radius: 4px; padding: 8px 12px; }
-dt { color: #666; font-size: 12px; }
-dd { margin: 0; font-size: 19px; font-weight: 600; }
-dd small { display: block; font-size: 12px; font-weight: 400; color: #666; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 4px 8px; border-bottom: 1px solid #e4e4e4; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; }
-th { font-weight: 600; color: #444; }
-td small { display: block; color: #777; }
-pre { font: 12px/1.45 ui-monospace, Menlo, Consolas, monospace; overflow-x: auto; background: #f7f7f7; padding: 12px; }
-@media print { body { margin: 0; max-width: none; } details { display: none; } }
-"""
+from search.page import document, figures, section
 
 
 def page(name: str, found: Sequence[Breakdown], phase: Phase, *, run: TrainingRun | None = None) -> str:
@@ -53,15 +33,15 @@ def page(name: str, found: Sequence[Breakdown], phase: Phase, *, run: TrainingRu
     sections = [
         f"<h1>{escape(name)}</h1><p>{WHAT[phase].capitalize()}{escape(at(main, phase))}, "
         f"on {escape(main.profile.title)}</p>{_figures(main)}",
-        _section("Latency by block", f"One {WHAT[phase]}: {duration(one.seconds)}, with {COVERAGE:.0%} of cases "
+        section("Latency by block", f"One {WHAT[phase]}: {duration(one.seconds)}, with {COVERAGE:.0%} of cases "
                  f"between {between(one)}.", legend() + waterfall(waterfall_rows, one.constant)),
-        _section("Roofline", f"Classes of operators that compute; a circle's area is its share of the time. Those that "
+        section("Roofline", f"Classes of operators that compute; a circle's area is its share of the time. Those that "
                  f"only move bytes, or are views, take {silent:.0%} of it.",
                  roofline(one, main.profile, main.cost.dtype)),
-        _section("Memory", "What there is in all. Gradients come while saved activations go, so that a peak may lie "
+        section("Memory", "What there is in all. Gradients come while saved activations go, so that a peak may lie "
                  "left of the end.",
                  bars(_memory(main), main.profile.memory[-1].size)),
-        _section("Devices", f"Latencies with the interval of {COVERAGE:.0%} of cases; energy is an estimate.",
+        section("Devices", f"Latencies with the interval of {COVERAGE:.0%} of cases; energy is an estimate.",
                  _devices(found)),
         *([f"<section><h2>Training run</h2><p>{escape(told_run(main, run))}</p></section>"] if run else ()),
         "<details><summary>Tables</summary>" + "".join(
@@ -69,17 +49,7 @@ def page(name: str, found: Sequence[Breakdown], phase: Phase, *, run: TrainingRu
             for lines in (totals(main), by_row(main, phase), by_operator(one))
         ) + "</details>",
     ]  # fmt: skip
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(name)}: cost</title><style>{STYLE}</style></head>\n<body>\n"
-        + "\n".join(sections)
-        + "\n</body></html>\n"
-    )
-
-
-def _section(title: str, words: str, body: str) -> str:
-    return f"<section><h2>{title}</h2><p>{escape(words)}</p>{body}</section>"
+    return document(f"{name}: cost", sections)
 
 
 def _figures(found: Breakdown) -> str:
@@ -94,9 +64,7 @@ def _figures(found: Breakdown) -> str:
     ]
     if memory.cache is not None:
         tiles.append(("cache", shown(memory.cache), f"after {found.context:,} tokens"))
-    cells = (f"<div><dt>{escape(what)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
-             for what, value, more in tiles)  # fmt: skip
-    return f"<dl>{''.join(cells)}</dl>"
+    return figures(tiles)
 
 
 def _memory(found: Breakdown) -> list[tuple[str, list[tuple[str, int]], int]]:

@@ -61,7 +61,7 @@ def test_candidates_of_the_library(name: str) -> None:
     space, random = load(name), Random(1)
     trees = [space.sample(random).tree for _ in range(15)]
     assert price_trees(trees, device=DEVICE) == [whole(tree) for tree in trees]
-    assert all(map(in_pieces, trees))
+    assert all(map(in_pieces, trees)) == (name != "hat")  # its decoder reads an encoder
 
 
 def test_what_a_piece_names_is_part_of_it() -> None:

@@ -15,6 +15,7 @@ from spaces.space import Space, library, load
 DEVICE = "l4"
 HEAD = "archspace: 1\ninterface: {kind: causal_lm, vocab: 48, length: 24}\n"
 ATTENTION = "{kind: attention, heads: 2}"
+APART = {"hat": 10, "brainformer": 10}  # no chain; a node of too many choices. They are priced one by one, so many here
 
 
 def drawn(space: Space, count: int, seed: int = 0) -> Vectors:
@@ -38,18 +39,18 @@ def agree(space: Space, prices: Prices, vectors: Vectors) -> int:
 
 @pytest.mark.parametrize("name", library())
 def test_library_spaces_are_looked_up(name: str) -> None:
-    space = load(name)
-    table, vectors = Table(space, device=DEVICE), drawn(space, 50)
-    assert agree(space, table.price(vectors), vectors) == 50
-    assert table.slow is None
+    space, count = load(name), APART.get(name, 50)
+    table, vectors = Table(space, device=DEVICE), drawn(space, count)
+    assert agree(space, table.price(vectors), vectors) == count
+    assert (table.slow is None) == (name not in APART)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", library())
 def test_a_thousand_candidates(name: str) -> None:
-    space = load(name)
-    table, vectors = Table(space, device=DEVICE), drawn(space, 1000, seed=1)
-    assert agree(space, table.price(vectors), vectors) == 1000
+    space, count = load(name), 100 if name in APART else 1000
+    table, vectors = Table(space, device=DEVICE), drawn(space, count, seed=1)
+    assert agree(space, table.price(vectors), vectors) == count
 
 
 def space_of(graph: str, dims: str = "{}", blocks: str = "{}") -> Space:

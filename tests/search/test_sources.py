@@ -1,0 +1,122 @@
+"""Where candidates come from: bounds are kept, nothing is tried twice, better ones are found than by chance."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from archspec.errors import SpecError
+from search.figures import Figures
+from search.session import Asked, OpenStudy
+from search.sources import Bounded
+from search.storage import candidate
+from search.study import load
+from spaces import space as spaces
+from spaces.encoding import decode, sample_encoded
+
+STUDY = """
+archstudy: 1
+name: sizes
+space: hybrid_attention_convolution
+data: {kind: text}
+train: {steps: 4, batch: 2, length: 16}
+objectives: [validation_loss, flops]
+constraints: [{kind: parameters, at_most: 1.5e6}]
+trials: 24
+workers: 0
+"""
+
+
+def study_of(tmp_path, sampler: str, **lines: str):
+    text = STUDY + f"sampler: {sampler}\n"
+    for name, value in lines.items():
+        text = "\n".join(f"{name}: {value}" if line.startswith(f"{name}:") else line for line in text.splitlines())
+    path = tmp_path / f"{sampler}.yaml"
+    path.write_text(text)
+    return load(path)
+
+
+def searched(study: OpenStudy) -> list[tuple[float, float]]:
+    """Points of a study whose loss falls with the layers that are no convolutions."""
+    points = []
+    while isinstance(asked := study.ask(), Asked):
+        wide = sum(
+            value != "depthwise_convolution" for path, value in asked.proposal.params.items() if path.endswith("mixer")
+        )
+        flops = study.study.objectives[1].before(asked.proposal.priced)
+        points.append((5 - 0.3 * wide, flops))
+        study.tell(asked, list(points[-1]))
+    return points
+
+
+@pytest.mark.parametrize("sampler", ["frontier", "evolution", "local", "tpe"])
+def test_bounds_are_kept_and_nothing_is_tried_twice(tmp_path, sampler):
+    with closing(OpenStudy(study_of(tmp_path, sampler, trials="14"), tmp_path / sampler)) as study:
+        searched(study)
+        hashes = [candidate(trial)["hash"] for trial in study.record.trials()]
+        sizes = [study.space.candidate(trial.params).spec for trial in study.record.trials()]
+    assert len(set(hashes)) == 14
+    from search.cost import price
+
+    assert max(price(spec, length=16).parameters for spec in sizes) <= 1.5e6
+
+
+def test_what_is_proposed_is_a_function_of_seed_and_record(tmp_path):
+    def run(name: str, parts: int) -> list[str]:
+        for _ in range(parts):
+            with closing(OpenStudy(study_of(tmp_path, "frontier", trials="12"), tmp_path / name)) as study:
+                for _ in range(12 // parts):
+                    asked = study.ask()
+                    study.tell(asked, [float(len(asked.proposal.params)), 1.0])
+                found = [candidate(trial)["hash"] for trial in study.record.trials()]
+        return found
+
+    assert run("whole", 1) == run("parts", 3)
+
+
+def test_a_small_space_is_searched_to_its_last_member(study_file, tmp_path):
+    for sampler in ("grid", "frontier"):
+        with closing(OpenStudy(load(study_file(sampler=sampler, trials="500")), tmp_path / sampler)) as study:
+            members = {one.spec.full for one in study.space.members()}
+            while isinstance(asked := study.ask(), Asked):
+                study.tell(asked, [1.0, 1.0])
+            tried = [candidate(trial)["hash"] for trial in study.record.trials()]
+        assert sorted(tried) == sorted(members)
+
+
+def test_figures_of_vectors_are_those_of_specs(tmp_path):
+    study = study_of(tmp_path, "frontier", objectives="[validation_loss, macs, {kind: latency, device: l4}]")
+    space = spaces.load("hybrid_attention_convolution")
+    figures = Figures(space, study.recipe, study.objectives, study.bounds)
+    vectors = sample_encoded(space, np.random.default_rng(1), 20)
+    cheap, allowed = figures.cheap(vectors), figures.allowed(vectors)
+    assert set(cheap) == {"parameters", "macs", "latency (device l4)"} and 0 < allowed.sum() < 20
+    from search.objectives import Priced
+    from search.session import prices
+
+    for number, vector in enumerate(vectors):
+        priced = Priced(decode(space, vector).spec, study.recipe, prices)
+        assert cheap["macs"][number] == study.objectives[1].before(priced)
+        assert cheap["latency (device l4)"][number] == pytest.approx(study.objectives[2].before(priced))
+        assert allowed[number] == study.bounds[0].allows(study.bounds[0].objective.before(priced))
+    (refused,) = figures.refusals(vectors).items()
+    assert refused == ("parameters at most 1.5e+06", 20 - allowed.sum())
+
+
+def test_rare_members_within_the_bounds_are_found(tmp_path):
+    study = study_of(tmp_path, "frontier", constraints="[{kind: parameters, at_most: 1.1e5}]")
+    space = spaces.load("hybrid_attention_convolution")
+    figures = Figures(space, study.recipe, study.objectives, study.bounds)
+    drawn = sample_encoded(space, np.random.default_rng(0), 2000)
+    assert figures.allowed(drawn).mean() < 0.01
+    members = Bounded(space, ["validation_loss", "flops"], figures)
+    assert members.feasible(members.draw(np.random.default_rng(0), 200)).sum() >= 10
+
+
+def test_a_space_without_a_feasible_member_is_told(tmp_path):
+    study = study_of(tmp_path, "frontier", constraints="[{kind: parameters, at_most: 100}]")
+    with closing(OpenStudy(study, tmp_path / "none")) as opened, pytest.raises(SpecError) as caught:
+        opened.ask()
+    assert "is feasible" in str(caught.value) and "parameters at most 100" in str(caught.value)
