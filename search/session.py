@@ -90,7 +90,7 @@ class OpenStudy:
             self.record.remember("identity", identity)
             columns = [{"name": o.name, "unit": o.unit, "direction": o.direction} for o in study.objectives]
             self.record.remember("objectives", columns)
-            self.record.study.set_metric_names([objective.name for objective in study.objectives])
+            self.record.name_objectives([objective.name for objective in study.objectives])
         except BaseException:
             self.record.close()
             raise
