@@ -57,7 +57,11 @@ class Pool(Kind, kind="pool"):
 
 
 class Join(Kind, kind="join"):
-    """The tokens of several streams one after another, each keeping its spans."""
+    """The tokens of several streams one after another, each keeping its spans.
+
+    If any of the streams says which of its tokens are real, those of the others all are. Labels stay that the tokens
+    of all streams carry.
+    """
 
     arity = (1, 99)
 
@@ -74,7 +78,18 @@ class Join(Kind, kind="join"):
                 raise Refused(
                     "from", f"two of the streams have a span {name!r}", "give learned tokens a span of another name"
                 )
-        return at.inputs[0].on(*spans)
+        segmented = [stream.segmented for stream in at.inputs]
+        if any(segmented) and not all(segmented):
+            raise Refused(
+                "from", "only some of the streams lie in segments, which attention does not cross", "shift: 0"
+            )
+        first, *others = at.inputs
+        return replace(
+            first.on(*spans),
+            labels=tuple(label for label in first.labels if all(label in stream.labels for stream in others)),
+            placed=first.placed and not others,
+            valid=any(stream.valid for stream in at.inputs),
+        )
 
 
 class Combine(Kind, kind="combine"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from archspec.kinds import tokens as kinds
 from compiler.build import Make, main, project
 from compiler.modules.embedding import blocks, unblocks
+from compiler.modules.heads import fitting
 from compiler.registry import Leaf, builds
 from compiler.tokens import Tokens
 
@@ -71,10 +72,28 @@ class Join(nn.Module):
     def __init__(self, spec: kinds.Join, make: Make) -> None:
         super().__init__()
         self.out = make.node.output
+        self.rows = Rows()
 
     def forward(self, *inputs: Tokens) -> Tokens:
         features = [t.features if t.stream.spans else t.features[:, None] for t in inputs]
-        return Tokens(torch.cat(features, dim=1), self.out)
+        joined = Tokens(torch.cat(features, dim=1), self.out)
+        if self.out.valid:
+            joined = replace(joined, valid=self.rows(features, [t.valid for t in inputs]))
+        if self.out.segmented:
+            joined = replace(joined, segment=self.rows(features, [t.segment for t in inputs]))
+        labels = {name: self.rows(features, [t.labels[name] for t in inputs]) for name, _ in self.out.labels}
+        return replace(joined, labels=labels)
+
+
+class Rows(Leaf):
+    """What tokens of several streams carry, ``[batch, tokens]`` each, one after another; true where there is none."""
+
+    def forward(self, features: Sequence[Tensor], rows: Sequence[Tensor | None]) -> Tensor:
+        parts = [
+            torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if row is None else fitting(row, x.shape[0])
+            for x, row in zip(features, rows, strict=True)
+        ]
+        return torch.cat(parts, dim=1)
 
 
 @builds(kinds.Combine)

@@ -20,9 +20,10 @@ from archspec.errors import Problem, Refused, SpecError
 from archspec.scope import Scope
 from archspec.source import Map, Seq
 from search.cost import devices
-from search.cost.pieces import NoChainError, Piece, State, first_piece, last_piece, piece
+from search.cost.pieces import NoChainError, Piece, first_piece, last_piece, piece
 from search.cost.price import Cost, lengths_of, price
 from search.cost.setting import Phase, setting
+from search.cost.state import State
 from search.cost.total import Total
 from search.cost.wires import inputs
 

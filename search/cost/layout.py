@@ -1,22 +1,25 @@
 """Which choices of a space decide what each part of its members costs.
 
 A space whose members are chains (`search.cost.chain`) is a start (interface), units in a row (a top-level node, or the
-body of a `repeat`), and an end (the loss). A unit's cost follows from the state that it is given, the choices inside
-it, and the choices inside the dims, blocks, defaults and interface that its texts name.
+body of a `repeat`, which may be a `repeat` again), and an end (the loss). A unit's cost follows from the state that it
+is given, the choices inside it, and the choices inside the dims, blocks, defaults and interface that its texts name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from archspec.errors import Refused
 from archspec.source import Map, Seq
 from search.cost.chain import APART, PLACE, PLAIN, words
+from search.cost.numbering import Numbering
 from spaces.choices import Alternative, Code, Constant, Node, Product, Rounds
+from spaces.constraints import number
 from spaces.members import rounds, value
 from spaces.ranges import Range
+from spaces.rounds import most_rounds
 from spaces.space import Space
 
 LARGEST = 2**22  # combinations of choices that decide one unit
@@ -33,25 +36,33 @@ class Unit:
     """A node, or the body of rounds.
 
     Attributes:
-        own: slots inside it, in its first round; ``stride`` slots further for every later one.
-        outside: slots of what it names.
+        own: choices inside it, in its first round; ``stride`` slots further for every later one.
+        outside: choices in what it names.
         take: what stands there in a member, from its codes and a round's number.
         round: it is a round and no node.
         suspect: it may read streams that stand outside of the chain.
         times: how many rounds a member has; None for a node.
-        counting: slots that decide ``times``.
+        counting: choices that decide ``times``.
         most: rounds at most.
+        parts: what a round is made of, if that is rounds again.
     """
 
-    own: tuple[int, ...]
-    outside: tuple[int, ...]
+    own: Numbering
+    outside: Numbering
     take: Callable[[Codes, int], Any]
     round: bool
     suspect: bool
     times: Callable[[Codes], int] | None = None
-    counting: tuple[int, ...] = ()
+    counting: Numbering = field(default_factory=Numbering)
     most: int = 1
     stride: int = 0
+    parts: tuple[Unit, ...] = ()
+
+    def all(self) -> Iterator[Unit]:
+        """It, and all that it is made of."""
+        yield self
+        for part in self.parts:
+            yield from part.all()
 
 
 class Layout:
@@ -91,10 +102,15 @@ class Layout:
             raise Unfactored("its list of nodes is a choice")
         self.outer = _outer(graph)
         self.units = [unit for key in _keys(graph) for unit in self._units(*_part(graph, key, at))]
-        for unit in self.units:
-            combinations = prod(self.sizes[slot] for slot in (*unit.own, *unit.outside))
+        for unit in self.all():
+            combinations = unit.own.size * unit.outside.size
             if combinations > LARGEST:
                 raise Unfactored(f"{combinations:,} combinations of choices decide the cost of one node")
+
+    def all(self) -> Iterator[Unit]:
+        """The units, and what they are made of."""
+        for unit in self.units:
+            yield from unit.all()
 
     def _name(self, name: str, node: Node, at: int) -> None:
         self.slots[name], self.texts[name] = tuple(range(at, at + node.size)), text(node)
@@ -106,11 +122,14 @@ class Layout:
             found.update(self.slots.get(word, ()))
         return tuple(sorted(found))
 
+    def _slots(self, slots: Sequence[int]) -> Numbering:
+        return Numbering().slots(slots, self.sizes)
+
     def _unit(self, node: Node, at: int, *, round: bool, **rounds: Any) -> Unit:
         texts, stride = [text(node), *self.around], rounds.get("stride", 0)
         return Unit(
-            tuple(range(at, at + node.size)),
-            self._named(texts, self.start),
+            Numbering() if "parts" in rounds else Numbering().node(node, at, self.sizes),
+            self._slots(() if "parts" in rounds else self._named(texts, self.start)),
             lambda codes, turn: value(node, codes, at + turn * stride, self._numbers(codes)),
             round,
             bool(words(texts[:1], self.texts) & self.outer),
@@ -138,13 +157,12 @@ class Layout:
         assert isinstance(node, Product)
         if not self._free(inner.body):
             return None
-        named = [slot for name in inner.reads for slot in self.slots.get(name, ())]
         joint = [slot for part in node.joint for slot in range(at + part.offset, at + part.offset + part.node.size)]
 
         def times(codes: Codes) -> int:
             return rounds(node, codes, at, self._numbers(codes))
 
-        counting = tuple(sorted({*named, *joint}))
+        counting = self._slots(sorted({*self._of(inner.reads), *joint}))
         size = inner.body.size
         return [self._unit(inner.body, place, round=True, times=times, counting=counting, most=inner.most, stride=size)]
 
@@ -153,15 +171,25 @@ class Layout:
         if not {"times", "body"} <= set(_keys(node)):
             return None
         (body, place), (counter, counting) = _part(node, "body", at), _part(node, "times", at)
-        most = _most(counter)
-        if most is None or not self._free(body):
+        try:
+            names, most = most_rounds(counter, self.space.dims)
+        except Refused:  # another thing than dims decides
             return None
 
         def times(codes: Codes) -> int:
-            return int(value(counter, codes, counting, self._numbers(codes)))
+            numbers = self._numbers(codes)
+            return int(number("times", {"times": value(counter, codes, counting, numbers)}, numbers))
 
-        slots = tuple(range(counting, counting + counter.size))
-        return [self._unit(body, place, round=True, times=times, counting=slots, most=most)]
+        slots = {*self._of(names), *range(counting, counting + counter.size)}
+        count: dict[str, Any] = {"times": times, "counting": self._slots(sorted(slots)), "most": most}
+        inner = self._units(body, place)
+        if all(unit.round for unit in inner):
+            return [self._unit(body, place, round=True, parts=tuple(inner), **count)]
+        return [self._unit(body, place, round=True, **count)] if self._free(body) else None
+
+    def _of(self, names: Iterable[str]) -> set[int]:
+        """The slots of what has some names."""
+        return {slot for name in names for slot in self.slots.get(name, ())}
 
     def _free(self, body: Node) -> bool:
         """Whether a round does not know where it stands."""
@@ -225,15 +253,3 @@ def _size(node: Range | Alternative, path: str) -> int:
     if node.count is None:
         raise Unfactored(f"{path} is drawn from a continuum")
     return node.count
-
-
-def _most(node: Node) -> int | None:
-    """The largest whole number that may stand at a node; None if anything else may."""
-    if isinstance(node, Range):
-        return int(node.high) if node.whole and node.of is None else None
-    if isinstance(node, Constant):
-        return node.value if type(node.value) is int else None
-    if isinstance(node, Alternative):
-        found = [_most(option) for option in node.options]
-        return None if None in found else max(one for one in found if one is not None)
-    return None

@@ -9,7 +9,7 @@ price is their sum, with peaks as maxima over what the pieces before have left l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from archspec.elaborate import Elaborator
 from archspec.graph import Graph, Node
@@ -19,48 +19,16 @@ from archspec.place import Broken
 from archspec.scope import Frame, Scope
 from archspec.source import Map, Seq
 from archspec.streams import Stream
-from search.cost.block import Given
 from search.cost.cache import kept_per_token
 from search.cost.memory import inference_peak, training
 from search.cost.passes import PassTime, owned, pass_time
 from search.cost.price import buffers, counted, distinct
 from search.cost.setting import Setting
+from search.cost.state import State, Storages, Table, held_by, kept_by, state_of, value_of
 from search.cost.steps import Step, Steps, loss, run
-from search.cost.wires import Storage, Value, Values, Wire, inputs
+from search.cost.wires import Values, Wire, inputs
 
 INPUT = "\0"  # what the stream is called inside; no text can name it
-
-
-class Tensor(NamedTuple):
-    """A tensor of a state, and the numbers of the storages in which it lies; None for a weight's."""
-
-    given: Given
-    inference: int | None
-    training: int | None
-
-
-class Table(NamedTuple):
-    """A token embedding's table, which a head may use."""
-
-    name: str
-    rows: int
-    width: int
-    size: int
-
-
-class State(NamedTuple):
-    """What a piece is given.
-
-    Attributes:
-        inference, training: bytes of storages, 0 for the caller's; those of training with whether autograd keeps them.
-        tables: embeddings before.
-    """
-
-    stream: Stream
-    tensors: tuple[Tensor, ...]
-    inference: tuple[int, ...]
-    training: tuple[tuple[int, bool], ...]
-    tables: tuple[Table, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +88,7 @@ def piece(raw: Any, blocks: Map, scope: Scope, interface: Interface, state: Stat
         SpecError: the language refuses it.
     """
     graph = _elaborated(raw, blocks, scope, interface, state)
-    value, storages = _given(state)
+    value, storages = value_of(state)
     work = run(graph, {(INPUT, ""): value}, setting.dtype, processor=setting.device.kind)
     return _priced(work, graph, state, storages, _time(work, graph, state, setting), setting)
 
@@ -135,12 +103,12 @@ def _time(work: Steps, graph: Graph, state: State, setting: Setting) -> PassTime
 
 def last_piece(interface: Interface, state: State, setting: Setting) -> Piece:
     """The training loss, or nothing for an interface without one."""
-    value, storages = _given(state)
+    value, storages = value_of(state)
     work = Steps(list(value.wires))
     work.loss = loss({"out": value}, interface, 0)
     if work.loss is None:
         work.outputs = {"out": value}
-    peaks = training(work, _kept(state, storages))
+    peaks = training(work, kept_by(state, storages))
     time = pass_time(work, setting) if setting.phase == "step" else PassTime((), 0, 0)
     return Piece(
         state,
@@ -180,27 +148,8 @@ def _embedding(table: Table) -> Node:
     return Node(table.name, kind, (), (), {"": Stream(table.width, ())})
 
 
-def _given(state: State) -> tuple[Value, tuple[list[Storage], list[Storage]]]:
-    inference = [Storage(size, -1) for size in state.inference]
-    kept = [Storage(size, -1) for size, _ in state.training]
-    wires = tuple(
-        Wire(
-            one.given,
-            None if one.inference is None else inference[one.inference],
-            None if one.training is None else kept[one.training],
-            -1,
-        )
-        for one in state.tensors
-    )
-    return Value(state.stream, wires), (inference, kept)
-
-
-def _kept(state: State, storages: tuple[list[Storage], list[Storage]]) -> list[Storage]:
-    return [storage for storage, (_, kept) in zip(storages[1], state.training, strict=True) if kept]
-
-
 def _priced(
-    work: Steps, graph: Graph, state: State, storages: tuple[list[Storage], list[Storage]], time: PassTime,
+    work: Steps, graph: Graph, state: State, storages: Storages, time: PassTime,
     setting: Setting,
 ) -> Piece:  # fmt: skip
     (out, *more) = work.outputs.values()
@@ -211,7 +160,15 @@ def _priced(
     stopped = any(wire.given.graded and id(wire) not in reached for wire in work.inputs)
     if work.steps and (through or stopped):
         raise NoChainError
-    peaks = training(work, _kept(state, storages))
+    held = held_by(state, storages)
+    lives = [Wire(state.tensors[0].given, *pair, -1) for pairs in held for pair in pairs]
+    work.held += [(wire, len(work.steps) - 1) for wire in lives]
+    touched = {wire for step in work.steps for wire in step.inputs} if held else set()
+    asleep = [  # bytes that none of the steps touches
+        sum(one.size for one in {pair[form] for pairs in held for pair in pairs} - used - {None} if one)
+        for form, used in enumerate(({wire.inference for wire in touched}, {wire.training for wire in touched}))
+    ]
+    peaks = training(work, kept_by(state, storages))
     onward = {wire.training for wire in out.wires}
     counts = counted(work.steps)
     serving = [step for step in work.steps if not step.training]
@@ -220,7 +177,7 @@ def _priced(
     if len(heads) > 1 or (tables and state.tables):
         raise NoChainError  # whose gradients wait for whom is not told by one number any more
     return Piece(
-        after=_after(out, peaks.kept, (*state.tables, *tables)),
+        after=state_of(out, peaks.kept, (*state.tables, *tables), held),
         parameters=sum(count.total for count in counts),
         active=sum(count.active for count in counts),
         stored=sum(step.unit.stored for step in owned(work.steps)),
@@ -231,8 +188,8 @@ def _priced(
         host=time.host,
         cache=kept_per_token(graph),
         kept=peaks.inside + sum(storage.size for storage in peaks.kept if storage not in onward),
-        inference_peak=inference_peak(work),
-        forward_peak=max(peaks.forward, default=0),
+        inference_peak=inference_peak(work) + asleep[0],
+        forward_peak=max(peaks.forward, default=0) + asleep[1],
         backward_peak=max(peaks.backward, default=0),
         tied_peak=max(peaks.backward[: heads[0]], default=0) if heads else -1,
         table=tables[0].size if tables else 0,
@@ -247,29 +204,9 @@ def _table(node: Node, step: Step) -> Table:
     return Table(node.name, step.unit.weights.total // width, width, step.unit.size)
 
 
-def _after(out: Value, kept: frozenset[Storage], tables: tuple[Table, ...]) -> State:
-    inference: dict[Storage, int] = {}
-    trained: dict[Storage, int] = {}
-    tensors = tuple(
-        Tensor(
-            wire.given,
-            None if wire.inference is None else inference.setdefault(wire.inference, len(inference)),
-            None if wire.training is None else trained.setdefault(wire.training, len(trained)),
-        )
-        for wire in out.wires
-    )
-    return State(
-        out.stream,
-        tensors,
-        tuple(storage.size for storage in inference),
-        tuple((storage.size, storage in kept) for storage in trained),
-        tables,
-    )
-
-
 def first_piece(values: Values) -> Piece:
     """What the model is given: one stream."""
     if len(values) != 1:
         raise NoChainError
     (value,) = values.values()
-    return Piece(_after(value, frozenset(), ()), inputs=sum(wire.bytes for wire in value.wires))
+    return Piece(state_of(value, frozenset(), ()), inputs=sum(wire.bytes for wire in value.wires))

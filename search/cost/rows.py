@@ -7,7 +7,7 @@ peaks (`PEAKS`). Row 0 is a node that is absent, row 1 one that the language ref
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,9 @@ from archspec.errors import Problem, SpecError
 from archspec.spec import from_tree
 from search.cost.chain import Chain, Context, Link
 from search.cost.layout import Codes, Layout, Unit
+from search.cost.numbering import Numbering
 from search.cost.pieces import NoChainError, Piece
+from search.cost.state import entered, left
 from spaces.ranges import Range
 
 Vectors = NDArray[np.float64]
@@ -33,24 +35,21 @@ Fill = Callable[[Codes, int, int], int]  # from codes, a state and a round's num
 class Lookup:
     """The table of one unit: by state and choices, the number of a row."""
 
-    def __init__(self, sizes: Sequence[int], own: Sequence[int], outside: Sequence[int] = ()) -> None:
-        slots = [*own, *outside]
-        self.strides = [math.prod(sizes[slot] for slot in slots[number + 1 :]) for number in range(len(slots))]
-        self.own, self.outside = own, outside
-        self.width = math.prod(sizes[slot] for slot in slots)
+    def __init__(self, own: Numbering, outside: Numbering | None = None) -> None:
+        self.own, self.outside = own, outside or Numbering()
+        self.width = self.own.size * self.outside.size
         self.index = np.full(0, UNKNOWN, dtype=np.int32)
 
     def places(self, digits: Whole, state: Whole | int, moved: int, states: int) -> Whole:
         """Where the rows of some candidates stand; own slots are moved by so many."""
-        total = np.full(digits.shape[1], 0, dtype=np.int64) + state
-        total *= self.width
-        slots = [*(slot + moved for slot in self.own), *self.outside]
-        for slot, stride in zip(slots, self.strides, strict=True):
-            total += digits[slot] * stride
         if states * self.width > len(self.index):
             grown = np.full(max(states * self.width, 2 * len(self.index)), UNKNOWN, dtype=np.int32)
             grown[: len(self.index)] = self.index
             self.index = grown
+        total: Whole = np.full(digits.shape[1], 0, dtype=np.int64) + state
+        total *= self.width
+        self.own.add(total, digits, moved)
+        self.outside.add(total, digits, times=self.own.size)
         return total
 
 
@@ -60,9 +59,10 @@ class Rows:
     def __init__(self, layout: Layout, chain: Chain) -> None:
         self.layout, self.chain, self.space = layout, chain, layout.space
         sizes = layout.sizes
-        self.start, self.end = Lookup(sizes, layout.start), Lookup(sizes, layout.start)
-        self.lookups = [Lookup(sizes, unit.own, unit.outside) for unit in layout.units]
-        self.counts = [Lookup(sizes, unit.counting) for unit in layout.units]
+        given = Numbering().slots(layout.start, sizes)
+        self.start, self.end = Lookup(given), Lookup(given)
+        self.lookups = {unit: Lookup(unit.own, unit.outside) for unit in layout.all()}
+        self.counts = {unit: Lookup(unit.counting) for unit in layout.all()}
         self.sets = len(chain.setting.device.working_sets)
         self.sums = len(SUMS) + 1 + self.sets  # and refusals, and times by working set
         self.numbers = np.zeros((2, self.sums + len(PEAKS)), dtype=np.int64)
@@ -74,6 +74,7 @@ class Rows:
         self.ours: dict[int, int] = {}
         self.found: dict[int, int] = {}
         self.tables: dict[str, int] = {}
+        self.moves: dict[tuple[bool, int], int] = {}
         self.held = np.zeros((2, 0), dtype=np.int32)  # numbers of computed tables, 0 for none
         self.bytes = np.zeros(1, dtype=np.int64)
         nodes = [slot.node for slot in self.space.slots]
@@ -139,6 +140,17 @@ class Rows:
             ours = self.ours[number] = len(self.states)
             self.states[ours] = number
         return ours
+
+    def move(self, enters: bool, state: int) -> int:
+        """The state in which a round of rounds begins, or the one after it."""
+        if state == DEAD:
+            return DEAD
+        found = self.moves.get((enters, state))
+        if found is None:
+            change = entered if enters else left
+            number = self.chain.number(change(self.chain.states[self.states[state]]))
+            found = self.moves[enters, state] = self._state(number)
+        return found
 
     def _table(self, name: str, size: int) -> int:
         number = self.tables.get(name)

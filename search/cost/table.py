@@ -145,22 +145,37 @@ class Batch:
         self.size = DTYPES[rows.chain.dtype].itemsize
         self.held: list[NDArray[np.int32]] = []
         self.follow(rows.start, rows.first)
-        for unit, lookup, counted in zip(rows.layout.units, rows.lookups, rows.counts, strict=True):
-            self.unit(unit, lookup, counted)
+        for unit in rows.layout.units:
+            self.unit(unit)
         self.follow(rows.end, rows.last)
 
-    def unit(self, unit: Unit, lookup: Lookup, count: Lookup) -> None:
-        """A node, or the rounds that each candidate has."""
-        fill = partial(self.rows.piece, unit)
+    def unit(self, unit: Unit, members: Indices | None = None) -> None:
+        """A node, or the rounds that each candidate has; of some candidates, all by default."""
+        fill, lookup = partial(self.rows.piece, unit), self.rows.lookups[unit]
         if unit.times is None:
-            self.follow(lookup, fill)
+            self.follow(lookup, fill, active=members)
             return
-        times = self._times(unit.times, count)
+        times = self._times(unit.times, self.rows.counts[unit])
+        if members is not None:
+            times = times[members]
         for turn in range(unit.most):
             active = np.flatnonzero(times > turn)
             if not len(active):
                 break
-            self.follow(lookup, fill, turn, turn * unit.stride, None if len(active) == len(times) else active)
+            some = members if len(active) == len(times) else active if members is None else members[active]
+            if not unit.parts:
+                self.follow(lookup, fill, turn, turn * unit.stride, some)
+                continue
+            self._move(True, some)
+            for part in unit.parts:
+                self.unit(part, some)
+            self._move(False, some)
+
+    def _move(self, enters: bool, active: Indices | None) -> None:
+        """Enters or leaves a round that is made of rounds."""
+        some: Any = slice(None) if active is None else active
+        states, places = np.unique(self.state[some], return_inverse=True)
+        self.state[some] = np.array([self.rows.move(enters, state) for state in states.tolist()])[places]
 
     def _times(self, times: Callable[[Codes], int], count: Lookup) -> NDArray[np.int32]:
         places = count.places(self.digits, 0, 0, 1)

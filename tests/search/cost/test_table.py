@@ -15,7 +15,7 @@ from spaces.space import Space, library, load
 DEVICE = "l4"
 HEAD = "archspace: 1\ninterface: {kind: causal_lm, vocab: 48, length: 24}\n"
 ATTENTION = "{kind: attention, heads: 2}"
-APART = {"hat": 10, "brainformer": 10}  # no chain; a node of too many choices. They are priced one by one, so many here
+APART = {"hat": 10}  # no chain: candidates are priced one by one, so many here
 
 
 def drawn(space: Space, count: int, seed: int = 0) -> Vectors:
@@ -79,6 +79,19 @@ FACTORED = {
     "a loop": lambda: space_of(
         "[{kind: token_embedding, width: 16}, {kind: loop, times: {range: [1, 3]}, "
         f"body: {{kind: transformer_layer, mixer: {ATTENTION}}}}}, {{kind: lm_head, tied: {{choose: [true, false]}}}}]"
+    ),
+    "rounds of rounds": lambda: space_of(
+        "[{kind: token_embedding, width: 16}, {kind: repeat, times: {choose: [1, 3, outer]}, body: {kind: repeat, "
+        "times: {range: [1, 3]}, vary: each, body: {choose: [{kind: residual, norm: rms_norm, body: {choose: ["
+        f"{ATTENTION}, {{kind: mlp, hidden: {{choose: [8, 96]}}}}]}}}}, {{kind: mlp, hidden: 48}}, absent]}}}}}}, "
+        "rms_norm, lm_head]",
+        "{outer: 2}",
+    ),
+    "rounds of rounds of rounds": lambda: space_of(
+        "[{kind: token_embedding, width: 16}, {kind: repeat, times: {choose: [0, 2]}, body: {kind: repeat, times: "
+        "inner, body: {kind: repeat, rounds: [{kind: mlp, hidden: {choose: [8, 160]}}, {kind: residual, body: "
+        f"{{choose: [{ATTENTION}, rms_norm]}}}}]}}}}}}, {{kind: lm_head, tied: true}}]",
+        "{inner: {choose: [1, 2]}}",
     ),
     "a repeat that is chosen": lambda: space_of(
         "[{kind: token_embedding, width: 16}, "
