@@ -112,16 +112,15 @@ def _train(
     device_of(recipe)  # said before anything is read or priced
     recipe = recipe.resolved(checked)
     opened = data.open(checked.interface)
-    batch, device, shares = recipe.batch, recipe.device, 1
     if group is not None:
         group.settled(checked, recipe)
-        batch, device, shares = recipe.batch // group.size, str(group.device), group.size
-    need = price(checked, batch=batch, length=recipe.length).as_dict()["memory"]
-    held = need["weights"] + need["gradients"] + need["optimizer"]
-    most = need["peak_training"] - held + held // shares
-    if group is not None and device == "cpu":
-        most *= group.here
-    memory.require(most, f"training {checked.name} in batches of {recipe.batch}", device)
+    size, together = (group.size, group.here) if group is not None else (1, 1)
+    device = recipe.device if group is None else str(group.device)
+    cost = price(checked, batch=recipe.batch // size, length=recipe.length)
+    states = 16 * cost.parameters  # weights, gradients and two moments in float32, of which each process has a share
+    need = cost.peak_training - states + states // size
+    what = f"training {checked.name} in batches of {recipe.batch}"
+    memory.require(need * together if device == "cpu" else need, what, device)
 
     def progress(step: int, of: int, loss: float) -> None:
         if not quiet and (step == of or step % max(1, of // 20) == 0):
