@@ -5,6 +5,7 @@ Zhao et al. 2023, "PyTorch FSDP: experiences on scaling fully sharded data paral
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -50,6 +51,8 @@ def shard(model: fx.GraphModule, mesh: DeviceMesh) -> None:
         if parameter.ndim == 0:
             cause = f"{name} is a single number, which cannot be shared out"
             raise SpecError(Problem(cause, "train in one process"))
+    # Said of views that are changed in place, which no traced model does to what a block gives.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
     for block in blocks(model):
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
