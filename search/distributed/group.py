@@ -22,7 +22,7 @@ from compiler.weights import unique
 from search.data.batches import Batch, DataSet
 from search.distributed import sharding
 from search.recipe import Recipe
-from search.train import Run, device_of
+from search.train import Run
 
 
 class Group:
@@ -46,19 +46,26 @@ class Group:
     def join(cls) -> Iterator[Group]:
         """Meets the others; an error that many have is told by one."""
         store, rank, size = next(dist.rendezvous("env://"))
+        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)  # not what was said before
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, store=dist.PrefixStore("group", store), rank=rank, world_size=size)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         local = int(os.environ["LOCAL_RANK"])
         try:
             yield cls(rank, size, local, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
-        except SpecError as error:
+            dist.barrier()  # none leaves while another is at work
+        except (SpecError, RuntimeError) as error:
+            if not isinstance(error, SpecError):
+                if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
+                    raise
+                hint = "see what it says; the same command goes on from what was saved"
+                error = SpecError(Problem("another process of this run has ended", hint))
             word = hashlib.sha256(str(error).encode()).hexdigest()
             first = 1
             with suppress(RuntimeError):  # the store may be gone with the process that kept it
                 first = store.add(word, 1)
             if first > 1:
                 raise SystemExit(2) from None
-            raise
+            raise error from None
         finally:
             dist.destroy_process_group()
 
@@ -78,18 +85,17 @@ class Group:
         if name not in ("cpu", "cuda"):
             cause = f"several processes train on cpu or cuda, not on {recipe.device}"
             raise SpecError(Problem(cause, "try device: cpu, or one process", "train.device"))
-        device = device_of(recipe)
-        if name == "cuda":
-            there = torch.cuda.device_count()
-            if number or there < self.here:
-                cause = f"each process needs a GPU of its own: {self.here} processes, {there} GPUs"
-                cause = f"device {recipe.device} is one, for {self.here} processes" if number else cause
-                hint = "try device: cuda" if number else f"try torchrun --nproc-per-node {there}"
-                raise SpecError(Problem(cause, hint, "train.device"))
-            device = torch.device("cuda", self.local)
-            torch.cuda.set_device(device)
+        if name == "cuda" and number:
+            cause = f"each process needs a GPU of its own, and {recipe.device} is one"
+            raise SpecError(Problem(cause, "try device: cuda", "train.device"))
+        if name == "cuda" and (there := torch.cuda.device_count()) < self.here:
+            cause = f"each process needs a GPU of its own: there are {self.here} processes and {there} GPUs"
+            hint = f"try torchrun --nproc-per-node {there}" if there else "try device: cpu"
+            raise SpecError(Problem(cause, hint, "train.device"))
         sharding.check(spec)
-        self.device = device
+        self.device = torch.device(name, self.local if name == "cuda" else None)
+        if name == "cuda":
+            torch.cuda.set_device(self.device)
         self.mesh = init_device_mesh(name, (self.size,))
 
     def build(self, spec: Spec, recipe: Recipe) -> fx.GraphModule:
