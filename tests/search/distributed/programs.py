@@ -52,8 +52,6 @@ def trained(text, folder, group, recipe=RECIPE, **options):
     small = spec.loads(text)
     images = small.interface.name_ == "image_classification"
     data = (Digits() if images else Text(path=__file__)).open(small.interface)
-        small.interface
-    )
     if group is not None:
         group.settled(small, recipe)
     return fit(small, data, recipe, folder, group=group, **options)

@@ -46,9 +46,7 @@ def same(one, other):
     mine, others = (load_file(folder / "weights.safetensors") for folder in (one, other))
     assert mine.keys() == others.keys()
     for name, weight in mine.items():
-        torch.testing.assert_close(
-            weight, others[name], rtol=0, atol=1e-5)
-        )
+        torch.testing.assert_close(weight, others[name], rtol=0, atol=1e-5)
     first, second = (
         TrainingResult.from_dict(json.loads((folder / RESULT).read_text())["training"]) for folder in (one, other)
     )
@@ -164,7 +162,7 @@ def test_blocks_that_share_weights_stay_with_what_is_around_them():
         return [names[id(block)] for block in sharding.blocks(model)]
 
     assert found() == ["repeat.0", "repeat.1", "repeat.2"]
-    assert found(share="all") == []
+    assert found(share="[mixer]") == []
 
 
 def test_each_process_has_its_rows():
