@@ -14,10 +14,12 @@ from archc.options import Json, Plugins, Set
 from archspec.errors import Problem, SpecError
 from archspec.source import Map
 from search import memory
+from search.distributed import joined
 
 if TYPE_CHECKING:
     from archspec.spec import Spec
     from search.data.batches import Data
+    from search.distributed.group import Group
     from search.recipe import Recipe
 
 
@@ -52,13 +54,18 @@ def train(
 
     \b
         archc train examples/tiny.yaml --data text --steps 300 --length 128
+        torchrun --nproc-per-node 8 -m archc train large.yaml --device cuda
     """
-    checked = spec(file, set)
     said = {"steps": steps, "batch": batch, "length": length, "accumulate": accumulate, "learning_rate": learning_rate,
             "precision": precision and precision.value, "device": device, "seed": seed}  # fmt: skip
-    chosen = _recipe({name: value for name, value in said.items() if value is not None}, recipe)
-    folder = out or Path("runs") / checked.name
-    result = _train(checked, _data(data, checked), chosen, folder, quiet=json)
+    with joined() as group:
+        checked = spec(file, set)
+        chosen = _recipe({name: value for name, value in said.items() if value is not None}, recipe)
+        folder = out or Path("runs") / checked.name
+        silent = group is not None and group.rank > 0
+        result = _train(checked, _data(data, checked), chosen, folder, group, quiet=json or silent)
+    if silent:
+        return
     if json:
         echo_json({"folder": str(folder), **result})
     else:
@@ -95,7 +102,9 @@ def _yaml(text: str, option: str) -> Any:
     return parse(f"value: {text}", option)["value"]
 
 
-def _train(checked: Spec, data: Data, recipe: Recipe, folder: Path, *, quiet: bool) -> dict[str, Any]:
+def _train(
+    checked: Spec, data: Data, recipe: Recipe, folder: Path, group: Group | None, *, quiet: bool
+) -> dict[str, Any]:
     from search.cost.price import price
     from search.fit import fit
     from search.train import TrainingFailed, device_of
@@ -103,15 +112,22 @@ def _train(checked: Spec, data: Data, recipe: Recipe, folder: Path, *, quiet: bo
     device_of(recipe)  # said before anything is read or priced
     recipe = recipe.resolved(checked)
     opened = data.open(checked.interface)
-    need = price(checked, batch=recipe.batch, length=recipe.length).as_dict()["memory"]["peak_training"]
-    memory.require(int(need), f"training {checked.name} in batches of {recipe.batch}", recipe.device)
+    if group is not None:
+        group.settled(checked, recipe)
+    size, together = (group.size, group.here) if group is not None else (1, 1)
+    device = recipe.device if group is None else str(group.device)
+    cost = price(checked, batch=recipe.batch // size, length=recipe.length)
+    states = 16 * cost.parameters  # weights, gradients and two moments in float32, of which each process has a share
+    need = cost.peak_training - states + states // size
+    what = f"training {checked.name} in batches of {recipe.batch}"
+    memory.require(need * together if device == "cpu" else need, what, device)
 
     def progress(step: int, of: int, loss: float) -> None:
         if not quiet and (step == of or step % max(1, of // 20) == 0):
             print(f"step {step:>6} of {of}  loss {loss:.4f}", file=sys.stderr, flush=True)
 
     try:
-        _, result = fit(checked, opened, recipe, folder, progress=progress)
+        _, result = fit(checked, opened, recipe, folder, progress=progress, group=group)
     except TrainingFailed as error:
         raise SpecError(Problem(f"{checked.name} cannot be trained so: {error.reason}")) from None
     except KeyboardInterrupt:

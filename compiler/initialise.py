@@ -7,6 +7,7 @@ layer leaves the others as they were.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
@@ -15,13 +16,21 @@ from torch import Tensor, nn
 
 
 def materialise(
-    model: nn.Module, init: dict[str, Any], *, device: str | torch.device, dtype: torch.dtype, seed: int, layers: int
+    model: nn.Module,
+    init: dict[str, Any],
+    *,
+    device: str | torch.device,
+    dtype: torch.dtype,
+    seed: int,
+    layers: int,
+    hold: Callable[[Tensor, Tensor], Tensor] = lambda blank, value: value,
 ) -> None:
     """Gives every parameter and buffer of a model on the meta device storage and its first value.
 
     Args:
         init: the scheme, as ``{"kind": "normal", "std": 0.02, "depth_scaled": True}``.
         layers: residual branches, for schemes that scale with depth.
+        hold: what is kept of a value, given the blank parameter.
     """
     made: dict[int, nn.Parameter] = {}
     kept = []  # what is replaced must live on, or its id could be given away
@@ -33,11 +42,11 @@ def materialise(
             if id(old) not in made:
                 kept.append(old)
                 value = torch.empty(old.shape, dtype=dtype, device=device)
-                made[id(old)] = nn.Parameter(value, requires_grad=old.requires_grad)
                 generator = torch.Generator(device=device)
                 generator.manual_seed(_seed(seed, f"{path}.{name}"))
                 with torch.no_grad():
                     _fill(value, records.get(name), module, name, init, layers, generator)
+                    made[id(old)] = nn.Parameter(hold(old, value), requires_grad=old.requires_grad)
             module._parameters[name] = made[id(old)]
     compute_tables(model, device)
 

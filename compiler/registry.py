@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from archspec.kind import Kind
 
@@ -28,7 +28,17 @@ def builds(*kinds: type[Kind]) -> Callable[[type[M]], type[M]]:
 
 
 class Leaf(nn.Module):
-    """A module that a trace keeps as one call: it reads ``self.training``, or what it does depends on the data."""
+    """A module that a trace keeps as one call: it reads ``self.training``, or what it does depends on the data.
+
+    Attributes:
+        across: the sum of a number over all processes, where several have parts of the batch.
+    """
+
+    across: Callable[[Tensor], Tensor] | None = None
+
+    def over_all(self, part: Tensor) -> Tensor:
+        """The sum over all parts of the batch."""
+        return part if self.across is None else self.across(part)
 
 
 class Keeper(Leaf):

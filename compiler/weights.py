@@ -34,20 +34,28 @@ BESIDE = (CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.
 """Files that go along with a model: of what it was imported, and how its text becomes tokens."""
 
 
-def save(model: fx.GraphModule, folder: str | os.PathLike[str]) -> None:
+def save(
+    model: fx.GraphModule,
+    folder: str | os.PathLike[str],
+    *,
+    whole: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+) -> None:
     """Writes a compiled model into a folder, which is made if it is missing.
 
     Of an imported model, the configuration and tokenizer of another one that stood there do not stay.
+
+    Args:
+        whole: makes all of a tensor of which the model has a share, when it is its turn.
 
     Errors:
         SpecError: the folder cannot be written, the disk is full, or the model has no weights (the meta device).
     """
     place = Path(folder)
-    tensors, ties = _unique(model)
+    tensors, ties = unique(model)
     bare = next((name for name, tensor in tensors.items() if tensor.is_meta), None)
     if bare is not None:
         _refuse(f"{bare} has no values: the model is on the meta device", "compile it on a device before saving", place)
-    held = {name: (tensor, lambda tensor=tensor: tensor) for name, tensor in tensors.items()}
+    held = {name: (tensor, lambda tensor=tensor: whole(tensor)) for name, tensor in tensors.items()}
     metadata = {"format": "pt", "ties": json.dumps(ties)}
     spec: Any = model.spec
     files: dict[str, Callable[[Path], Any]] = {
@@ -160,7 +168,8 @@ def _groups(model: nn.Module) -> list[tuple[list[str], Tensor]]:
     return list(found.values())
 
 
-def _unique(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+def unique(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors that a model stores, by the name of each, and what other names they have."""
     groups = _groups(model)
     ties = {name: names[0] for names, _ in groups for name in names[1:]}
     return {names[0]: tensor for names, tensor in groups}, ties

@@ -6,15 +6,16 @@ One file, so that no death can leave the weights of one step beside the optimize
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from archspec.errors import Problem, SpecError
+from compiler.stored import Stored, header
 from search.durable import write_tensors
 
 NAME = "checkpoint.safetensors"
@@ -29,13 +30,32 @@ def save(folder: Path, model: nn.Module, optimizer: Optimizer, progress: dict[st
     Errors:
         NotSaved: the disk is full or read-only; the older checkpoint is intact.
     """
-    tensors = {f"model.{name}": tensor for name, tensor in _tensors(model).items()}
-    tensors |= {f"optimizer.{name}": tensor for name, tensor in _state(model, optimizer).items()}
-    write_tensors(folder / NAME, tensors, {"archspec": json.dumps({"schema": 1, **progress})})
+    write(folder, tensors(model, optimizer), progress)
 
 
-def load(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any] | None:
-    """Puts the checkpoint's values into a model and its optimizer.
+def tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """What a checkpoint holds, by name."""
+    state = {f"model.{name}": tensor for name, tensor in _tensors(model).items()}
+    return state | {f"optimizer.{name}": tensor for name, tensor in _state(model, optimizer).items()}
+
+
+def write(
+    folder: Path,
+    held: dict[str, Tensor],
+    progress: dict[str, Any],
+    whole: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+) -> None:
+    """Writes what `tensors` gave; ``whole`` makes all of a tensor when it is its turn. Raises `NotSaved`."""
+    write_tensors(folder / NAME, held, {"archspec": json.dumps({"schema": 1, **progress})}, whole)
+
+
+def load(
+    folder: Path, model: nn.Module, optimizer: Optimizer, put: Callable[[Tensor, Tensor], object] = Tensor.copy_
+) -> dict[str, Any] | None:
+    """Puts the checkpoint's values into a model and its optimizer, one after the other.
+
+    Args:
+        put: puts a value into a tensor of the model, or one like it.
 
     Returns:
         What was given to `save` as progress, or None when there is no checkpoint.
@@ -47,28 +67,35 @@ def load(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            progress: dict[str, Any] = json.loads(file.metadata()["archspec"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- the file is no mapping
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        found, said = header(path)
+        progress: dict[str, Any] = json.loads(said["archspec"])
+    except (OSError, KeyError, ValueError) as error:
         cause = f"{path} is no checkpoint of a training run: {error}"
         raise SpecError(Problem(cause, "remove it to start anew")) from None
     held = _tensors(model)
-    stored, state = (_under(part, tensors) for part in ("model.", "optimizer."))
+    stored, state = (_under(part, found) for part in ("model.", "optimizer."))
     for name in sorted({*held, *stored}):
-        if name not in held or name not in stored or held[name].shape != stored[name].shape:
+        if name not in held or name not in stored or tuple(held[name].shape) != stored[name].shape:
             raise SpecError(
                 Problem(f"{path} is of another model: they differ in {name}", "name another folder, or remove the file")
             )
     with torch.no_grad():
-        for name, tensor in stored.items():
-            held[name].copy_(tensor)
-    _restore(model, optimizer, state)
+        for name, one in stored.items():
+            put(held[name], one.tensor())
+        parameters = dict(model.named_parameters())
+        for full, one in state.items():
+            name, key = full.rsplit(":", 1)
+            value = one.tensor()
+            # The optimizer counts its steps on the CPU; its moments live beside the parameter.
+            if one.shape:
+                whole, value = value, torch.empty_like(parameters[name])
+                put(value, whole)
+            optimizer.state[parameters[name]][key] = value
     return progress
 
 
-def _under(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(part): tensor for name, tensor in tensors.items() if name.startswith(part)}
+def _under(part: str, found: dict[str, Stored]) -> dict[str, Stored]:
+    return {name.removeprefix(part): one for name, one in found.items() if name.startswith(part)}
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -85,12 +112,3 @@ def _state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
         for key, value in optimizer.state.get(parameter, {}).items():
             state[f"{name}:{key}"] = value if isinstance(value, Tensor) else torch.tensor(value)
     return state
-
-
-def _restore(model: nn.Module, optimizer: Optimizer, state: dict[str, Tensor]) -> None:
-    parameters = dict(model.named_parameters())
-    for full, value in state.items():
-        name, key = full.rsplit(":", 1)
-        parameter = parameters[name]
-        # The optimizer counts its steps on the CPU; its moments live beside the parameter.
-        optimizer.state[parameter][key] = value if value.dim() == 0 else value.to(parameter.device)

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from archspec.errors import Problem, SpecError
+from compiler.stored import write
 
 
 class NotSaved(SpecError):
@@ -33,10 +32,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a safetensors file; no two tensors may share memory. Raises `NotSaved`."""
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    _write(path, lambda place: save_file(held, place, dict(metadata or {})))
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    whole: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+) -> None:
+    """Writes a safetensors file, tensor by tensor; ``whole`` makes all of one at its turn. Raises `NotSaved`."""
+    held = {name: (tensor, lambda tensor=tensor: whole(tensor)) for name, tensor in tensors.items()}
+    _write(path, lambda place: write(Path(place), held, metadata))
 
 
 def flush(path: Path) -> None:
@@ -58,7 +62,7 @@ def _write(path: Path, write: Any) -> None:
         write(os.fspath(beside))
         flush(beside)
         os.replace(beside, path)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise not_saved(path, error) from None
     finally:
         with suppress(OSError):

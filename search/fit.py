@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
@@ -24,6 +24,9 @@ from search.recipe import Recipe
 from search.study import differences
 from search.train import Progress, TrainingResult, device_of, train
 
+if TYPE_CHECKING:
+    from search.distributed.group import Group
+
 RESULT = "result.json"
 
 
@@ -36,6 +39,7 @@ def fit(
     progress: Progress | None = None,
     save_seconds: float = 10.0,
     until: int | None = None,
+    group: Group | None = None,
 ) -> tuple[fx.GraphModule, TrainingResult]:
     """Compiles and trains a spec.
 
@@ -44,6 +48,8 @@ def fit(
         folder: created if missing; a run that was interrupted or paused there goes on, a finished one is loaded.
         save_seconds: least time between checkpoints.
         until: pauses after so many steps, as `search.train.train` does; what is in the folder then goes on later.
+        group: processes that train it together, each calling this with the same; they share the folder. The model that
+            each is given has its share of the numbers, of a run that was finished before none.
 
     Errors:
         TrainingFailed: the loss became NaN or infinite, or memory ran out.
@@ -57,16 +63,25 @@ def fit(
         if changed:
             hint = "name another folder, or remove this one"
             raise SpecError(Problem(f"{folder} holds another training run: {'; '.join(changed)}", hint))
-        model = compiler.load(folder, device=device_of(recipe))
-        return model, TrainingResult.from_dict(stored["training"])
-    model = compiler.compile(spec, device=device_of(recipe), dtype=torch.float32, seed=recipe.seed)
-    result = train(model, data, recipe, folder=folder, progress=progress, save_seconds=save_seconds, until=until)
+        done = TrainingResult.from_dict(stored["training"])
+        return (
+            compiler.load(folder, device=device_of(recipe)) if group is None else compiler.compile(spec, device="meta")
+        ), done
+    if group is None:
+        model = compiler.compile(spec, device=device_of(recipe), dtype=torch.float32, seed=recipe.seed)
+    else:
+        model = group.build(spec, recipe)
+    result = train(
+        model, data, recipe, folder=folder, progress=progress, save_seconds=save_seconds, until=until, group=group
+    )
     if result.done < recipe.steps:
         return model, result
     try:
-        compiler.save(model, folder)
+        compiler.save(model, folder) if group is None else group.save(model, folder)
     except SpecError as error:
         raise NotSaved(*error.problems) from None
+    if group is not None and group.rank:
+        return model, result
     training = result.as_dict()
     write_json(folder / RESULT, {"schema": 1, "name": spec.name, "identity": identity, "training": training})
     (folder / checkpoint.NAME).unlink(missing_ok=True)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,68 +22,15 @@ from search import checkpoint
 from search.data.batches import Batch, DataSet
 from search.fidelity.scaling import BatchLaw, RateLaw
 from search.losses import Loss, loss
+from search.outcome import TrainingFailed, TrainingResult
 from search.recipe import Recipe
+
+if TYPE_CHECKING:
+    from search.distributed.group import Group
 
 SAVING = 0.02  # share of the time that checkpoints may take
 
 Progress = Callable[[int, int, float], None]  # steps done, of how many, the last loss in nats
-
-
-class TrainingFailed(RuntimeError):
-    """A candidate cannot be trained: its loss is not a number, or it needs more memory than there is."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-@dataclass
-class TrainingResult:
-    """What came of a training run. Losses in nats a target, seconds over all parts of an interrupted run."""
-
-    steps: int
-    losses: list[float] = field(default_factory=list)  # of every step, with what the model adds
-    validations: list[tuple[int, float, float]] = field(default_factory=list)  # after a step: loss, accuracy
-    wall_seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    targets: int = 0  # tokens or samples learned from
-    bits_per_byte: float | None = None
-
-    @property
-    def done(self) -> int:
-        """Steps that were trained."""
-        return len(self.losses)
-
-    def validated(self, step: int) -> tuple[float, float] | None:
-        """Loss and accuracy after a step, if they were computed."""
-        return next(((loss, accuracy) for at, loss, accuracy in self.validations if at == step), None)
-
-    @property
-    def validation_loss(self) -> float:
-        return self.validations[-1][1]
-
-    @property
-    def validation_accuracy(self) -> float:
-        return self.validations[-1][2]
-
-    @property
-    def targets_per_second(self) -> float:
-        return self.targets / self.wall_seconds
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers for JSON."""
-        return {
-            **asdict(self),
-            "validation_loss": self.validation_loss,
-            "validation_accuracy": self.validation_accuracy,
-            "targets_per_second": self.targets_per_second,
-        }
-
-    @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> TrainingResult:
-        """From `as_dict`, or from the fields alone."""
-        known = {name: stored[name] for name in cls.__dataclass_fields__}
-        return cls(**{**known, "validations": [tuple(row) for row in known["validations"]]})
 
 
 def train(
@@ -96,6 +43,7 @@ def train(
     save_seconds: float = 10.0,
     save_steps: int | None = None,
     until: int | None = None,
+    group: Group | None = None,
 ) -> TrainingResult:
     """Trains a model in place.
 
@@ -107,20 +55,23 @@ def train(
         save_steps: one is also written after every so many steps.
         until: pauses after so many steps of the same schedule: validates, and keeps a checkpoint for the next call.
             A run that is beyond stays where it is.
+        group: processes that train it together, each calling this with the model that the group built.
 
     Errors:
         TrainingFailed: the loss became NaN or infinite, or memory ran out.
         SpecError: the data does not fit the recipe, the folder holds another run, or the disk is full.
     """
-    device = device_of(recipe)
+    device = device_of(recipe) if group is None else group.device
     forked = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(forked), _memory_errors():
-        run = Run(model.to(device), data, recipe, device)
+        run = Run(model.to(device), data, recipe, device) if group is None else group.run(model, data, recipe)
         return run.through(folder, progress, save_seconds, save_steps, until or recipe.steps)
 
 
 class Run:
     """A training run at some step: a model, its optimizer, and what came of it so far."""
+
+    put: Callable[[Tensor, Tensor], object] = staticmethod(Tensor.copy_)  # a stored value into one of its tensors
 
     def __init__(self, model: nn.Module, data: DataSet, recipe: Recipe, device: torch.device) -> None:
         assert not isinstance(recipe.batch, BatchLaw) and not isinstance(recipe.learning_rate, RateLaw), recipe
@@ -166,7 +117,8 @@ class Run:
                 self.validate()
                 mark, cpu = time.perf_counter(), time.process_time()  # validation is not training time
             waited = time.perf_counter() - saved
-            due = waited >= max(save_seconds, cost / SAVING) or (save_steps and self.step % save_steps == 0)
+            late = self.agreed(waited >= max(save_seconds, cost / SAVING)) if folder is not None else False
+            due = late or (save_steps and self.step % save_steps == 0)
             if folder is not None and (due or self.step == goal < recipe.steps):
                 settle()
                 self.save(folder)
@@ -192,7 +144,7 @@ class Run:
             number = self.step * recipe.accumulate + part
             batch = self.data.batch(number, seed=recipe.seed, size=recipe.batch, length=recipe.length)
             torch.manual_seed(recipe.seed * 1_000_003 + number)  # dropout follows the step, not the past
-            value = self.loss(batch)
+            value = self.learned(batch)
             total = (value.task + value.added) / recipe.accumulate
             total.backward()  # type: ignore[no-untyped-call]
             losses.append(total.detach())
@@ -203,6 +155,14 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.unread.append((torch.stack(losses).sum(), torch.stack(counts).sum()))
+
+    def learned(self, batch: Batch) -> Loss:
+        """What is learned from a training batch."""
+        return self.loss(batch)
+
+    def agreed(self, due: bool) -> bool:
+        """Whether something is to be done, where several processes must do the same."""
+        return due
 
     def loss(self, batch: Batch) -> Loss:
         inputs = {name: value.to(self.device) for name, value in batch.inputs.items()}
@@ -223,20 +183,24 @@ class Run:
         """Mean loss and accuracy over the validation targets, without what the model adds in training."""
         recipe = self.recipe
         self.model.eval()
-        total = right = targets = 0.0
+        held_out = self.data.validation(size=recipe.batch, length=recipe.length, batches=recipe.validation_batches)
         with torch.no_grad():
-            for batch in self.data.validation(
-                size=recipe.batch, length=recipe.length, batches=recipe.validation_batches
-            ):
-                value = self.loss(batch)
-                count = value.targets.item()
-                total += value.task.item() * count
-                right += value.right.item()
-                targets += count
+            total, right, targets = self.judged(held_out)
         mean = total / targets
         if not math.isfinite(mean):
             raise TrainingFailed(f"the validation loss is {mean} after step {self.step}")
         self.result.validations.append((self.step, mean, right / targets))
+
+    def judged(self, batches: Iterable[Batch]) -> tuple[float, float, float]:
+        """The sum of the losses of all targets, how many were right, and how many there are."""
+        total = right = targets = 0.0
+        for batch in batches:
+            value = self.loss(batch)
+            if count := value.targets.item():
+                total += value.task.item() * count
+                right += value.right.item()
+                targets += count
+        return total, right, targets
 
     def save(self, folder: Path) -> None:
         progress = {
@@ -245,10 +209,14 @@ class Run:
             "data": self.data.fingerprint,
             "result": asdict(self.result),
         }
+        self.keep(folder, progress)
+
+    def keep(self, folder: Path, progress: dict[str, Any]) -> None:
+        """Writes the checkpoint."""
         checkpoint.save(folder, self.model, self.optimizer, progress)
 
     def resume(self, folder: Path) -> None:
-        progress = checkpoint.load(folder, self.model, self.optimizer)
+        progress = checkpoint.load(folder, self.model, self.optimizer, self.put)
         if progress is None:
             return
         path = folder / checkpoint.NAME

@@ -31,6 +31,10 @@ class NystromAttention(Heads, kind="nystrom_attention", role=("mixer", "body")):
     )
     convolution: Width | None = Field(None, description="taps of the filter; none by default")
 
+    @property
+    def apart(self) -> bool:  # type: ignore[override]
+        return self.coefficient == "matrix"
+
     def output(self, x: Stream) -> Stream:
         if self.convolution is not None and self.convolution % 2 == 0:
             raise Refused("convolution", f"an even size, {self.convolution}, has no middle",

@@ -55,6 +55,10 @@ class TopK(Scored, kind="top_k", role="router"):
     rare: ClassVar[tuple[str, ...]] = (*Scored.rare, "order", "group_score", "room")
 
     @property
+    def apart(self) -> bool:  # type: ignore[override]
+        return self.capacity is None
+
+    @property
     def incremental(self) -> bool:  # type: ignore[override]
         return self.capacity is None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -100,9 +102,9 @@ class Choose(Keeper):
             weights = weights * (self.taken(load.unflatten(0, (-1, tokens))).gather(-1, chosen) <= spec.room)
         if spec.balance == "bias" and self.training and not logits.is_meta:
             with torch.no_grad():
-                total = load.sum(0).to(self.balance_bias.dtype)
+                total = self.over_all(load.sum(0)).to(self.balance_bias.dtype)
                 self.balance_bias += spec.balance_rate * (total.mean() - total).sign()
-        return weights, chosen, losses(spec, logits, scores, load, valid)
+        return weights, chosen, losses(spec, logits, scores, load, valid, self.over_all)
 
     def within(self, picked: Tensor, capacity: float) -> Tensor:
         """``[tokens, k]`` from choices ``[tokens, k, experts]``: 1 where a token is among the first of its expert."""
@@ -153,7 +155,7 @@ class Draw(Leaf):
             left = left.scatter(-1, pick, float("-inf"))
         places = torch.cat(chosen, dim=-1)
         picked, weighed = assigned(places, torch.cat(weights, dim=-1), valid, self.experts)
-        return weighed, places, losses(spec, logits, logits.softmax(-1), picked.sum(1), valid)
+        return weighed, places, losses(spec, logits, logits.softmax(-1), picked.sum(1), valid, self.over_all)
 
 
 def rows(logits: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -170,17 +172,22 @@ def assigned(chosen: Tensor, weights: Tensor, valid: Tensor | None, experts: int
 
 
 def losses(
-    spec: kinds.TopK | kinds.SparseMixer, logits: Tensor, scores: Tensor, load: Tensor, valid: Tensor | None
+    spec: kinds.TopK | kinds.SparseMixer,
+    logits: Tensor,
+    scores: Tensor,
+    load: Tensor,
+    valid: Tensor | None,
+    over_all: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """The sum of a router's losses; ``load`` is how often a token ``[rows]`` chose each expert ``[experts]``."""
     counted = logits.new_ones(logits.shape[0]) if valid is None else valid.to(logits.dtype)
-    share = (counted / counted.sum())[:, None]
+    share = (counted / over_all(counted.sum()))[:, None]
     total = logits.new_zeros(())
     if spec.balance == "loss":
-        tokens = (load * share).sum(0) / spec.k
-        total = total + spec.balance_weight * scores.shape[1] * (tokens * (scores * share).sum(0)).sum()
+        tokens = over_all((load * share).sum(0)) / spec.k
+        total = total + spec.balance_weight * scores.shape[1] * (tokens * over_all((scores * share).sum(0))).sum()
     if spec.z_loss:
-        total = total + spec.z_loss * (logits.logsumexp(-1).square() * share[:, 0]).sum()
+        total = total + spec.z_loss * over_all((logits.logsumexp(-1).square() * share[:, 0]).sum())
     return total
 
 
