@@ -205,6 +205,7 @@ def main() -> None:
         server = {"postgresql": servers.postgresql, "mysql": servers.mysql}.get(name)
         with server() if server else nullcontext(name) as url, tempfile.TemporaryDirectory() as folder:
             rows.append(kills(Path(folder), url, times=chosen.kills, seed=chosen.seed))
+            print(rows[-1], flush=True)
     report("kills", rows, ("optuna", "SQLAlchemy"))
 
 
