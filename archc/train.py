@@ -107,7 +107,8 @@ def _train(
 ) -> dict[str, Any]:
     from search.cost.price import price
     from search.fit import fit
-    from search.train import TrainingFailed, device_of
+    from search.outcome import TrainingFailed
+    from search.train import device_of
 
     device_of(recipe)  # said before anything is read or priced
     recipe = recipe.resolved(checked)

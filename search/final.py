@@ -32,12 +32,12 @@ from search.fit import RESULT, fit, read_result
 from search.front import front, label
 from search.kinds import fields
 from search.objectives import Priced, Trained
+from search.outcome import TrainingFailed
 from search.progress import Display, shown
 from search.recipe import Recipe
 from search.session import OpenStudy, prices
 from search.storage import candidate
 from search.study import Study
-from search.train import TrainingFailed
 
 FOLDER = "final"
 LONGER = 10  # times as many steps as in the search, if nothing else is said

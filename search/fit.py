@@ -20,9 +20,10 @@ from archspec.spec import Spec
 from search import checkpoint
 from search.data.batches import DataSet
 from search.durable import NotSaved, write_json
+from search.outcome import TrainingResult
 from search.recipe import Recipe
 from search.study import differences
-from search.train import Progress, TrainingResult, device_of, train
+from search.train import Progress, device_of, train
 
 if TYPE_CHECKING:
     from search.distributed.group import Group

@@ -18,8 +18,8 @@ from search.cost import devices
 from search.data.batches import Batch
 from search.kinds import Fields, Kind
 from search.losses import loss
+from search.outcome import TrainingResult
 from search.recipe import Recipe
-from search.train import TrainingResult
 
 Direction = Literal["minimize", "maximize"]
 Stage = Literal["before", "probe", "after"]

@@ -27,11 +27,12 @@ from search.evaluate import evaluate
 from search.limits import Limits
 from search.locks import Quiet
 from search.objectives import Priced
+from search.outcome import TrainingFailed
 from search.proposals import Exhausted, Proposal, Proposer, refusals
 from search.schedule import Further
 from search.storage import ABANDONED, Record, Running, candidate, counted
 from search.study import Study, differences
-from search.train import Progress, TrainingFailed
+from search.train import Progress
 from spaces.space import load as load_space
 
 POLL_SECONDS = 0.2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -68,6 +69,8 @@ class Group:
             raise error from None
         finally:
             dist.destroy_process_group()
+            # Gloo's threads let go of the last tensors under Python's lock; to wait for it while Python ends is fatal.
+            time.sleep(0.2)
 
     def settled(self, spec: Spec, recipe: Recipe) -> None:
         """Takes the device of a resolved recipe.
@@ -93,7 +96,7 @@ class Group:
             hint = f"try torchrun --nproc-per-node {there}" if there else "try device: cpu"
             raise SpecError(Problem(cause, hint, "train.device"))
         sharding.check(spec)
-        self.device = torch.device(name, self.local if name == "cuda" else None)
+        self.device = torch.device(f"cuda:{self.local}" if name == "cuda" else "cpu")
         if name == "cuda":
             torch.cuda.set_device(self.device)
         self.mesh = init_device_mesh(name, (self.size,))

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from search.data.batches import Batch, DataSet
 from search.fidelity.members import Members
 from search.losses import loss
+from search.outcome import TrainingFailed, TrainingResult
 from search.recipe import Recipe
-from search.train import Progress, Run, TrainingFailed, TrainingResult, device_of
+from search.train import Progress, Run, device_of
 
 
 def train_together(

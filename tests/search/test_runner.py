@@ -12,10 +12,10 @@ from optuna.trial import TrialState
 from archspec.errors import SpecError
 from search import memory, report, session
 from search.durable import NotSaved
+from search.outcome import TrainingFailed
 from search.runner import Interrupted, run
 from search.storage import Record, candidate
 from search.study import load
-from search.train import TrainingFailed
 from tests.search.studies import found, go, trials
 
 

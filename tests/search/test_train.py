@@ -18,8 +18,9 @@ from search import checkpoint
 from search.data.digits import Digits
 from search.data.text import Text
 from search.durable import NotSaved
+from search.outcome import TrainingFailed
 from search.recipe import Recipe
-from search.train import TrainingFailed, _optimizer, train
+from search.train import _optimizer, train
 
 IMAGES = ImageClassification(image=[8, 8, 1], classes=10)
 RECIPE = Recipe(steps=12, batch=8, learning_rate=1e-2)

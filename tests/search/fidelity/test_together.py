@@ -17,8 +17,9 @@ from search.fidelity.alike import reason
 from search.fidelity.together import faster, train_together
 from search.fit import fit
 from search.losses import LOSSES
+from search.outcome import TrainingFailed
 from search.recipe import Recipe
-from search.train import TrainingFailed, train
+from search.train import train
 from tests.models import inputs
 from tests.specs import kind_specs
 
