@@ -74,7 +74,7 @@ class Rows:
         self.ours: dict[int, int] = {}
         self.found: dict[int, int] = {}
         self.tables: dict[str, int] = {}
-        self.moves: dict[tuple[bool, int], int] = {}
+        self.moves = {True: np.array([UNKNOWN, DEAD]), False: np.array([UNKNOWN, DEAD])}
         self.held = np.zeros((2, 0), dtype=np.int32)  # numbers of computed tables, 0 for none
         self.bytes = np.zeros(1, dtype=np.int64)
         nodes = [slot.node for slot in self.space.slots]
@@ -141,16 +141,19 @@ class Rows:
             self.states[ours] = number
         return ours
 
-    def move(self, enters: bool, state: int) -> int:
-        """The state in which a round of rounds begins, or the one after it."""
-        if state == DEAD:
-            return DEAD
-        found = self.moves.get((enters, state))
-        if found is None:
-            change = entered if enters else left
-            number = self.chain.number(change(self.chain.states[self.states[state]]))
-            found = self.moves[enters, state] = self._state(number)
-        return found
+    def moved(self, enters: bool) -> Whole:
+        """By state, that in which a round that is taken apart begins, or the one after it; `UNKNOWN` until `move`."""
+        known = self.moves[enters]
+        if len(known) < len(self.states):
+            more = len(self.states) - len(known)
+            known = self.moves[enters] = np.pad(known, (0, more), constant_values=UNKNOWN)
+        return known
+
+    def move(self, enters: bool, state: int) -> None:
+        """Finds out what `moved` says of a state."""
+        change = entered if enters else left
+        found = self._state(self.chain.number(change(self.chain.states[self.states[state]])))
+        self.moved(enters)[state] = found
 
     def _table(self, name: str, size: int) -> int:
         number = self.tables.get(name)

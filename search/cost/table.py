@@ -148,11 +148,11 @@ class Batch:
             self.unit(unit)
         self.follow(rows.end, rows.last)
 
-    def unit(self, unit: Unit, members: Indices | None = None) -> None:
-        """A node, or the rounds that each candidate has; of some candidates, all by default."""
+    def unit(self, unit: Unit, members: Indices | None = None, round: int = 0) -> None:
+        """A node, or the rounds that some candidates have, all by default; it may be a part of a round itself."""
         fill, lookup = partial(self.rows.piece, unit), self.rows.lookups[unit]
         if unit.times is None:
-            self.follow(lookup, fill, active=members)
+            self.follow(lookup, fill, round, round * unit.stride, members)
             return
         times = self._times(unit.times, self.rows.counts[unit])
         if members is not None:
@@ -167,14 +167,16 @@ class Batch:
                 continue
             self._move(True, some)
             for part in unit.parts:
-                self.unit(part, some)
+                self.unit(part, some, turn)
             self._move(False, some)
 
     def _move(self, enters: bool, active: Indices | None) -> None:
         """Enters or leaves a round that is made of rounds."""
         some: Any = slice(None) if active is None else active
-        states, places = np.unique(self.state[some], return_inverse=True)
-        self.state[some] = np.array([self.rows.move(enters, state) for state in states.tolist()])[places]
+        state = self.state[some]
+        for one in np.unique(state[self.rows.moved(enters)[state] == UNKNOWN]).tolist():
+            self.rows.move(enters, one)
+        self.state[some] = self.rows.moved(enters)[state]
 
     def _times(self, times: Callable[[Codes], int], count: Lookup) -> NDArray[np.int32]:
         places = count.places(self.digits, 0, 0, 1)
