@@ -24,6 +24,9 @@ bench: $(READY) .venv/.bench  ## every figure of docs/benchmarks.md
 docs: $(READY)  ## the pages that are made from the code
 	$(BIN)/python docs/build.py
 
+services: $(READY) .venv/.services  ## the tests with servers: PostgreSQL, MariaDB, gRPC, Ray
+	$(BIN)/python -m pytest -m services -rs
+
 nightly: $(READY)  ## the slow tests
 	$(BIN)/python -m pytest -m slow
 
@@ -39,4 +42,11 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -e '.[bench,counters]' -c constraints.txt
 	touch $@
 
-.PHONY: help demo test check bench docs nightly
+# The servers' programs come from the system's packages; what cannot be had is told by the tests that need it.
+.venv/.services: $(READY)
+	$(BIN)/python -m pip install -e '.[postgresql,mysql,grpc,ray]' -c constraints.txt
+	ls /usr/lib/postgresql/*/bin/postgres || apt-get install -y postgresql || true
+	command -v mariadbd || apt-get install -y mariadb-server || true
+	touch $@
+
+.PHONY: help demo test check bench docs services nightly

@@ -21,6 +21,9 @@ def search(
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder of the results.")] = None,
     trials: Annotated[int | None, typer.Option("--trials", min=1, help="How many candidates are trained.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes that train at a time.")] = None,
+    ray: Annotated[
+        str | None, typer.Option("--ray", metavar="ADDRESS", help="Run the workers on a Ray cluster; auto finds one.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Set older results aside and begin anew.")] = False,
     then: Annotated[Then | None, typer.Option("--then", help="Afterwards, train the chosen ones to the end.")] = None,
     choose: Annotated[
@@ -49,7 +52,7 @@ def search(
         final.recipe(study, final_steps)
     elif final_steps is not None or choose != "front":
         raise typer.BadParameter("--choose and --final-steps are of --then train")
-    outcome = runner.run(study, out=out, fresh=fresh, plugin_files=plugin or [], quiet=json)
+    outcome = runner.run(study, out=out, fresh=fresh, plugin_files=plugin or [], ray=ray, quiet=json)
     if then:
         try:
             final.train(study, outcome.folder, how=choose, steps=final_steps, quiet=json)

@@ -53,25 +53,29 @@ class Truth:
         return hypervolume(np.maximum((figures - self.low) / (self.high - self.low), 0.0), np.ones(2))
 
     def best(self, figures: Reals, counts: list[int]) -> dict[int, float]:
-        """The largest hypervolume that so many of some points can have, exactly.
+        """The largest score that so many of some points can have, exactly."""
+        return best_of(np.maximum((figures - self.low) / (self.high - self.low), 0.0), counts)
 
-        A front in two objectives splits into rectangles between neighbours, so the best choice of k of its points is
-        found by dynamic programming (Auger et al. 2009, "Theory of the hypervolume indicator").
-        """
-        points = np.maximum((figures - self.low) / (self.high - self.low), 0.0)
-        points = points[(points < 1).all(axis=1)]
-        points = points[np.lexsort((points[:, 1], points[:, 0]))]
-        before = np.concatenate([[np.inf], np.minimum.accumulate(points[:, 1])[:-1]])
-        x, y = points[points[:, 1] < before].T
-        gain = (1 - x)[None] * (y[:, None] - y[None])  # of the second beside the first, which is left of it
-        gain[np.tril_indices(len(x))] = -np.inf
-        volume = (1 - x) * (1 - y)
-        found = {}
-        for count in range(1, min(max(counts), len(x)) + 1):
-            if count > 1:
-                volume = np.maximum((volume[:, None] + gain).max(axis=0), volume)
-            found[count] = float(volume.max())
-        return {count: found[min(count, len(found))] for count in counts}
+
+def best_of(points: Reals, counts: list[int]) -> dict[int, float]:
+    """The largest hypervolume below (1, 1) that so many of some points ``[n, 2]`` can have.
+
+    What a point of a front adds depends only on its neighbours, so that the best choice is found by dynamic programming
+    from left to right (Auger et al. 2009, "Theory of the hypervolume indicator").
+    """
+    points = points[(points < 1).all(axis=1)]
+    points = points[np.lexsort((points[:, 1], points[:, 0]))]
+    before = np.concatenate([[np.inf], np.minimum.accumulate(points[:, 1])[:-1]])
+    x, y = points[points[:, 1] < before].T
+    gain = (1 - x)[None] * (y[:, None] - y[None])  # of the second beside the first, which is left of it
+    gain[np.tril_indices(len(x))] = -np.inf
+    volume = (1 - x) * (1 - y)
+    found = {}
+    for count in range(1, min(max(counts), len(x)) + 1):
+        if count > 1:
+            volume = np.maximum((volume[:, None] + gain).max(axis=0), volume)
+        found[count] = float(volume.max())
+    return {count: found[min(count, len(found))] for count in counts}
 
 
 def archs_of(vectors: Reals) -> Archs:

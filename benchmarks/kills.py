@@ -77,7 +77,7 @@ def kills(
     """Kills a study `times` times, lets it end, and counts what was lost.
 
     Args:
-        longest: seconds that it runs at most before it is killed, beside what a start takes.
+        longest: seconds that it runs at most before it is killed, beside what a start takes; half of that at least.
     """
     draw = random.Random(seed)
     out = folder / "run"
@@ -89,7 +89,7 @@ def kills(
     lost = changed = again = 0
     for _ in range(times):
         process = _start(file, out)
-        time.sleep(draw.uniform(0.3, started + longest))
+        time.sleep(draw.uniform(started / 2, started + longest))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         now = _finished(file, out)
@@ -205,6 +205,7 @@ def main() -> None:
         server = {"postgresql": servers.postgresql, "mysql": servers.mysql}.get(name)
         with server() if server else nullcontext(name) as url, tempfile.TemporaryDirectory() as folder:
             rows.append(kills(Path(folder), url, times=chosen.kills, seed=chosen.seed))
+            print(rows[-1], flush=True)
     report("kills", rows, ("optuna", "SQLAlchemy"))
 
 

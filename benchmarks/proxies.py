@@ -5,7 +5,8 @@
 
 The decoders and their losses are those of `benchmarks.trained`. Each figure of one of them is a row of
 ``benchmarks/results/proxies.jsonl``, written when it is known. Correlations are of ranks, positive where the figure
-points the right way: over all decoders, and within strata of equal parameters, where size tells little.
+points the right way: over all decoders, within strata of equal parameters, where size tells little, and beyond what
+counting the mixers tells.
 """
 
 from __future__ import annotations
@@ -194,6 +195,25 @@ def within(kind: Callable[[Floats, Floats], float], values: Floats, losses: Floa
     return float(np.mean([kind(values[part], losses[part]) for part in strata]))
 
 
+def beyond(values: Floats, losses: Floats, told: Floats) -> float:
+    """Spearman's correlation of what a linear fit of the ranks of ``told`` ``[models, columns]`` leaves of both."""
+    columns = np.column_stack([rankdata(told, axis=0), np.ones(len(told))])
+    left = []
+    for ranks in (rankdata(values), rankdata(-losses)):
+        left.append(ranks - columns @ np.linalg.lstsq(columns, ranks, rcond=None)[0])
+    return float(np.corrcoef(left)[0, 1]) if np.std(left[0]) > 1e-6 * len(values) else 0.0
+
+
+def _simple(row: dict[str, Any]) -> list[float]:
+    """What the choices tell without any proxy: mixers, the first one, MLPs, depth, width, parameters."""
+    choices = row["choices"]
+    mixers = [value for path, value in choices.items() if path.endswith(".mixer")]
+    channels = [value for path, value in choices.items() if path.endswith(".channel")]
+    shares = [mixers.count(name) / len(mixers) for name in ("attention", "window", "mamba2")]
+    shares.append(float(choices["graph[1].body[0].mixer"] == "attention"))
+    return [*shares, channels.count("mlp") / len(mixers), len(mixers), choices["dims.width"], row["parameters"]]
+
+
 def table() -> list[dict[str, Any]]:
     """A row a figure; low and high bound 95 % of the bootstrap's Spearman correlations within strata."""
     rows = {key: row for key, (_, row) in models().items()}
@@ -211,7 +231,9 @@ def table() -> list[dict[str, Any]]:
             "figure": name, "models": len(keys),
             "Spearman": spearman(x, losses), "Kendall": kendall(x, losses),
             "Spearman within": within(spearman, x, losses, sizes), "low": float(low), "high": float(high),
-            "Kendall within": within(kendall, x, losses, sizes), "CPU s": "" if seconds is None else seconds,
+            "Kendall within": within(kendall, x, losses, sizes),
+            "beyond choices": beyond(x, losses, np.array([_simple(rows[key]) for key in keys])),
+            "CPU s": "" if seconds is None else seconds,
         })  # fmt: skip
     return found
 

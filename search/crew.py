@@ -138,13 +138,21 @@ def run(opened: OpenStudy, display: Display, plugin_files: Sequence[Path]) -> Ex
                     display.step(*worker.step, worker=worker.number, trial=worker.trial.number)
                 else:
                     display.idle(worker.number)
-        if (left := study.trials - len(counted(record.trials()))) > 0 and exhausted is None:
-            raise SpecError(
-                Problem(f"all workers died with {left} trials left", "give the same command again to go on")
-            )
     finally:
         _stop(crew)
+    if exhausted is None:
+        require_done(opened)
     return exhausted
+
+
+def require_done(opened: OpenStudy) -> None:
+    """Refuses an end of all workers before that of the study.
+
+    Errors:
+        SpecError: how many trials are left.
+    """
+    if (left := opened.study.trials - len(counted(opened.record.trials()))) > 0:
+        raise SpecError(Problem(f"all workers died with {left} trials left", "give the same command again to go on"))
 
 
 def _hold_to_its_time(opened: OpenStudy, worker: Worker) -> None:

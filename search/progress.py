@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -93,11 +93,18 @@ class Display:
         """A trial ended."""
         self.known[trial.number] = trial
         if trial.state == TrialState.COMPLETE:
-            pairs = zip(self.objectives, trial.values, strict=True)
-            said = "  ".join(f"{o.name} {shown(value, o.unit)}" for o, value in pairs)
+            said = self._values(trial.values)
+        elif trial.state == TrialState.PRUNED:
+            result = trial.user_attrs["result"]
+            steps = f" after {result['steps']} steps" if "steps" in result else ""
+            said = f"stopped{steps}  {self._values(result['values'].values())}"
         else:
             said = f"failed: {str(trial.user_attrs.get('reason', '')).partition(chr(10))[0]}"
         self.say(f"trial {trial.number:>3}  {said}")
+
+    def _values(self, values: Iterable[float]) -> str:
+        pairs = zip(self.objectives, values, strict=True)
+        return "  ".join(f"{objective.name} {shown(value, objective.unit)}" for objective, value in pairs)
 
     def say(self, line: str) -> None:
         """One line."""

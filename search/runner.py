@@ -19,7 +19,7 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from archspec.errors import Problem, SpecError
-from search import crew, interrupts, storages, winners
+from search import crew, interrupts, ray_workers, storages, winners
 from search.interrupts import INTERRUPTED
 from search.progress import Display
 from search.proposals import Exhausted
@@ -48,6 +48,7 @@ def run(
     out: Path | None = None,
     fresh: bool = False,
     plugin_files: Sequence[Path] = (),
+    ray: str | None = None,
     quiet: bool = False,
 ) -> Outcome:
     """Runs a study to its end, and writes ``pareto/`` beside the trials.
@@ -56,6 +57,7 @@ def run(
         out: folder of the results, ``runs/<name>`` by default.
         fresh: sets older results aside, under another name.
         plugin_files: Python files with kinds of the user, for further processes to import as well.
+        ray: address of a Ray cluster that the workers run on, see `search.ray_workers`.
         quiet: shows nothing.
 
     Errors:
@@ -73,7 +75,10 @@ def run(
             Display(study.objectives, study.trials, within=[*map(str, study.bounds)], quiet=quiet) as display,
         ):
             _greet(opened, display)
-            exhausted = crew.run(opened, display, plugin_files) if study.workers else _alone(opened, display)
+            if ray is not None:
+                exhausted = ray_workers.run(opened, display, plugin_files, address=ray)
+            else:
+                exhausted = crew.run(opened, display, plugin_files) if study.workers else _alone(opened, display)
             if exhausted is not None:
                 display.say(f"the space is exhausted: {exhausted}")
                 opened.record.remember("exhausted", str(exhausted))

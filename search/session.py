@@ -90,6 +90,7 @@ class OpenStudy:
             self.record.remember("identity", identity)
             columns = [{"name": o.name, "unit": o.unit, "direction": o.direction} for o in study.objectives]
             self.record.remember("objectives", columns)
+            self.record.name_objectives([objective.name for objective in study.objectives])
         except BaseException:
             self.record.close()
             raise

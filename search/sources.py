@@ -77,6 +77,8 @@ class Sources:
         """`search.frontier`: what may enlarge the front most, by what was learned so far."""
         members = self.members
         self.frontier = frontier = Frontier(members, seed)
+        if not len(frontier.random):
+            return
         paid = [self.objectives.index(name) for name in frontier.paid]
         frontier.tell(history.vectors, history.values[:, paid])
         pending = history.pending
@@ -137,4 +139,5 @@ class Bounded(Members):
             drawn, lambda vectors: self.bounds.excess(vectors)[:, None], self.mutate, self.cross, generator,
             population=POOL, offspring=POOL, generations=GENERATIONS,
         )  # fmt: skip
-        return np.concatenate([kept, near[excess[:, 0] == 0.0]])
+        found = np.concatenate([kept, near[excess[:, 0] == 0.0]])
+        return found if len(found) else drawn

@@ -21,6 +21,7 @@ import os
 import platform
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -138,6 +139,12 @@ class Record:
 
     def recall(self, key: str) -> Any:
         return self.study.user_attrs.get(key)
+
+    def name_objectives(self, names: list[str]) -> None:
+        """Gives values their names, for dashboards that read the storage."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.study.set_metric_names(names)
 
     def trials(self) -> list[FrozenTrial]:
         """All trials in the order of their numbers; not to be changed."""

@@ -106,7 +106,8 @@ class Table:
         """
         if self.rows is not None:
             try:
-                chunks = [Batch(self.rows, vectors[at : at + CHUNK]).prices() for at in range(0, len(vectors), CHUNK)]
+                starts = range(0, max(1, len(vectors)), CHUNK)
+                chunks = [Batch(self.rows, vectors[at : at + CHUNK]).prices() for at in starts]
                 return Prices(
                     **{name: np.concatenate([getattr(one, name) for one in chunks]) for name in (*FIGURES, "refused")}
                 )

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from archspec.errors import Problem, SpecError
 from search import storages
 from search.front import front, label
-from search.storage import Record, candidate, counted
+from search.storage import Record, candidate, counted, valid
 
 if TYPE_CHECKING:
     from search.study import Study
@@ -69,14 +69,15 @@ def read_study(study: Study, folder: Path) -> dict[str, Any]:
 
 def build(record: Record) -> dict[str, Any]:
     """The report of a study on record, as JSON data."""
-    trials = counted(record.trials())
+    trials = valid(record.trials())
+    started = counted(trials)
     objectives: list[dict[str, str]] = record.recall("objectives") or []
     best = front(trials, [objective["direction"] for objective in objectives])
     winners = record.recall("winners") or {}
     refused: Counter[str] = Counter()
     for trial in trials:
         refused.update(candidate(trial).get("refused", {}))
-    draws = sum(candidate(trial).get("draws", 1) for trial in trials)
+    draws = sum(candidate(trial).get("draws", 1) for trial in started)
     states = Counter(STATES.get(trial.state, STOPPED) for trial in trials)
     names = [objective["name"] for objective in objectives]
     said: dict[str, Any] = record.recall("identity") or {}
@@ -88,7 +89,7 @@ def build(record: Record) -> dict[str, Any]:
         "train": {key.removeprefix("train."): value for key, value in said.items() if key.startswith("train.")},
         "trials": {name: states[name] for name in [*STATES.values(), *([STOPPED] if states[STOPPED] else ())]},
         "draws": draws,
-        "acceptance": len(trials) / draws if draws else None,
+        "acceptance": len(started) / draws if draws else None,
         "refused": dict(refused.most_common()),
         "exhausted": record.recall("exhausted"),
         "front": [_member(rank + 1, trial, names, record.folder, winners) for rank, trial in enumerate(best)],
