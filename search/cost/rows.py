@@ -40,17 +40,20 @@ class Lookup:
         self.width = self.own.size * self.outside.size
         self.index = np.full(0, UNKNOWN, dtype=np.int32)
 
-    def places(self, digits: Whole, state: Whole | int, moved: int, states: int) -> Whole:
-        """Where the rows of some candidates stand; own slots are moved by so many."""
+    def numbers(self, digits: Whole, moved: int = 0) -> Whole:
+        """The numbers of the choices of some candidates; own slots are moved by so many."""
+        total = np.zeros(digits.shape[1], dtype=np.int64)
+        self.own.add(total, digits, moved)
+        self.outside.add(total, digits, times=self.own.size)
+        return total
+
+    def places(self, numbers: Whole, state: Whole | int = 0, states: int = 1) -> Whole:
+        """Where the rows of some candidates stand, by the numbers of their choices and one of so many states."""
         if states * self.width > len(self.index):
             grown = np.full(max(states * self.width, 2 * len(self.index)), UNKNOWN, dtype=np.int32)
             grown[: len(self.index)] = self.index
             self.index = grown
-        total: Whole = np.full(digits.shape[1], 0, dtype=np.int64) + state
-        total *= self.width
-        self.own.add(total, digits, moved)
-        self.outside.add(total, digits, times=self.own.size)
-        return total
+        return numbers + state * self.width
 
 
 class Rows:
@@ -191,3 +194,9 @@ class Rows:
             from_tree(self.space.tree_of(codes))  # or else it is right, and reads what does not stand before it
             raise NoChainError
         return REFUSED
+
+
+def first_of(places: Whole, wanted: NDArray[np.bool_]) -> list[int]:
+    """One candidate for each of the wanted places."""
+    members = np.flatnonzero(wanted)
+    return [int(row) for row in members[np.unique(places[members], return_index=True)[1]]]
