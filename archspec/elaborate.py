@@ -14,6 +14,7 @@ from archspec.graph import Graph, Node, Ref
 from archspec.kind import REGISTRY, Kind, Matrix, Slot, kinds_of, lookup
 from archspec.ordering import numbered
 from archspec.place import Broken, Place
+from archspec.reuse import Rounds
 from archspec.scope import Frame, Scope
 from archspec.skim import Skimming
 from archspec.source import Map, Seq
@@ -26,14 +27,16 @@ class Elaborator(Skimming):
     Args:
         blocks: the file's named blocks.
         layers: how many layers the file has, once known.
+        known: rounds of other files that have the same blocks, dims, defaults and interface.
 
     Attributes:
         interface: the elaborated interface, for kinds that ask what the model is for.
         embeddings: token embeddings of the top graph, to which heads may be tied.
     """
 
-    def __init__(self, blocks: Map, layers: int = 1) -> None:
+    def __init__(self, blocks: Map, layers: int = 1, known: Rounds | None = None) -> None:
         super().__init__(blocks, layers)
+        self.known = known
         self.interface: Kind | None = None
         self.embeddings: list[Node] = []
 

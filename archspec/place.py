@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from archspec.errors import Refused
 from archspec.graph import Graph, Node, Ref
 from archspec.kind import Matrix
+from archspec.reuse import Round
 from archspec.scope import Frame, Scope
 from archspec.source import Map, Seq
 from archspec.streams import Stream
@@ -172,6 +173,36 @@ class Place:
     ) -> Graph:
         """Elaborates a body that stands elsewhere than directly in the slot, as one of a list of rounds."""
         return self._elaborator.body(container, key, streams, names, self._frame, scope, self._node.kind.slots[field])
+
+    def round_in(self, container: Map | Seq, key: Any, scope: Scope, streams: tuple[Stream, ...]) -> Graph:
+        """Elaborates the body of a round, or takes it from another tree."""
+        elaborator = self._elaborator
+        known = elaborator.known
+        if known is None or self._frame.parent is not None or (self.scope.parent and self.scope.parent.parent):
+            return self.body_in(container, key, "body", scope, streams, self.names)
+        place = (
+            known.text(container[key]),
+            (streams, self.names, self.inputs),
+            tuple((name, tuple(node.outputs) if node else None) for name, node in self._frame.nodes.items()),
+            tuple(self._frame.inputs),
+            tuple((node.name, node.output.width, node.types) for node in elaborator.embeddings),
+        )
+        found = known.recall(place, self._frame)
+        if found is not None:
+            elaborator.layer += found.layers
+            elaborator.called |= found.called
+            return found.graph
+        called, elaborator.called = elaborator.called, set()
+        before, problems = elaborator.layer, len(elaborator.problems)
+        try:
+            graph = self.body_in(container, key, "body", scope, streams, self.names)
+        finally:
+            mine = frozenset(elaborator.called)
+            elaborator.called |= called
+        if not scope.touched and len(elaborator.problems) == problems:
+            read = {name: graph.inputs[name] for name in graph.outer}
+            known.keep(place, Round(graph, elaborator.layer - before, mine, read))
+        return graph
 
 
 class Broken(Exception):

@@ -16,6 +16,7 @@ from archspec.kind import kinds_of, lookup
 from archspec.kinds.interface import Interface
 from archspec.place import Broken
 from archspec.resolve import resolve
+from archspec.reuse import Rounds
 from archspec.scope import Frame, Scope
 from archspec.source import Map, Seq, below, parse, read
 
@@ -91,8 +92,12 @@ def loads(text: str, file: str = "<text>") -> Spec:
     return from_tree(resolve(parse(text, file)))
 
 
-def from_tree(tree: Map) -> Spec:
+def from_tree(tree: Map, known: Rounds | None = None) -> Spec:
     """Checks a resolved tree.
+
+    Args:
+        known: rounds of trees that differ from it in the graph alone, which are used again. Places in it that later
+            errors name may then be those of another tree.
 
     Errors:
         SpecError: every independent problem.
@@ -101,9 +106,9 @@ def from_tree(tree: Map) -> Spec:
     for key in ("interface", "graph"):
         if key not in tree:
             raise SpecError(Problem(f"{key!r} is missing", f"add {key}: …", "", tree.mark))
-    elaborator, graph = _elaborate(tree, layers=1)
+    elaborator, graph = _elaborate(tree, 1, known)
     if elaborator.depth_read and elaborator.layer > 1:
-        elaborator, graph = _elaborate(tree, layers=elaborator.layer)
+        elaborator, graph = _elaborate(tree, elaborator.layer, known)
     interface = elaborator.interface
     assert isinstance(interface, Interface)
     return Spec(tree, str(tree.get("name", "unnamed")), interface, graph, _init(tree))
@@ -121,9 +126,9 @@ def header(tree: Map, word: str, what: str) -> None:
         raise SpecError(Problem(cause, "a newer version of this program may read it", word, tree.where(word)))
 
 
-def _elaborate(tree: Map, layers: int) -> tuple[Elaborator, Graph]:
+def _elaborate(tree: Map, layers: int, known: Rounds | None) -> tuple[Elaborator, Graph]:
     blocks = tree.get("blocks", Map())
-    elaborator = Elaborator(blocks if isinstance(blocks, Map) else Map(), layers)
+    elaborator = Elaborator(blocks if isinstance(blocks, Map) else Map(), layers, known)
     _sections(elaborator, tree)
     scope = Scope(values={"depth": elaborator.depth})
     scope.defaults = dict(tree.get("defaults", {}))

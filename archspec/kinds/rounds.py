@@ -85,7 +85,7 @@ class Rounds(Kind):
         found = known.get((id(container), key, given))
         if found is None:
             scope, before = at.rounds_scope(number, times), at.layers
-            graph = at.body_in(container, key, "body", scope, given, at.names)
+            graph = at.round_in(container, key, scope, given)
             if not scope.touched:
                 known[id(container), key, given] = (graph, at.layers - before)
         else:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from archspec import reuse
 from archspec import spec as specs
 from archspec.elaborate import Elaborator
 from archspec.errors import Problem, Refused, SpecError
@@ -148,6 +149,7 @@ class Chain:
         self.batch, self.length, self.dtype = batch, length, dtype
         self.setting = setting(dtype=dtype, device=device, phase=phase, context=context)
         self.contexts: dict[tuple[str, ...], Context | None] = {}
+        self.known: dict[tuple[str, ...], reuse.Found] = {}  # rounds that were elaborated
         self.states: list[State] = []
         self._numbers: dict[State, int] = {}
         self._keys: dict[tuple[Any, ...], int] = {}
@@ -162,13 +164,14 @@ class Chain:
         """
         try:
             total = self._total(tree, text)
-            return total if total is not None else self._whole(tree)
+            return total if total is not None else self._whole(tree, text)
         except SpecError as error:
             return error
 
-    def _whole(self, tree: Map) -> Cost:
+    def _whole(self, tree: Map, text: Text) -> Cost:
+        spec = specs.from_tree(tree, reuse.Rounds(self.known.setdefault(_around(tree, text), {}), text))
         cost = price(
-            specs.from_tree(tree), batch=self.batch, length=self.length, dtype=self.dtype, device=self.setting.name,
+            spec, batch=self.batch, length=self.length, dtype=self.dtype, device=self.setting.name,
             phase=self.setting.phase, context=self.setting.context,
         )  # fmt: skip
         return replace(cost, rows=())
@@ -202,7 +205,7 @@ class Chain:
         Errors:
             SpecError: the language refuses the tree.
         """
-        key = tuple(name + text(value) for name, value in tree.items() if name not in APART)
+        key = _around(tree, text)
         if key not in self.contexts:
             try:
                 self.contexts[key] = Context(tree, self)
@@ -251,6 +254,11 @@ class Chain:
             except Refused as refused:
                 self._ends[key] = SpecError(Problem(refused.cause, refused.hint))
         return self._ends[key]
+
+
+def _around(tree: Map, text: Text) -> tuple[str, ...]:
+    """All of a tree but its nodes."""
+    return tuple(name + text(value) for name, value in tree.items() if name not in APART)
 
 
 def links(graph: Iterable[Any], context: Context, text: Text) -> Iterator[Link]:

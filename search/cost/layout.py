@@ -1,21 +1,23 @@
 """Which choices of a space decide what each part of its members costs.
 
 A space whose members are chains (`search.cost.chain`) is a start (interface), units in a row (a top-level node, or the
-body of a `repeat`, which may be a `repeat` again), and an end (the loss). A unit's cost follows from the state that it
-is given, the choices inside it, and the choices inside the dims, blocks, defaults and interface that its texts name.
+body of a `repeat`, which may be a `repeat` again, or the two residuals of a layer), and an end (the loss). A unit's
+cost follows from the state that it is given, the choices inside it, and the choices inside the dims, blocks, defaults
+and interface that its texts name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from archspec.errors import Refused
 from archspec.source import Map, Seq
 from search.cost.chain import APART, PLACE, PLAIN, words
+from search.cost.nodes import halves, keys, part_of, template_of, text, varying
 from search.cost.numbering import Numbering
-from spaces.choices import Alternative, Code, Constant, Node, Product, Rounds
+from spaces.choices import Alternative, Code, Node, Product, Rounds
 from spaces.constraints import number
 from spaces.members import rounds, value
 from spaces.ranges import Range
@@ -44,7 +46,7 @@ class Unit:
         times: how many rounds a member has; None for a node.
         counting: choices that decide ``times``.
         most: rounds at most.
-        parts: what a round is made of, if that is rounds again.
+        parts: what a round is made of, if it is taken apart itself.
     """
 
     own: Numbering
@@ -85,23 +87,23 @@ class Layout:
         self.slots: dict[str, tuple[int, ...]] = {}  # of what may be named
         self.texts: dict[str, str] = {}
         self.around: list[str] = []
-        dims, blocks = space.dims.product, _part(root, "blocks", self.first)
+        dims, blocks = space.dims.product, part_of(root, "blocks", self.first)
         for name in dims.template:
-            self._name(name, *_part(dims, name, 0))
-        for name in _keys(blocks[0]):
-            self._name(name, *_part(blocks[0], name, blocks[1]))
+            self._name(name, *part_of(dims, name, 0))
+        for name in keys(blocks[0]):
+            self._name(name, *part_of(blocks[0], name, blocks[1]))
         always: list[int] = []
         for key in root.template:
             if key not in APART and key not in ("dims", "blocks"):
-                node, at = _part(root, key, self.first)
+                node, at = part_of(root, key, self.first)
                 self.around.append(text(node))
                 always += range(at, at + node.size)
         self.start = self._named(self.around, always)
-        graph, at = _part(root, "graph", self.first)
+        graph, at = part_of(root, "graph", self.first)
         if isinstance(graph, Alternative):
             raise Unfactored("its list of nodes is a choice")
         self.outer = _outer(graph)
-        self.units = [unit for key in _keys(graph) for unit in self._units(*_part(graph, key, at))]
+        self.units = [unit for key in keys(graph) for unit in self._units(*part_of(graph, key, at))]
         for unit in self.all():
             combinations = unit.own.size * unit.outside.size
             if combinations > LARGEST:
@@ -138,21 +140,21 @@ class Layout:
 
     def _units(self, node: Node, at: int) -> list[Unit]:
         """A node, or what its rounds are made of if they do not know their number."""
-        template = _template(node)
+        template = template_of(node)
         if not isinstance(template, Map) or template.get("kind") != "repeat" or not template.keys() <= PLAIN:
             return [self._unit(node, at, round=False)]
-        if "kind" in _varying(node):
+        if "kind" in varying(node):
             return [self._unit(node, at, round=False)]
         return self._listed(node, at) or self._counted(node, at) or [self._unit(node, at, round=False)]
 
     def _listed(self, node: Node, at: int) -> list[Unit] | None:
         """Rounds that are written one by one, or of which each chooses for itself."""
-        if "rounds" not in _keys(node):
+        if "rounds" not in keys(node):
             return None
-        inner, place = _part(node, "rounds", at)
+        inner, place = part_of(node, "rounds", at)
         if not isinstance(inner, Rounds):
-            items = [_part(inner, key, place) for key in _keys(inner)]
-            free = isinstance(_template(inner), Seq) and all(self._free(item) for item, _ in items)
+            items = [part_of(inner, key, place) for key in keys(inner)]
+            free = isinstance(template_of(inner), Seq) and all(self._free(item) for item, _ in items)
             return [self._unit(item, where, round=True) for item, where in items] if free else None
         assert isinstance(node, Product)
         if not self._free(inner.body):
@@ -164,13 +166,14 @@ class Layout:
 
         counting = self._slots(sorted({*self._of(inner.reads), *joint}))
         size = inner.body.size
-        return [self._unit(inner.body, place, round=True, times=times, counting=counting, most=inner.most, stride=size)]
+        count: dict[str, Any] = {"times": times, "counting": counting, "most": inner.most, "stride": size}
+        return [self._round(inner.body, place, **count)]
 
     def _counted(self, node: Node, at: int) -> list[Unit] | None:
         """A body so many times."""
-        if not {"times", "body"} <= set(_keys(node)):
+        if not {"times", "body"} <= set(keys(node)):
             return None
-        (body, place), (counter, counting) = _part(node, "body", at), _part(node, "times", at)
+        (body, place), (counter, counting) = part_of(node, "body", at), part_of(node, "times", at)
         try:
             names, most = most_rounds(counter, self.space.dims)
         except Refused:  # another thing than dims decides
@@ -185,7 +188,14 @@ class Layout:
         inner = self._units(body, place)
         if all(unit.round for unit in inner):
             return [self._unit(body, place, round=True, parts=tuple(inner), **count)]
-        return [self._unit(body, place, round=True, **count)] if self._free(body) else None
+        return [self._round(body, place, **count)] if self._free(body) else None
+
+    def _round(self, body: Node, at: int, **count: Any) -> Unit:
+        """Rounds that do not know their number."""
+        stride = count.get("stride", 0)
+        units = [self._unit(half, at, round=False, stride=stride) for half in halves(body)]
+        parts = tuple(replace(unit, take=_without(unit.take)) for unit in units)
+        return self._unit(body, at, round=True, **count, **({"parts": parts} if parts else {}))
 
     def _of(self, names: Iterable[str]) -> set[int]:
         """The slots of what has some names."""
@@ -199,57 +209,29 @@ class Layout:
         return self.space.sampler.numbers(codes[: self.first])
 
 
-def text(node: Node) -> str:
-    """All texts that may stand at a node."""
-    if isinstance(node, Constant):
-        return repr(node.value)
-    if isinstance(node, Range):
-        return node.of or ""
-    if isinstance(node, Alternative):
-        return " ".join(map(text, node.options))
-    if isinstance(node, Rounds):
-        return f"{text(node.body)} {text(node.times)}"
-    return " ".join([repr(node.template), *(text(part.node) for part in node.parts)])
-
-
-def _outer(graph: Node) -> frozenset[str]:
-    """Words by which a node reads more than the one before it, or uses weights of another."""
-    names = {"from", "weights", "valid", "tokens", "image", "source", "target"}
-    for key in _keys(graph):
-        template = _template(_part(graph, key, 0)[0])
-        if isinstance(template, Map) and isinstance(template.get("name"), str):
-            names.add(template["name"])
-    return frozenset(names)
-
-
-def _template(node: Node) -> Any:
-    return node.value if isinstance(node, Constant) else node.template if isinstance(node, Product) else None
-
-
-def _keys(node: Node) -> list[Any]:
-    template = _template(node)
-    return (
-        list(template) if isinstance(template, Map) else list(range(len(template))) if isinstance(template, Seq) else []
-    )
-
-
-def _varying(node: Node) -> dict[Any, Node]:
-    return {part.key: part.node for part in node.parts} if isinstance(node, Product) else {}
-
-
-def _part(node: Node, key: Any, at: int) -> tuple[Node, int]:
-    """What stands at a key, and where its slots begin."""
-    if isinstance(node, Product):
-        for part in node.parts:
-            if part.key == key:
-                return part.node, at + part.offset
-    template = _template(node)
-    return Constant(template[key] if isinstance(template, Seq) else template.get(key)), at
-
-
 def _size(node: Range | Alternative, path: str) -> int:
     if isinstance(node, Alternative):
         return len(node.options)
     if node.count is None:
         raise Unfactored(f"{path} is drawn from a continuum")
     return node.count
+
+
+def _without(take: Callable[[Codes, int], Any]) -> Callable[[Codes, int], Any]:
+    """Of half a layer nothing, if there is none of it."""
+
+    def taken(codes: Codes, turn: int) -> Any:
+        raw = take(codes, turn)
+        return "absent" if raw["mixer"] == raw["channel"] == "absent" else raw
+
+    return taken
+
+
+def _outer(graph: Node) -> frozenset[str]:
+    """Words by which a node reads more than the one before it, or uses weights of another."""
+    names = {"from", "weights", "valid", "tokens", "image", "source", "target"}
+    for key in keys(graph):
+        template = template_of(part_of(graph, key, 0)[0])
+        if isinstance(template, Map) and isinstance(template.get("name"), str):
+            names.add(template["name"])
+    return frozenset(names)

@@ -40,17 +40,20 @@ class Lookup:
         self.width = self.own.size * self.outside.size
         self.index = np.full(0, UNKNOWN, dtype=np.int32)
 
-    def places(self, digits: Whole, state: Whole | int, moved: int, states: int) -> Whole:
-        """Where the rows of some candidates stand; own slots are moved by so many."""
+    def numbers(self, digits: Whole, moved: int = 0) -> Whole:
+        """The numbers of the choices of some candidates; own slots are moved by so many."""
+        total = np.zeros(digits.shape[1], dtype=np.int64)
+        self.own.add(total, digits, moved)
+        self.outside.add(total, digits, times=self.own.size)
+        return total
+
+    def places(self, numbers: Whole, state: Whole | int = 0, states: int = 1) -> Whole:
+        """Where the rows of some candidates stand, by the numbers of their choices and one of so many states."""
         if states * self.width > len(self.index):
             grown = np.full(max(states * self.width, 2 * len(self.index)), UNKNOWN, dtype=np.int32)
             grown[: len(self.index)] = self.index
             self.index = grown
-        total: Whole = np.full(digits.shape[1], 0, dtype=np.int64) + state
-        total *= self.width
-        self.own.add(total, digits, moved)
-        self.outside.add(total, digits, times=self.own.size)
-        return total
+        return numbers + state * self.width
 
 
 class Rows:
@@ -74,7 +77,7 @@ class Rows:
         self.ours: dict[int, int] = {}
         self.found: dict[int, int] = {}
         self.tables: dict[str, int] = {}
-        self.moves: dict[tuple[bool, int], int] = {}
+        self.moves = {True: np.array([UNKNOWN, DEAD]), False: np.array([UNKNOWN, DEAD])}
         self.held = np.zeros((2, 0), dtype=np.int32)  # numbers of computed tables, 0 for none
         self.bytes = np.zeros(1, dtype=np.int64)
         nodes = [slot.node for slot in self.space.slots]
@@ -141,16 +144,19 @@ class Rows:
             self.states[ours] = number
         return ours
 
-    def move(self, enters: bool, state: int) -> int:
-        """The state in which a round of rounds begins, or the one after it."""
-        if state == DEAD:
-            return DEAD
-        found = self.moves.get((enters, state))
-        if found is None:
-            change = entered if enters else left
-            number = self.chain.number(change(self.chain.states[self.states[state]]))
-            found = self.moves[enters, state] = self._state(number)
-        return found
+    def moved(self, enters: bool) -> Whole:
+        """By state, that in which a round that is taken apart begins, or the one after it; `UNKNOWN` until `move`."""
+        known = self.moves[enters]
+        if len(known) < len(self.states):
+            more = len(self.states) - len(known)
+            known = self.moves[enters] = np.pad(known, (0, more), constant_values=UNKNOWN)
+        return known
+
+    def move(self, enters: bool, state: int) -> None:
+        """Finds out what `moved` says of a state."""
+        change = entered if enters else left
+        found = self._state(self.chain.number(change(self.chain.states[self.states[state]])))
+        self.moved(enters)[state] = found
 
     def _table(self, name: str, size: int) -> int:
         number = self.tables.get(name)
@@ -188,3 +194,9 @@ class Rows:
             from_tree(self.space.tree_of(codes))  # or else it is right, and reads what does not stand before it
             raise NoChainError
         return REFUSED
+
+
+def first_of(places: Whole, wanted: NDArray[np.bool_]) -> list[int]:
+    """One candidate for each of the wanted places."""
+    members = np.flatnonzero(wanted)
+    return [int(row) for row in members[np.unique(places[members], return_index=True)[1]]]

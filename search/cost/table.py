@@ -34,6 +34,7 @@ from search.cost.rows import (
     Rows,
     Vectors,
     Whole,
+    first_of,
 )
 from search.cost.setting import DTYPES, Phase
 from search.cost.update import STATES, update_peak
@@ -144,16 +145,17 @@ class Batch:
         )
         self.size = DTYPES[rows.chain.dtype].itemsize
         self.held: list[NDArray[np.int32]] = []
+        self.numbers: dict[tuple[Lookup, int], Whole] = {}
         self.follow(rows.start, rows.first)
         for unit in rows.layout.units:
             self.unit(unit)
         self.follow(rows.end, rows.last)
 
-    def unit(self, unit: Unit, members: Indices | None = None) -> None:
-        """A node, or the rounds that each candidate has; of some candidates, all by default."""
+    def unit(self, unit: Unit, members: Indices | None = None, round: int = 0) -> None:
+        """A node, or the rounds that some candidates have, all by default; it may be a part of a round itself."""
         fill, lookup = partial(self.rows.piece, unit), self.rows.lookups[unit]
         if unit.times is None:
-            self.follow(lookup, fill, active=members)
+            self.follow(lookup, fill, round, round * unit.stride, members)
             return
         times = self._times(unit.times, self.rows.counts[unit])
         if members is not None:
@@ -168,18 +170,20 @@ class Batch:
                 continue
             self._move(True, some)
             for part in unit.parts:
-                self.unit(part, some)
+                self.unit(part, some, turn)
             self._move(False, some)
 
     def _move(self, enters: bool, active: Indices | None) -> None:
         """Enters or leaves a round that is made of rounds."""
         some: Any = slice(None) if active is None else active
-        states, places = np.unique(self.state[some], return_inverse=True)
-        self.state[some] = np.array([self.rows.move(enters, state) for state in states.tolist()])[places]
+        state = self.state[some]
+        for one in np.unique(state[self.rows.moved(enters)[state] == UNKNOWN]).tolist():
+            self.rows.move(enters, one)
+        self.state[some] = self.rows.moved(enters)[state]
 
     def _times(self, times: Callable[[Codes], int], count: Lookup) -> NDArray[np.int32]:
-        places = count.places(self.digits, 0, 0, 1)
-        for row in _first_of(places, count.index[places] == UNKNOWN):
+        places = count.places(count.numbers(self.digits))
+        for row in first_of(places, count.index[places] == UNKNOWN):
             count.index[places[row]] = times(self.rows.codes(self.vectors[row]))
         return count.index[places]
 
@@ -187,7 +191,10 @@ class Batch:
         """Takes some candidates, all by default, through a unit."""
         rows, some = self.rows, slice(None) if active is None else active
         state = self.state[some]
-        places = lookup.places(self.digits[:, some], state, moved, len(rows.states))
+        numbers = self.numbers.get((lookup, moved))
+        if numbers is None:
+            numbers = self.numbers[lookup, moved] = lookup.numbers(self.digits, moved)
+        places = lookup.places(numbers[some], state, len(rows.states))
         found = lookup.index[places]
         if (found == UNKNOWN).any():
             found = self._fill(lookup, places, state, np.arange(len(self.state))[some], fill, turn)
@@ -208,7 +215,7 @@ class Batch:
             unknown = (lookup.index[places] == UNKNOWN) & ~refused
             if not unknown.any():
                 return np.where(refused, REFUSED, lookup.index[places])
-            for row in _first_of(places, unknown):
+            for row in first_of(places, unknown):
                 if state[row] == DEAD:
                     lookup.index[places[row]] = REFUSED
                     continue
@@ -290,9 +297,3 @@ class Batch:
         sizes[:, 1:][numbers[:, 1:] == numbers[:, :-1]] = 0
         total: Whole = sizes.sum(axis=1)
         return total
-
-
-def _first_of(places: Whole, wanted: NDArray[np.bool_]) -> list[int]:
-    """One candidate for each of the wanted places."""
-    members = np.flatnonzero(wanted)
-    return [int(row) for row in members[np.unique(places[members], return_index=True)[1]]]

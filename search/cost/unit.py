@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -111,6 +112,7 @@ class Unit:
 
 
 _units: dict[Hashable, Unit] = {}
+_of_nodes: WeakKeyDictionary[Node, dict[Hashable, Unit]] = WeakKeyDictionary()  # those of nodes that were met before
 
 
 def measured(
@@ -127,6 +129,11 @@ def measured(
         seeds: numbers of the results that get a gradient; all that can by default.
         context: tokens that a causal stream had before the one that is given; None for whole streams.
     """
+    place = (tuple(ports), tuple(given), dtype, processor, seeds, context)
+    mine = _of_nodes.setdefault(node, {})
+    found = mine.get(place)
+    if found is not None:
+        return found
     graph = alone(node, streams, ports)
     key = (graph.digest("layout"), tuple(streams.values()), tuple(given), dtype, processor, seeds, context)
     found = _units.get(key)
@@ -134,6 +141,7 @@ def measured(
         if len(_units) >= LARGEST:
             forget()
         found = _units[key] = _remembered(graph, tuple(given), dtype, processor, seeds, context)
+    mine[place] = found
     return found
 
 
@@ -190,6 +198,7 @@ _RECALLED = ("weights", "apart", "tensors", "size", "shared", "widest", "gradien
 def forget() -> None:
     """Drops what this process remembers."""
     _units.clear()
+    _of_nodes.clear()
 
 
 def loss_unit(interface: str, logits: Given) -> Unit:

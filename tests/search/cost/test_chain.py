@@ -104,6 +104,43 @@ def test_a_stream_with_a_name_is_no_chain() -> None:
     assert price_trees([tree], device=DEVICE) == [whole(tree)]
 
 
+READER = """
+archspec: 1
+interface: {{kind: seq2seq_lm, vocab: 48, length: 12, source_length: 20}}
+blocks: {{layer: {layer}}}
+graph:
+  - {{name: read, from: source, kind: token_embedding, width: {width}}}
+  - {{name: {memory}, kind: repeat, times: {times}, body: {{kind: residual, body: layer}}}}
+  - {{name: wrote, from: target, kind: token_embedding, width: 32}}
+  - kind: repeat
+    times: 2
+    body: {{kind: residual, body: {{kind: attention, heads: 4, memory: {reads}}}}}
+  - lm_head
+"""
+
+
+def test_rounds_that_several_trees_have_are_priced_where_they_stand() -> None:
+    plain = {"layer": PLAIN, "width": 32, "memory": "memory", "times": 2, "reads": "memory"}
+    changes: list[dict[str, object]] = [
+        {}, {"width": 16}, {"times": 3}, {"layer": "{kind: glu, hidden: 8}"}, {"reads": "memory.0"},
+        {"times": 1, "reads": "memory.0"}, {"memory": "other", "reads": "other"}, {"reads": "read"},
+        {"layer": "{kind: mlp, hidden: 16 * (index + 1)}"},
+    ]  # fmt: skip
+    trees = [loads(READER.format(**{**plain, **change})).tree for change in changes]
+    assert price_trees(trees * 2, device=DEVICE) == [whole(tree) for tree in trees] * 2
+    refused, _ = price_trees([parse(READER.format(**{**plain, "reads": "memory.2"})), trees[2]], device=DEVICE)
+    assert isinstance(refused, SpecError)
+
+
+def test_trees_may_be_changed_between_calls() -> None:
+    tree = loads(READER.format(layer=PLAIN, width=32, memory="memory", times=2, reads="memory")).tree
+    (before,) = price_trees([tree], device=DEVICE)
+    tree["graph"][3]["body"]["body"]["heads"] = 2
+    tree["graph"][1]["body"]["body"] = "rms_norm"
+    (after,) = price_trees([tree], device=DEVICE)
+    assert after == whole(tree) != before
+
+
 def test_a_name_that_is_bound_twice_is_refused() -> None:
     tree = parse(
         f"archspec: 1\ninterface: {LM}\ngraph: [{{name: a, {EMBED[1:]}, {{name: a, kind: mlp, hidden: 8}}, lm_head]"

@@ -68,6 +68,18 @@ FACTORED = {
         "[{kind: token_embedding, width: 16}, {kind: repeat, times: {range: [0, 3]}, vary: each, "
         "body: {choose: [{kind: mlp, hidden: {choose: [8, 16]}}, absent]}}, lm_head]"
     ),
+    "layers of which half may be absent": lambda: space_of(
+        "[{kind: token_embedding, width: 16}, {kind: repeat, times: {range: [1, 3]}, vary: each, body: {kind: "
+        f"transformer_layer, norm: {{choose: [rms_norm, layer_norm]}}, mixer: {{choose: [absent, {ATTENTION}]}}, "
+        "channel: {kind: mlp, hidden: {choose: [8, 160]}}}}, {kind: repeat, times: {choose: [1, 2]}, body: "
+        f"{{kind: transformer_layer, place: post, mixer: {ATTENTION}, channel: {{choose: [absent, rms_norm]}}}}}}, "
+        "lm_head]"
+    ),
+    "layers that may be parallel": lambda: space_of(
+        "[{kind: token_embedding, width: 16}, {kind: repeat, times: 2, vary: each, body: {kind: transformer_layer, "
+        f"place: {{choose: [pre, parallel]}}, mixer: {{choose: [{ATTENTION}, depthwise_convolution]}}, channel: "
+        "{choose: [absent, {kind: mlp, hidden: 8}]}}}, lm_head]"
+    ),
     "rounds in a list": lambda: space_of(
         "[{kind: token_embedding, width: 16}, "
         "{kind: repeat, rounds: [{kind: mlp, hidden: {choose: [8, 16]}}, {choose: [absent, rms_norm]}]}, lm_head]"
