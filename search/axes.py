@@ -37,7 +37,7 @@ class Scale:
         low, high = min(found, default=0.0), max(found, default=1.0)
         far = low > 0 and high > 10 * low
         if (far if log is None else log) and low > 0:
-            ratio = (high / low) ** room if high > low else 1.5
+            ratio = 10 ** (room * (log10(high) - log10(low))) if high > low else 1.5
             return cls(low / ratio, high * ratio, True, unit, whole)
         more = (high - low) * room if high > low else abs(high) * 0.1 or 1.0
         return cls(low - more, high + more, False, unit, whole)
