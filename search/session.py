@@ -154,6 +154,7 @@ class OpenStudy:
                 further=proposal.further,
                 draws=proposal.draws,
                 refused=proposal.refused,
+                **proposal.learned,
             )
             if trial is not None:
                 if not proposal.further:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,17 +52,39 @@ class Sources:
     """The sources of one study.
 
     Args:
-        objectives: names, in the order of the history's columns.
+        objectives: names, in the order of the history's columns; ``directions``, what is wanted of them.
     """
 
-    def __init__(self, space: Space, figures: Figures, objectives: list[str]) -> None:
+    def __init__(self, space: Space, figures: Figures, objectives: list[str], directions: list[str]) -> None:
         self.space, self.figures, self.objectives = space, figures, objectives
         self.frontier: Frontier | None = None  # the last that proposed
+        self.signs = [-1.0 if direction == "maximize" else 1.0 for direction in directions]
 
     @cached_property
     def members(self) -> Bounded:
         """The problem that the frontier solves."""
         return Bounded(self.space, self.objectives, self.figures)
+
+    @property
+    def survey(self) -> dict[str, Any] | None:
+        """How many random members were ``drawn`` before anything was proposed, and what ``refused`` how many."""
+        return self.members.survey if "members" in self.__dict__ else None
+
+    def learned(self, candidate: Candidate) -> dict[str, Any]:
+        """What the frontier has learned, where it has proposed: JSON data to keep with a candidate.
+
+        ``predicted``: its objectives, the middle and the ends of an interval; ``surrogates``: how they were foretold.
+        """
+        if self.frontier is None or not self.frontier.surrogates:
+            return {}
+        predicted = {}
+        for name, values in self.frontier.foretell(encode(candidate)[None]).items():
+            sign = self.signs[self.objectives.index(name)]
+            middle, low, high = (sign * float(value) for value in values[0])
+            predicted[name] = [middle, *sorted((low, high))]
+        kept = ("form", "rank", "rank_of_parameters")
+        surrogates = {name: {key: told[key] for key in kept} for name, told in self.frontier.report.items()}
+        return {"predicted": predicted, "surrogates": surrogates}
 
     def of(self, name: str) -> Callable[[History, int], Iterator[Candidate]]:
         """The source of that name: from a history and a seed to candidates."""
@@ -127,12 +150,13 @@ class Bounded(Members):
     """Members that keep the bounds wherever draws, or an evolution towards the bounds, meet any."""
 
     def __init__(self, space: Space, objectives: list[str], figures: Figures) -> None:
-        self.bounds = figures
+        self.bounds, self.survey = figures, dict[str, Any]()
         super().__init__(space, objectives, figures.cheap, allowed=figures.allowed)
 
     def draw(self, generator: np.random.Generator, count: int) -> Reals:
         drawn = super().draw(generator, count)
         kept = drawn[self.feasible(drawn)]
+        self.survey = self.survey or {"drawn": len(drawn), "refused": dict(self.bounds.refusals(drawn))}
         if len(kept) >= RARE * len(drawn):
             return drawn
         near, excess = evolve(

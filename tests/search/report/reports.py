@@ -29,6 +29,8 @@ def report(
         "trials": {"complete": len(done), "failed": failed, "running": 0},
         "draws": trials + trials // 2,
         "acceptance": trials / (trials + trials // 2) if trials else None,
+        "survey": {"drawn": 1024, "refused": {"parameters at most 3e+06": 512}} if trials > 1 else None,
+        "surrogates": {"validation_loss": {"form": "structured", "rank": 0.875, "rank_of_parameters": 0.5}},
         "refused": {"parameters at most 3e+06": trials // 2} if trials > 1 else {},
         "exhausted": None,
         "front": [{"rank": n + 1, **row, "spec": None, "side_by_side": {}} for n, row in enumerate(best)],
