@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from archc.options import Json, Plugins
+from archc.options import Freeze, Json, Plugins
 
 
 class Then(StrEnum):
@@ -24,6 +24,7 @@ def search(
     ray: Annotated[
         str | None, typer.Option("--ray", metavar="ADDRESS", help="Run the workers on a Ray cluster; auto finds one.")
     ] = None,
+    freeze: Freeze = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Set older results aside and begin anew.")] = False,
     then: Annotated[Then | None, typer.Option("--then", help="Afterwards, train the chosen ones to the end.")] = None,
     choose: Annotated[
@@ -39,13 +40,15 @@ def search(
 
     \b
         archc search examples/studies/demo.yaml
+        archc search examples/studies/demo.yaml --freeze dims.width=128
         archc search examples/studies/demo.yaml --then train --choose knee
     """
+    from archc.files import overrides
     from archc.report import write
     from search import final, report, runner
     from search.study import load
 
-    study = load(file)
+    study = load(file, freeze=overrides(freeze, "--freeze"))
     study = replace(study, trials=trials or study.trials, workers=workers or study.workers)
     if then:
         final.choose([], (), choose)  # what is wrong is said before the search

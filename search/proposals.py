@@ -203,9 +203,8 @@ class Proposer:
 
     def _folder(self, spec: Spec, stage: Stage) -> str:
         usual = self.study.recipe
-        length = "" if stage.recipe.length == usual.length else f"-length{stage.recipe.length}"
-        seed = "" if stage.recipe.seed == usual.seed else f"-seed{stage.recipe.seed}"
-        return f"{spec.full[:16]}{length}{seed}"
+        differs = [name for name in ("steps", "length", "seed") if getattr(stage.recipe, name) != getattr(usual, name)]
+        return "-".join([spec.full[:16], *(f"{name}{getattr(stage.recipe, name)}" for name in differs)])
 
     def adopt(self, number: int, proposal: Proposal) -> None:
         """Ties a proposal in the mirror to its trial on record."""

@@ -33,7 +33,6 @@ from search.schedule import Further
 from search.storage import ABANDONED, Record, Running, candidate, counted
 from search.study import Study, differences
 from search.train import Progress
-from spaces.space import load as load_space
 
 POLL_SECONDS = 0.2
 
@@ -71,7 +70,7 @@ class OpenStudy:
         self.study, self.folder = study, folder
         self.limits: Limits = study.limits
         self.quiet = Quiet(folder, waits)
-        self.space = load_space(study.space)
+        self.space = study.members()
         self._opened: list[tuple[Interface, DataSet]] = []
         probe = self.space.sample(Random(0)).spec
         self._try(probe)

@@ -1,8 +1,8 @@
 """What a study found, as plain data: the front, every trial, what failed and what was refused.
 
-The JSON (``"schema": 1``) has ``trials`` (counts), ``objectives``, ``front``, ``all``, ``refused``, ``survey`` (how many
-random members of the space were ``drawn``, and what ``refused`` how many of them), ``surrogates`` (by objective how well
-the last ones foretold), ``final``, ``text``, ``next``.
+The JSON (``"schema": 1``) has ``trials`` (counts), ``objectives``, ``front``, ``all``, ``refused``, ``survey`` (how
+many random members of the space were ``drawn``, and what ``refused`` how many of them), ``surrogates`` (by objective
+how well the last ones foretold), ``final``, ``text``, ``next``.
 A trial has its ``values`` by objective, its ``choices`` by path, ``reason`` when it failed, when it ``started`` and
 ``ended``, its ``rungs`` (steps and the first objective after them, where it was trained in several) and what was
 ``predicted`` before its training (by objective the middle and the ends of an interval).
