@@ -46,6 +46,12 @@ def _bar(counts: dict[str, int]) -> str:
     return svg(56, *drawn, label="outcomes")
 
 
+def together(told: Row) -> str:
+    """What was trained several at once."""
+    return (f"{told['evaluations']:,} evaluations were trained together with others, {told['times_as_fast']:.2g} times "
+            f"as fast as alone: {told['share']:.0%} of the time of training")  # fmt: skip
+
+
 def _survey(survey: Row | None) -> str:
     if not survey:
         return ""

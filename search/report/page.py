@@ -107,7 +107,7 @@ def _outcome_words(report: Row) -> str:
     return (
         f"{report['draws']:,} candidates were drawn, {report['acceptance']:.0%} of them became trials. "
         "Constraints refuse before anything is trained."
-    )
+    ) + (f" {outcomes.together(report['together'])}." if report["together"] else "")
 
 
 def _compare(report: Row) -> str:

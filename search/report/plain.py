@@ -25,6 +25,8 @@ def show(report: dict[str, Any], stream: TextIO) -> None:
         console.print(outcomes.kept(report["survey"]), markup=False, soft_wrap=True)
     for name, count in report["refused"].items():
         console.print(f"{count:,} of {report['draws']:,} draws refused: {name}", markup=False, soft_wrap=True)
+    if report["together"]:
+        console.print(outcomes.together(report["together"]), markup=False, soft_wrap=True)
     for name, told in report["surrogates"].items():
         console.print(f"{name}: {foretold.ranked(told)}", markup=False, soft_wrap=True)
     reasons = Counter(row["reason"].splitlines()[0] for row in report["all"] if row["state"] == "failed")

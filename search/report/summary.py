@@ -2,7 +2,8 @@
 
 The JSON (``"schema": 1``) has ``trials`` (counts), ``objectives``, ``front``, ``all``, ``refused``, ``survey`` (how
 many random members of the space were ``drawn``, and what ``refused`` how many of them), ``surrogates`` (by objective
-how well the last ones foretold), ``final``, ``text``, ``next``.
+how well the last ones foretold), ``together`` (evaluations that were trained several at once), ``final``, ``text``,
+``next``.
 A trial has its ``values`` by objective, its ``choices`` by path, ``reason`` when it failed, when it ``started`` and
 ``ended``, its ``rungs`` (steps and the first objective after them, where it was trained in several) and what was
 ``predicted`` before its training (by objective the middle and the ends of an interval).
@@ -96,6 +97,7 @@ def build(record: Record) -> dict[str, Any]:
         "refused": dict(refused.most_common()),
         "survey": record.recall("survey"),
         "surrogates": learned[-1] if learned else {},
+        "together": _together(trials),
         "exhausted": record.recall("exhausted"),
         "front": [_member(rank, trial, names, courses, record.folder, winners) for rank, trial in enumerate(best, 1)],
         "all": [_trial(trial, names, courses) for trial in trials],
@@ -115,6 +117,17 @@ def finals(folder: Path) -> list[dict[str, Any]]:
                           "steps": stored["training"]["steps"], "values": stored["values"],
                           "searched": stored["searched"]})  # fmt: skip
     return sorted(found, key=lambda one: int(one["label"].partition("-")[0]))
+
+
+def _together(trials: list[FrozenTrial]) -> dict[str, Any] | None:
+    """Evaluations that were trained several at once: how many, how many times as fast, their share of the training."""
+    results = [trial.user_attrs["result"] for trial in trials if "result" in trial.user_attrs]
+    seconds = [(result.get("seconds") or {}).get("training") or 0.0 for result in results]
+    some = [result["together"]["times_as_fast"] for result in results if "together" in result]
+    if not some:
+        return None
+    spent = sum(one for one, result in zip(seconds, results, strict=True) if "together" in result)
+    return {"evaluations": len(some), "times_as_fast": sum(some) / len(some), "share": spent / (sum(seconds) or 1.0)}
 
 
 def _courses(trials: list[FrozenTrial]) -> dict[int, list[list[float]]]:

@@ -30,6 +30,7 @@ def report(
         "draws": trials + trials // 2,
         "acceptance": trials / (trials + trials // 2) if trials else None,
         "survey": {"drawn": 1024, "refused": {"parameters at most 3e+06": 512}} if trials > 1 else None,
+        "together": {"evaluations": 3, "times_as_fast": 1.7, "share": 0.1} if rungs else None,
         "surrogates": {"validation_loss": {"form": "structured", "rank": 0.875, "rank_of_parameters": 0.5}},
         "refused": {"parameters at most 3e+06": trials // 2} if trials > 1 else {},
         "exhausted": None,
