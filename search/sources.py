@@ -6,7 +6,7 @@ A source is an iterator of members that are worth a trial, the best first; it go
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
@@ -19,6 +19,7 @@ from search.figures import Figures
 from search.frontier.evolution import evolve, ranks
 from search.frontier.frontier import Frontier
 from search.frontier.members import Members
+from search.objectives import Objective
 from spaces.candidate import Candidate
 from spaces.encoding import decode, encode
 from spaces.neighbours import neighbours
@@ -52,13 +53,14 @@ class Sources:
     """The sources of one study.
 
     Args:
-        objectives: names, in the order of the history's columns; ``directions``, what is wanted of them.
+        objectives: in the order of the history's columns.
     """
 
-    def __init__(self, space: Space, figures: Figures, objectives: list[str], directions: list[str]) -> None:
-        self.space, self.figures, self.objectives = space, figures, objectives
+    def __init__(self, space: Space, figures: Figures, objectives: Sequence[Objective]) -> None:
+        self.space, self.figures, self.objectives = space, figures, [objective.name for objective in objectives]
+        self.signs = {o.name: -1.0 if o.direction == "maximize" else 1.0 for o in objectives}
+        self.reference = {o.name: self.signs[o.name] * o.worst for o in objectives if o.worst is not None}
         self.frontier: Frontier | None = None  # the last that proposed
-        self.signs = [-1.0 if direction == "maximize" else 1.0 for direction in directions]
 
     @cached_property
     def members(self) -> Bounded:
@@ -79,8 +81,7 @@ class Sources:
             return {}
         predicted = {}
         for name, values in self.frontier.foretell(encode(candidate)[None]).items():
-            sign = self.signs[self.objectives.index(name)]
-            middle, low, high = (sign * float(value) for value in values[0])
+            middle, low, high = (self.signs[name] * float(value) for value in values[0])
             predicted[name] = [middle, *sorted((low, high))]
         kept = ("form", "rank", "rank_of_parameters")
         surrogates = {name: {key: told[key] for key in kept} for name, told in self.frontier.report.items()}
@@ -99,7 +100,7 @@ class Sources:
     def _frontier(self, history: History, seed: int) -> Iterator[Candidate]:
         """`search.frontier`: what may enlarge the front most, by what was learned so far."""
         members = self.members
-        self.frontier = frontier = Frontier(members, seed)
+        self.frontier = frontier = Frontier(members, seed, reference=self.reference)
         if not len(frontier.random):
             return
         paid = [self.objectives.index(name) for name in frontier.paid]
