@@ -10,10 +10,10 @@ up to the nadir of the table's front. Compute is that of the steps that were tra
 every member takes.
 
 Samplers of Optuna work on all choices as a flat space, those that a member does not reach included. What they propose
-is taken for the nearest member that is new: by the number of choices that differ, numbers by their distance. They are
-told what ours is told: the losses at the end, or with rungs those that are foretold. Seeds below 1000 are for the
-report; those from 1000 on were used while the schedule was worked on. Runs are added to those of
-``benchmarks/results/replay.json`` whose table was the same.
+is taken for the nearest member that is new: by the number of choices that differ, one that only one of the two reaches
+among them, numbers by their distance. They are told what ours is told: the losses at the end, or with rungs those that
+are foretold. Seeds from 1000 on were used while settings were compared, and are not reported. Runs are added to those
+of ``benchmarks/results/replay.json`` whose table was the same.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from search.sources import History
 from search.study import load
 from spaces import space as spaces
 from spaces.candidate import Candidate
-from spaces.encoding import encode_all
+from spaces.encoding import encode, encode_all
 from spaces.ranges import Range
 from spaces.space import Space
 
@@ -58,9 +58,7 @@ RESULTS = Path(__file__).parent / "results/replay.json"
 CHECKPOINTS = (0.05, 0.10, 0.15, 0.25)
 BAR = 0.15
 TUNING = 1000  # seeds from here on are not reported
-RUNGS = (
-    "{least: 25, reduction: 2, finalists: 128}"  # the table has validations every 25 steps; trained on as budget lasts
-)
+RUNGS = "{least: 25, reduction: 2, finalists: 128}"  # where the table has validations; on and on, as the budget lasts
 POPULATION = 10  # of NSGA-II; 15 % of the compute pays for some twenty whole trainings
 COSTS = ("parameters", "flops")
 SAMPLERS = ("frontier", "random", "tpe", "gp", "nsga2")
@@ -108,7 +106,7 @@ class Table:
         self.ends = np.array([np.mean([run["validations"][-1][1] for run in runs]) for runs in self.runs.values()])
         self.costs = {cost: np.array([row[cost] for row in first], np.float64) for cost in COSTS}
         compute = np.array([row["training_flops"] for row in first], np.float64)
-        self.compute = dict(zip(self.hashes, compute / compute.sum(), strict=True))
+        self.compute = dict(zip(self.hashes, (compute / compute.sum()).tolist(), strict=True))
 
     @cached_property
     def space(self) -> Space:
@@ -161,8 +159,7 @@ class Flat:
             yield from map(self._member, new)
         elif len(new):
             params, attributes = self._proposed(history)
-            vector = np.array([options[params[name]] for name, options in self.options.items()])
-            member = new[np.argmin(self._distances(vector, new))]
+            member = new[np.argmin(self._distances(params, new))]
             for number, (name, options) in enumerate(self.options.items()):
                 if not np.isnan(member[number]):
                     params[name] = options.index(member[number])
@@ -182,11 +179,18 @@ class Flat:
         frozen = study.get_trials(deepcopy=False)[trial.number]
         return dict(frozen.params), dict(frozen.system_attrs)
 
-    def _distances(self, vector: Reals, members: Reals) -> Reals:
+    def _distances(self, params: dict[str, Any], members: Reals) -> Reals:
+        """Of a proposal to members: a choice that only one of the two reaches counts 1, a number at most 1."""
+
+        def pick(number: int) -> float:
+            return self.options[str(number)][params[str(number)]]
+
+        proposed = encode(self.table.space.walk(pick))
         spans = np.array([max(options) - min(options) for options in self.options.values()])
-        apart = np.abs(members - vector)
-        each = np.where(self.ordered, apart / spans, apart > 0)
-        found: Reals = np.nansum(np.where(np.isnan(members), np.nan, each), axis=1)
+        each = np.where(self.ordered, np.abs(members - proposed) / spans, members != proposed)
+        reached = ~np.isnan(members), ~np.isnan(proposed)
+        each = np.where(reached[0] & reached[1], each, reached[0] ^ reached[1])
+        found: Reals = each.sum(axis=1)
         return found
 
     def _member(self, vector: Reals) -> Candidate:
@@ -212,7 +216,7 @@ def run(table: Table, row: Row, seed: int, most: float = CHECKPOINTS[-1]) -> dic
         key: {step: loss for step, loss, _ in runs[generator.integers(len(runs))]["validations"]}
         for key, runs in table.runs.items()
     }
-    costs = dict(zip(table.hashes, table.costs[row.cost], strict=True))
+    costs = dict(zip(table.hashes, table.costs[row.cost].tolist(), strict=True))
     spent, asking, ended = 0.0, 0.0, []  # ended: compute so far, hash
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "study.yaml"
@@ -259,6 +263,8 @@ def run(table: Table, row: Row, seed: int, most: float = CHECKPOINTS[-1]) -> dic
 
 def lines(runs: Runs) -> Iterator[dict[str, Any]]:
     for name, of_row in runs.items():
+        if not of_row:
+            continue
         row: dict[str, Any] = {"row": name, "seeds": len(of_row)}
         for share in map(said, CHECKPOINTS):
             row[share] = float(np.mean([one[share] for one in of_row.values()]))
@@ -284,8 +290,8 @@ def main() -> None:
         for name in args.rows:
             if str(seed) not in runs.setdefault(name, {}):
                 runs[name][str(seed)] = run(table, ROWS[name], seed)
-        if args.first < TUNING:
-            _write(runs, table)
+                if args.first < TUNING:
+                    _write(runs, table)
     for line in lines(runs):
         print({key: round(value, 4) if isinstance(value, float) else value for key, value in line.items()})
 
