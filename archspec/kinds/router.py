@@ -74,9 +74,9 @@ class TopK(Scored, kind="top_k", role="router"):
         "best_two", description="a group is as good as its two best experts together, or as its best one"
     )
     scale: Annotated[Real, Moves()] = Field(1.0, description="factor on the weights")
-    temperature: Annotated[Real, Moves(), Field(gt=0)] = Field(1.0, description="what scores are divided by before")
+    temperature: Annotated[Real, Moves(), Field(gt=0)] = Field(1.0, description="what the logits are divided by")
     threshold: Annotated[Rate, Moves()] = Field(
-        0.0, description="experts with a lower score are left out; where no number of them is fixed, k is all of them"
+        0.0, description="experts whose score is not above it are left out, so that a token may meet fewer than k"
     )
     balance: Literal["none", "loss", "bias"] = "loss"
     balance_weight: Annotated[Real, Free(), Moves()] = Field(0.01, description=BALANCE)

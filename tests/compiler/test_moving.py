@@ -104,6 +104,7 @@ def test_no_more_experts_are_computed_than_there_are_now() -> None:
 
 
 def test_a_rate_that_moves_drops_as_often_as_it_says() -> None:
+    torch.manual_seed(0)
     for field in ("dropout", "drop_path"):
         spec = loads(TEXT.format(body=BRANCH.format(field, "{bind: step, from: 0, to: 0.5}")))
         model = perturbed(compiler.compile(spec)).train()
