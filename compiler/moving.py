@@ -85,4 +85,6 @@ def settle(model: fx.GraphModule) -> fx.GraphModule:
         source = model.get_submodule(path)
         module._parameters.update({name: source._parameters[name] for name in module._parameters})
         module._buffers.update({name: source._buffers[name] for name in module._buffers})
+    if hasattr(model, "beside"):
+        settled.beside = model.beside
     return settled.train(model.training)

@@ -46,6 +46,10 @@ class TopK(Scored, kind="top_k", role="router"):
     bias: DeepSeek-AI 2024, "DeepSeek-V3", arXiv 2412.19437. ``balance: loss`` adds the loss of Fedus et al. 2021,
     "Switch Transformers", arXiv 2101.03961; ``z_loss`` that of Zoph et al. 2022, "ST-MoE", arXiv 2202.08906. The
     softmax over the chosen scores alone is the softmax over all, normalised.
+
+    A ``temperature`` that falls while the model trains, with a ``threshold`` and all experts for k, is the
+    dense-to-sparse gate of Nie et al. 2021, "EvoMoE", arXiv 2112.14397, without its Gumbel noise; a k that grows is
+    Chen et al. 2023, "Sparse MoE as the New Dropout", arXiv 2303.01610.
     """
 
     exempt = {

@@ -37,6 +37,8 @@ UNLIKE = (
 MOVES = {
     "factor": BRANCH.format("factor", "{bind: step, from: 2, to: 1}"),
     "skip": BRANCH.format("skip", "{bind: step, from: 0.5, to: 1, shape: cosine}"),
+    "input again": "{kind: loop, times: 3, body: {kind: glu, hidden: 8}, "
+    "history: {kind: add_input, factor: {bind: step, from: 1, to: 0.5}}}",
     "k": MIXTURE.format("kind: top_k, k: {bind: step, from: 1, to: 4}, normalize: true"),
     "k that falls": MIXTURE.format("kind: top_k, k: {bind: step, from: 4, to: 1}, normalize: true, z_loss: 0.1"),
     "k with capacity": MIXTURE.format("kind: top_k, k: {bind: step, values: {0: 3, 0.5: 2}}, capacity: 1.0"),

@@ -40,6 +40,10 @@ SPECS = {
     "decoder": MODEL % ("causal_lm", 16, 3, LAYER % "{kind: mlp, hidden: 33}"),
     "masked": MODEL % ("masked_lm", 16, 1, LAYER % "{kind: mlp, hidden: 32}"),
     "mixture": MODEL % ("causal_lm", 16, 2, LAYER % EXPERTS % "loss"),
+    "moving mixture": MODEL
+    % ("causal_lm", 16, 2, LAYER % EXPERTS % "loss").replace(
+        "k: 2", "k: {bind: step, from: 1, to: 4}, scale: {bind: step, range: [0.5, 2], default: 1}"
+    ),
     "biased mixture": MODEL % ("causal_lm", 16, 2, LAYER % EXPERTS % "bias"),
     "images": IMAGES % (LAYER % "{kind: mlp, hidden: 20}"),
 }
