@@ -113,10 +113,9 @@ def _space(file: Path, changes: Map) -> dict[str, Any]:
 
 def _study(file: Path) -> dict[str, Any]:
     from search.study import load
-    from spaces.space import load as load_space
 
     study = load(file)
-    space = load_space(study.space)
+    space = study.members()
     return {
         "kind": "study",
         "name": study.name,

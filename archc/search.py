@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from archc.options import Json, Plugins
+from archc.options import Freeze, Json, Plugins
 
 
 class Then(StrEnum):
@@ -20,10 +20,13 @@ def search(
     file: Annotated[Path, typer.Argument(metavar="STUDY", help="A study.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder of the results.")] = None,
     trials: Annotated[int | None, typer.Option("--trials", min=1, help="How many candidates are trained.")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes that train at a time.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=0, help="Processes that train at a time; 0: this one trains.")
+    ] = None,
     ray: Annotated[
         str | None, typer.Option("--ray", metavar="ADDRESS", help="Run the workers on a Ray cluster; auto finds one.")
     ] = None,
+    freeze: Freeze = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Set older results aside and begin anew.")] = False,
     then: Annotated[Then | None, typer.Option("--then", help="Afterwards, train the chosen ones to the end.")] = None,
     choose: Annotated[
@@ -39,14 +42,16 @@ def search(
 
     \b
         archc search examples/studies/demo.yaml
+        archc search examples/studies/demo.yaml --freeze dims.width=128
         archc search examples/studies/demo.yaml --then train --choose knee
     """
+    from archc.files import overrides
     from archc.report import write
     from search import final, report, runner
     from search.study import load
 
-    study = load(file)
-    study = replace(study, trials=trials or study.trials, workers=workers or study.workers)
+    study = load(file, freeze=overrides(freeze, "--freeze"))
+    study = replace(study, trials=trials or study.trials, workers=study.workers if workers is None else workers)
     if then:
         final.choose([], (), choose)  # what is wrong is said before the search
         final.recipe(study, final_steps)

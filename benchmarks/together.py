@@ -1,12 +1,15 @@
 """Training models of equal shapes together, in one pass over stacked weights, against one after another.
 
     python -m benchmarks.together
+    python -m benchmarks.together --device cuda
 
-Whole steps (batches, forward, backward, clipping, AdamW) on one thread, CPU time, the least of five in turn. Members
-are seeds of one decoder, or of one vision transformer.
+Whole steps (batches, forward, backward, clipping, AdamW) on one thread, CPU time (on a GPU, its time with the CPU's),
+the least of five in turn. Members are seeds of one decoder, or of one vision transformer.
 """
 
 from __future__ import annotations
+
+import argparse
 
 import torch
 
@@ -66,6 +69,9 @@ MEMBERS = (2, 4, 8, 16)
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    device = parser.parse_args().device
     torch.set_num_threads(1)
     rows = []
     for text, width, layers, batch, length in SHAPES:
@@ -77,14 +83,14 @@ def main() -> None:
             "batch": batch if length is None else f"{batch} x {length}",
         }
         for count in MEMBERS:
-            recipes = [Recipe(batch=batch, length=length, seed=seed) for seed in range(count)]
+            recipes = [Recipe(batch=batch, length=length, seed=seed, device=device) for seed in range(count)]
             models = [compiler.compile(small, seed=seed) for seed in range(count)]
             if count == MEMBERS[0]:
                 assert reason(models, data, recipes) is None
             alone, together = seconds(models, data, recipes, steps=5)
             row |= {"ms alone": 1e3 * alone / count, f"of {count}": alone / together}
         rows.append(row)
-    report("together", rows)
+    report("together" if device == "cpu" else f"together_{device}", rows)
 
 
 if __name__ == "__main__":

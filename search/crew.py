@@ -46,6 +46,7 @@ class Worker:
         threads = None if study.workers == 1 else max(1, cores // study.workers)
         task = Task(
             file=os.path.abspath(study.file),
+            freeze=dict(study.freeze),
             trials=study.trials,
             folder=os.path.abspath(opened.folder),
             plugin_files=[os.path.abspath(path) for path in plugin_files],

@@ -12,7 +12,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice, repeat
 from random import Random
 from typing import Any
@@ -55,6 +55,7 @@ class Proposal:
     Attributes:
         stage: how it is trained for it; ``rung`` and ``seed``, of the evaluation.
         further: whether it was started before.
+        learned: what was foretold of it, see `search.sources.Sources.learned`.
     """
 
     spec: Spec
@@ -71,6 +72,7 @@ class Proposal:
     seed: int
     folder: str  # evaluations share one if the later goes on where the earlier stopped
     further: bool = False
+    learned: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ class Proposer:
         self.ended: set[int] = set()
         self.causes: dict[str, str] = {}  # of refusals, whatever their numbers
         self.figures = Figures(space, study.recipe, study.objectives, study.bounds)
-        self.sources = Sources(space, self.figures, [objective.name for objective in study.objectives])
+        self.sources = Sources(space, self.figures, study.objectives)
+        self.surveyed = record.recall("survey") is not None
         self.schedule = Schedule(study)
         self.vectors: dict[int, Vectors] = {}  # of trials on record
         self.refused: list[Vectors] = []  # proposals of a source that was wrong about them
@@ -131,11 +134,12 @@ class Proposer:
                 key = self.key(spec, stage)
                 bound = self._broken(priced)
                 if bound is None and key not in taken:
+                    self._survey()
                     frozen = self.mirror.get_trials(deepcopy=False)[drawn.number]
                     return Proposal(
                         spec, priced, key, drawn.number, dict(frozen.params), dict(frozen.distributions),
                         dict(frozen.system_attrs), draws, dict(refused), stage, 0, stage.recipe.seed,
-                        self._folder(spec, stage),
+                        self._folder(spec, stage), learned=self.sources.learned(chosen),
                     )  # fmt: skip
                 refused[bound or DUPLICATE] += 1
                 self.refused.append(encode(chosen))
@@ -156,6 +160,12 @@ class Proposer:
         random = Random(seed)
         while True:
             yield self.space.draw(random).values
+
+    def _survey(self) -> None:
+        """Puts on record, once, what of the space keeps the constraints."""
+        if not self.surveyed and (found := self.sources.survey):
+            self.record.remember("survey", found)
+            self.surveyed = True
 
     def history(self, trials: list[FrozenTrial]) -> History:
         """What the trials say of encoded candidates."""
@@ -182,6 +192,7 @@ class Proposer:
         return Proposal(
             spec, Priced(spec, stage.recipe, self.prices), self.key(spec, stage), -1, dict(trial.params),
             dict(trial.distributions), {}, 1, {}, stage, step.rung, step.seed, self._folder(spec, stage), further=True,
+            learned={key: value for key, value in candidate(trial).items() if key == "predicted"},
         )  # fmt: skip
 
     def key(self, spec: Spec, stage: Stage) -> str:
@@ -191,9 +202,8 @@ class Proposer:
 
     def _folder(self, spec: Spec, stage: Stage) -> str:
         usual = self.study.recipe
-        length = "" if stage.recipe.length == usual.length else f"-length{stage.recipe.length}"
-        seed = "" if stage.recipe.seed == usual.seed else f"-seed{stage.recipe.seed}"
-        return f"{spec.full[:16]}{length}{seed}"
+        differs = [name for name in ("steps", "length", "seed") if getattr(stage.recipe, name) != getattr(usual, name)]
+        return "-".join([spec.full[:16], *(f"{name}{getattr(stage.recipe, name)}" for name in differs)])
 
     def adopt(self, number: int, proposal: Proposal) -> None:
         """Ties a proposal in the mirror to its trial on record."""

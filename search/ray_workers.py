@@ -62,9 +62,8 @@ def run(
         )(_work)
         plugins = [str(Path(path).resolve()) for path in plugin_files]
         out = str(opened.folder.resolve())
-        left = [
-            task.remote(str(Path(study.file).resolve()), study.trials, out, plugins) for _ in range(study.workers or 1)
-        ]
+        what = str(Path(study.file).resolve()), dict(study.freeze), study.trials, out, plugins
+        left = [task.remote(*what) for _ in range(study.workers or 1)]
         with interrupts.heeded():  # Ray has a handler of its own for SIGTERM, which ends the process where it is
             return _watched(ray, opened, display, left)
     finally:
@@ -115,7 +114,7 @@ def _result(ray: Any, reference: Any) -> tuple[str, Any]:
     return found
 
 
-def _work(file: str, trials: int, folder: str, plugin_files: list[str]) -> tuple[str, Any]:
+def _work(file: str, freeze: dict[str, Any], trials: int, folder: str, plugin_files: list[str]) -> tuple[str, Any]:
     """A task: supervises one worker process on the machine where it runs."""
     from contextlib import closing
 
@@ -124,7 +123,7 @@ def _work(file: str, trials: int, folder: str, plugin_files: list[str]) -> tuple
     try:
         plugins.load_installed()
         plugins.load(plugin_files)
-        study = replace(load(file), trials=trials, workers=1)
+        study = replace(load(file, freeze=freeze), trials=trials, workers=1)
         with (
             interrupts.heeded(),
             storages.database_errors(study.storage, Path(folder)),

@@ -77,6 +77,7 @@ class Recipe(Fields):
     steps: int = Field(100, ge=1, description="optimizer steps")
     batch: Batch = Field(16, description="sequences or images of one forward pass; or step_law")
     length: int | None = Field(None, ge=1, description="tokens of a sequence; without it, the interface's")
+    share: float = Field(1.0, gt=0, le=1, description="of the training data that is read")
     accumulate: int = Field(1, ge=1, description="forward passes an optimizer step")
     optimizer: AdamW = AdamW()
     learning_rate: Rate = Field(3e-3, description="the highest; or step_law")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from typing import Literal
 
 import numpy as np
@@ -79,6 +80,15 @@ class Schedule:
         if isinstance(decision, rungs.Promote):
             return Further(own[decision.key][0], decision.rung, self.study.recipe.seed)
         return self._repeated(valid(trials)) if decision == "done" else decision
+
+    def companions(self, trials: Sequence[FrozenTrial], digest: str) -> list[Further]:
+        """What is left to evaluate of a candidate that is being repeated: its seeds that were not tried yet."""
+        own = [t for t in valid(trials) if candidate(t)["hash"] == digest and self._rung(t) == self.top]
+        tried = {self._seed(trial) for trial in own}
+        if self.study.seeds - len(tried) <= 0 or len(tried) < 2:
+            return []
+        untried = (seed for seed in count(self.study.recipe.seed) if seed not in tried)
+        return [Further(own[0], self.top, seed) for seed in islice(untried, self.study.seeds - len(tried))]
 
     def values(self, trial: FrozenTrial) -> Reals | None:
         """The objectives after a trial that ended well, minimised."""

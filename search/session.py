@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 from archspec.errors import Problem, SpecError
 from archspec.kinds.interface import Interface
 from archspec.spec import Spec
-from search import interrupts, provenance, storages
+from search import companions, interrupts, provenance, storages
 from search.cost.price import price
 from search.data.batches import DataSet
 from search.durable import NotSaved
@@ -33,7 +33,6 @@ from search.schedule import Further
 from search.storage import ABANDONED, Record, Running, candidate, counted
 from search.study import Study, differences
 from search.train import Progress
-from spaces.space import load as load_space
 
 POLL_SECONDS = 0.2
 
@@ -71,7 +70,7 @@ class OpenStudy:
         self.study, self.folder = study, folder
         self.limits: Limits = study.limits
         self.quiet = Quiet(folder, waits)
-        self.space = load_space(study.space)
+        self.space = study.members()
         self._opened: list[tuple[Interface, DataSet]] = []
         probe = self.space.sample(Random(0)).spec
         self._try(probe)
@@ -89,7 +88,9 @@ class OpenStudy:
             if changed := differences(self.record.recall("identity") or identity, identity):
                 raise _changed(study, folder, changed)
             self.record.remember("identity", identity)
-            columns = [{"name": o.name, "unit": o.unit, "direction": o.direction} for o in study.objectives]
+            columns = [
+                {"name": o.name, "unit": o.unit, "direction": o.direction, "worst": o.worst} for o in study.objectives
+            ]
             self.record.remember("objectives", columns)
             self.record.name_objectives([objective.name for objective in study.objectives])
         except BaseException:
@@ -142,23 +143,26 @@ class OpenStudy:
                     raise _infeasible(self.study, proposal)
                 exhausted = proposal
                 continue
-            trial = self.record.start(
-                proposal.params,
-                proposal.distributions,
-                proposal.system,
-                key=proposal.key,
-                most=None if proposal.further else self.study.trials,
-                hash=proposal.spec.full,
-                rung=proposal.rung,
-                seed=proposal.seed,
-                further=proposal.further,
-                draws=proposal.draws,
-                refused=proposal.refused,
-            )
-            if trial is not None:
+            if (trial := self._start(proposal)) is not None:
                 if not proposal.further:
                     proposer.adopt(trial.number, proposal)
                 return Asked(trial, proposal)
+
+    def _start(self, proposal: Proposal) -> Running | None:
+        return self.record.start(
+            proposal.params,
+            proposal.distributions,
+            proposal.system,
+            key=proposal.key,
+            most=None if proposal.further else self.study.trials,
+            hash=proposal.spec.full,
+            rung=proposal.rung,
+            seed=proposal.seed,
+            further=proposal.further,
+            draws=proposal.draws,
+            refused=proposal.refused,
+            **proposal.learned,
+        )
 
     def place(self, proposal: Proposal) -> Path:
         """The folder of a candidate."""
@@ -179,39 +183,75 @@ class OpenStudy:
     def train(self, asked: Asked, progress: Progress | None = None) -> None:
         """Trains a candidate and tells; what goes wrong with it is put on record.
 
+        Where a seed is due of a candidate that has others to come, they are trained together if that is faster.
+
         Errors:
             NotSaved, KeyboardInterrupt: the candidate is tried again when the study goes on.
         """
+        left = [asked]
+        try:
+            facts = self._train_together(left, progress)
+            while left:
+                self._train(left[0], progress, facts)
+                left.pop(0)
+        except (NotSaved, KeyboardInterrupt) as error:
+            with interrupts.ignored():
+                reason = str(error).strip() or "interrupted"
+                for one in left:
+                    self.record.fail(one.trial, reason, again=True)
+            raise
+
+    def _train(self, asked: Asked, progress: Progress | None, facts: dict[str, Any]) -> None:
         trial, proposal = asked
-
-        def step(step: int, of: int, loss: float) -> None:
-            if self.record.lost(trial):
-                raise TrainingFailed("another process has ended this trial")
-            if progress is not None:
-                progress(step, of, loss)
-
         try:
             evaluation = evaluate(
                 self.study,
                 proposal,
                 self.data(proposal.spec.interface),
                 self.place(proposal),
-                progress=step,
+                progress=self._watched(trial, progress),
                 limits=self.limits,
                 quiet=self.quiet,
             )
-        except (NotSaved, KeyboardInterrupt) as error:
-            with interrupts.ignored():
-                reason = str(error).strip() or "interrupted"
-                self.record.fail(trial, reason, again=True)
+        except (NotSaved, KeyboardInterrupt):
             raise
         except Exception as error:
             self.record.fail(trial, _reason(error))
         else:
+            result = {**evaluation.result, **facts}
             if proposal.rung < self.proposer.schedule.top:
-                self.record.pause(trial, evaluation.result)
+                self.record.pause(trial, result)
             else:
-                self.record.finish(trial, evaluation.values, evaluation.result)
+                self.record.finish(trial, evaluation.values, result)
+
+    def _train_together(self, asked: list[Asked], progress: Progress | None) -> dict[str, Any]:
+        """Trains what was asked for as far as a checkpoint, with its companions, which join it; how, to put on record.
+
+        Empty where it is to be trained alone, and nothing has been done.
+        """
+        trial, proposal = asked[0]
+        if not proposal.further or self.study.seeds < 3 or self.limits.seconds is not None:
+            return {}  # a limit on time is of one alone
+        steps = self.proposer.schedule.companions(self.record.trials(), proposal.spec.full)
+        wanted = [proposal, *map(self.proposer.further, steps)]
+        data = self.data(proposal.spec.interface)
+        with self.quiet.working(), self.limits.enforced(self.study.recipe.device):
+            times = companions.times_as_fast(wanted, data)
+            if times is None:
+                return {}
+            asked += [Asked(started, one) for one in wanted[1:] if (started := self._start(one)) is not None]
+            chosen = [one.proposal for one in asked]
+            done = companions.train(chosen, data, list(map(self.place, chosen)), self._watched(trial, progress))
+        return {"together": {"count": len(chosen), "times_as_fast": round(times, 2)}} if done else {}
+
+    def _watched(self, trial: Running, progress: Progress | None) -> Progress:
+        def step(step: int, of: int, loss: float) -> None:
+            if self.record.lost(trial):
+                raise TrainingFailed("another process has ended this trial")
+            if progress is not None:
+                progress(step, of, loss)
+
+        return step
 
     def _try(self, spec: Spec) -> None:
         """Prices one candidate, so that what is wrong with an objective is told before anything is trained."""

@@ -6,10 +6,11 @@ A source is an iterator of members that are worth a trial, the best first; it go
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from search.figures import Figures
 from search.frontier.evolution import evolve, ranks
 from search.frontier.frontier import Frontier
 from search.frontier.members import Members
+from search.objectives import Objective
 from spaces.candidate import Candidate
 from spaces.encoding import decode, encode
 from spaces.neighbours import neighbours
@@ -51,17 +53,39 @@ class Sources:
     """The sources of one study.
 
     Args:
-        objectives: names, in the order of the history's columns.
+        objectives: in the order of the history's columns.
     """
 
-    def __init__(self, space: Space, figures: Figures, objectives: list[str]) -> None:
-        self.space, self.figures, self.objectives = space, figures, objectives
+    def __init__(self, space: Space, figures: Figures, objectives: Sequence[Objective]) -> None:
+        self.space, self.figures, self.objectives = space, figures, [objective.name for objective in objectives]
+        self.signs = {o.name: -1.0 if o.direction == "maximize" else 1.0 for o in objectives}
+        self.reference = {o.name: self.signs[o.name] * o.worst for o in objectives if o.worst is not None}
         self.frontier: Frontier | None = None  # the last that proposed
 
     @cached_property
     def members(self) -> Bounded:
         """The problem that the frontier solves."""
         return Bounded(self.space, self.objectives, self.figures)
+
+    @property
+    def survey(self) -> dict[str, Any] | None:
+        """How many random members were ``drawn`` before anything was proposed, and what ``refused`` how many."""
+        return self.members.survey if "members" in self.__dict__ else None
+
+    def learned(self, candidate: Candidate) -> dict[str, Any]:
+        """What the frontier has learned, where it has proposed: JSON data to keep with a candidate.
+
+        ``predicted``: its objectives, the middle and the ends of an interval; ``surrogates``: how they were foretold.
+        """
+        if self.frontier is None or not self.frontier.surrogates:
+            return {}
+        predicted = {}
+        for name, values in self.frontier.foretell(encode(candidate)[None]).items():
+            middle, low, high = (self.signs[name] * float(value) for value in values[0])
+            predicted[name] = [middle, *sorted((low, high))]
+        kept = ("form", "rank", "rank_of_parameters")
+        surrogates = {name: {key: told[key] for key in kept} for name, told in self.frontier.report.items()}
+        return {"predicted": predicted, "surrogates": surrogates}
 
     def of(self, name: str) -> Callable[[History, int], Iterator[Candidate]]:
         """The source of that name: from a history and a seed to candidates."""
@@ -76,7 +100,7 @@ class Sources:
     def _frontier(self, history: History, seed: int) -> Iterator[Candidate]:
         """`search.frontier`: what may enlarge the front most, by what was learned so far."""
         members = self.members
-        self.frontier = frontier = Frontier(members, seed)
+        self.frontier = frontier = Frontier(members, seed, reference=self.reference)
         if not len(frontier.random):
             return
         paid = [self.objectives.index(name) for name in frontier.paid]
@@ -127,12 +151,13 @@ class Bounded(Members):
     """Members that keep the bounds wherever draws, or an evolution towards the bounds, meet any."""
 
     def __init__(self, space: Space, objectives: list[str], figures: Figures) -> None:
-        self.bounds = figures
+        self.bounds, self.survey = figures, dict[str, Any]()
         super().__init__(space, objectives, figures.cheap, allowed=figures.allowed)
 
     def draw(self, generator: np.random.Generator, count: int) -> Reals:
         drawn = super().draw(generator, count)
         kept = drawn[self.feasible(drawn)]
+        self.survey = self.survey or {"drawn": len(drawn), "refused": dict(self.bounds.refusals(drawn))}
         if len(kept) >= RARE * len(drawn):
             return drawn
         near, excess = evolve(

@@ -312,6 +312,7 @@ def candidate(trial: FrozenTrial) -> dict[str, Any]:
 
     ``key`` (what may be trained only once), ``hash`` (of the spec), ``rung`` and ``seed`` (of the evaluation),
     ``further`` (whether the candidate was started before), ``draws`` and ``refused`` (before it was accepted),
+    ``predicted`` and ``surrogates`` (see `search.sources.Sources.learned`),
     ``worker``, ``host``, ``place`` and ``supervisor`` (that train it: process, machine, folder, watching process).
     """
     found: dict[str, Any] = trial.user_attrs.get("candidate", {})

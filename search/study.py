@@ -37,7 +37,8 @@ from search.kinds import Fields, fields, shown
 from search.limits import Limits
 from search.objectives import Bound, Objective
 from search.recipe import Recipe
-from spaces.space import library, library_file
+from spaces import space as spaces
+from spaces.space import Space, library, library_file
 
 T = TypeVar("T")
 
@@ -54,6 +55,7 @@ class StudyFields(Fields):
     name: str = Field(description="names the folder of its results")
     description: str = ""
     space: str = Field(description="a path relative to the study file, or the name of a space of the library")
+    freeze: Any = Field(default_factory=dict, description="choices of the space that are settled, by path")
     data: Any = Field(description="what is trained on")
     train: Any = Field(default_factory=dict, description="the recipe of every candidate")
     objectives: list[Any] = Field(min_length=1, description="figures to trade off")
@@ -83,6 +85,7 @@ class Study:
     file: str
     name: str
     space: Path
+    freeze: Mapping[str, Any]
     data: Data
     recipe: Recipe
     objectives: tuple[Objective, ...]
@@ -105,10 +108,23 @@ class Study:
         part = self.tree.get(key)
         return part.where(int(number)) if number and isinstance(part, Seq) else self.tree.where(key)
 
+    def members(self) -> Space:
+        """The space that is searched, with what is frozen settled.
+
+        Errors:
+            SpecError: the space is wrong, or something frozen is not among its choices.
+        """
+        space = spaces.load(self.space)
+        try:
+            return space.freeze(self.freeze) if self.freeze else space
+        except SpecError as error:
+            raise SpecError(*(p if p.mark else p._replace(mark=self.place("freeze")) for p in error.problems)) from None
+
     def identity(self) -> dict[str, Any]:
         """All that makes its trials comparable, flat: what may not change while results are kept."""
         parts = {
             "space": resolve(read(self.space)),
+            "freeze": dict(sorted(self.freeze.items())),
             "data": self.data.model_dump(mode="json"),
             "train": self.recipe.model_dump(mode="json"),
             "objectives": [objective.name for objective in self.objectives],
@@ -120,8 +136,11 @@ class Study:
         return dict(_flat("", json.loads(json.dumps(parts))))
 
 
-def load(path: str | os.PathLike[str]) -> Study:
+def load(path: str | os.PathLike[str], *, freeze: Mapping[str, Any] | None = None) -> Study:
     """Reads and checks a study file.
+
+    Args:
+        freeze: more choices that are settled, before those of the file.
 
     Errors:
         SpecError: every independent problem of the file, with its place.
@@ -134,6 +153,7 @@ def load(path: str | os.PathLike[str]) -> Study:
     recipe = _collect(problems, lambda: fields(Recipe, _mapping(tree, "train"), "train"))
     limits = _collect(problems, lambda: fields(Limits, _mapping(tree, "limits"), "limits"))
     fidelities = _collect(problems, lambda: _fidelities(tree, recipe))
+    settled = _collect(problems, lambda: _mapping(tree, "freeze"))
     objectives = _objectives(problems, tree)
     bounds = read_bounds(_list(tree, "constraints"), problems)
     space = _collect(problems, lambda: _space(Path(path), tree)) if isinstance(tree.get("space"), str) else None
@@ -143,11 +163,15 @@ def load(path: str | os.PathLike[str]) -> Study:
     if problems:
         raise SpecError(*problems)
     assert top is not None and data is not None and recipe is not None
-    assert limits is not None and space is not None
+    assert limits is not None and space is not None and settled is not None
+    for key, value in (freeze or {}).items():
+        where = freeze.where(key) if isinstance(freeze, Map) else None
+        settled.put(key, value, where, where)
     return Study(
         file=os.fspath(path),
         name=top.name,
         space=space,
+        freeze=settled,
         data=data,
         recipe=recipe,
         objectives=objectives,

@@ -77,7 +77,8 @@ class Run:
 
     def __init__(self, model: nn.Module, data: DataSet, recipe: Recipe, device: torch.device) -> None:
         assert not isinstance(recipe.batch, BatchLaw) and not isinstance(recipe.learning_rate, RateLaw), recipe
-        self.model, self.data, self.recipe, self.device = model, data, recipe, device
+        self.model, self.recipe, self.device = model, recipe, device
+        self.data = data if recipe.share == 1 else data.part(recipe.share)
         self.optimizer = _optimizer(model, recipe)
         self.freezing = Freezing(model, recipe.freeze, recipe.steps)
         self.numbers = list(moving.numbers(model))

@@ -35,6 +35,7 @@ class Task:
     """What a worker is started with."""
 
     file: str
+    freeze: dict[str, Any]
     trials: int
     folder: str
     plugin_files: list[str]
@@ -77,7 +78,8 @@ def work(task: Task, tell: Callable[[str, Any], None]) -> None:
         torch.set_num_threads(task.threads)
     plugins.load_installed()
     plugins.load(task.plugin_files)
-    study, folder = replace(load(task.file), trials=task.trials), Path(task.folder)
+    study = replace(load(task.file, freeze=task.freeze), trials=task.trials)
+    folder = Path(task.folder)
     with (
         database_errors(study.storage, folder),
         closing(

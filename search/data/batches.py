@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from archspec.errors import Problem, SpecError
 from archspec.kinds.interface import Interface
 from search.kinds import Kind
 
@@ -30,6 +31,15 @@ class DataSet(ABC):
     @abstractmethod
     def batch(self, step: int, *, seed: int, size: int, length: int | None) -> Batch:
         """The training batch of a step: the same for the same arguments, on any machine and after any restart."""
+
+    def part(self, share: float) -> DataSet:
+        """The same with this share of the training split, above 0; validation is on what it was.
+
+        Errors:
+            SpecError: it cannot be parted.
+        """
+        cause = f"this data cannot be parted: {type(self).__name__} has no part"
+        raise SpecError(Problem(cause, "use fidelities of steps", "train.share"))
 
     @abstractmethod
     def validation(self, *, size: int, length: int | None, batches: int) -> Iterator[Batch]:

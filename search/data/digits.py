@@ -6,7 +6,9 @@ Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI Machi
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
+from copy import copy
 from typing import Any, Literal
 
 import numpy as np
@@ -55,12 +57,18 @@ class DigitsSet(DataSet):
         self._images = (images[order].reshape(-1, *SHAPE) / 16).astype(np.float32)
         self._labels = labels[order].astype(np.int64)
         self._held_out = round(len(labels) * validation)
+        self._learned = len(labels) - self._held_out
         digest = hashlib.sha256(self._images.tobytes() + self._labels.tobytes()).hexdigest()
         self.fingerprint = f"digits:{digest[:16]}:{self._held_out}"
 
+    def part(self, share: float) -> DigitsSet:
+        found = copy(self)
+        found._learned = math.ceil(share * self._learned)
+        return found
+
     def batch(self, step: int, *, seed: int, size: int, length: int | None = None) -> Batch:
         # An epoch is a permutation that the seed and the epoch's number decide.
-        count = len(self._labels) - self._held_out
+        count = self._learned
         places = np.arange(step * size, (step + 1) * size)
         orders = {epoch: random(seed, epoch).permutation(count) for epoch in np.unique(places // count).tolist()}
         chosen = np.array([orders[place // count][place % count] for place in places.tolist()])

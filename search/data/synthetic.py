@@ -7,7 +7,9 @@ arXiv 2403.17844. Only what can be known is scored: ``validation_accuracy`` is t
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
+from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,15 +73,20 @@ class SyntheticSet(DataSet):
 
     def __init__(self, task: Synthetic, interface: Any) -> None:
         self.interface: Any = interface
-        self.task = task
+        self.task, self.examples = task, task.examples
         digest = hashlib.sha256(task.model_dump_json().encode())
         for held_out in (False, True):  # a changed rule is other data
             digest.update(_bytes(self._sequence(0, self._length(None), held_out)))
         self.fingerprint = f"{task.kind_name}:{digest.hexdigest()[:16]}"
 
+    def part(self, share: float) -> SyntheticSet:
+        found = copy(self)
+        found.examples = math.ceil(share * self.examples)
+        return found
+
     def batch(self, step: int, *, seed: int, size: int, length: int | None) -> Batch:
         # An epoch is a permutation that the seed and the epoch's number decide.
-        count, length = self.task.examples, self._length(length)
+        count, length = self.examples, self._length(length)
         places = range(step * size, (step + 1) * size)
         orders = {epoch: random(seed, epoch).permutation(count) for epoch in {place // count for place in places}}
         return self._batch([int(orders[place // count][place % count]) for place in places], length, held_out=False)

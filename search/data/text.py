@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import sysconfig
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,6 +115,11 @@ class TextSet(DataSet):
         chance = random(seed, step)
         starts = chance.integers(0, self._room(self._training, source + length), size)
         return self._batch(self._training, starts, source, length, chance)
+
+    def part(self, share: float) -> TextSet:
+        found = copy(self)
+        found._training = self._training[: math.ceil(share * len(self._training))]
+        return found
 
     def validation(self, *, size: int, length: int | None, batches: int) -> Iterator[Batch]:
         source, length = self._lengths(length)

@@ -30,15 +30,16 @@ class Stage(Fields):
 class Halving(Fields):
     """Rising fidelities of a study.
 
-    Of steps, rungs are pauses of one training run under one schedule, each paid only for what is new. Of length, each
-    rung trains anew on sequences of that length.
+    Of steps, rungs are pauses of one training run under one schedule, each paid only for what is new. Of data, each
+    rung is a training of its own with so many steps, on the share of the data that they are of all steps; of length,
+    on sequences of that length.
 
     Example:
         fidelities: {of: steps, least: 60, reduction: 3, finalists: 6}
     """
 
-    of: Literal["steps", "length"] = Field("steps", description="what a rung has more of")
-    least: int = Field(ge=1, description="steps or tokens that the first rung has at least")
+    of: Literal["steps", "data", "length"] = Field("steps", description="what a rung has more of")
+    least: int = Field(ge=1, description="steps, or tokens of a sequence, that the first rung has at least")
     reduction: int = Field(3, ge=2, description="one in so many goes on; the next rung has so many times as much")
     finalists: int = Field(1, ge=0, description="candidates trained to the end at least, when no new ones start")
 
@@ -48,12 +49,13 @@ class Halving(Fields):
         Errors:
             SpecError: the recipe does not say how much the whole is, or it is no more than the least.
         """
-        most = recipe.steps if self.of == "steps" else recipe.length
+        most = recipe.length if self.of == "length" else recipe.steps
         if most is None:
             cause = "fidelities of length need the length of the whole"
             raise SpecError(Problem(cause, "say length in train", "fidelities.of"))
         if self.least >= most:
-            cause = f"the first rung has {self.least} {self.of}, the whole training {most}"
+            unit = "tokens" if self.of == "length" else "steps"
+            cause = f"the first rung has {self.least} {unit}, the whole training {most}"
             raise SpecError(Problem(cause, f"try least: {max(1, most // self.reduction)}", "fidelities.least"))
         found = [most]
         while -(-found[0] // self.reduction) >= self.least and found[0] > 1:
@@ -65,6 +67,10 @@ class Halving(Fields):
         level = self.levels(recipe)[rung]
         if self.of == "steps":
             return Stage(recipe=recipe, until=level if level < recipe.steps else None)
+        if self.of == "data":
+            return Stage(
+                recipe=recipe.model_copy(update={"steps": level, "share": recipe.share * level / recipe.steps})
+            )
         return Stage(recipe=recipe.model_copy(update={"length": level}))
 
 

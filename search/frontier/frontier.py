@@ -89,6 +89,11 @@ class Frontier:
         """How well the surrogates foretell, by objective, as of the last proposal (`Surrogate.report`)."""
         return {name: surrogate.report for name, surrogate in self.surrogates.items()}
 
+    def foretell(self, vectors: Reals) -> dict[str, Reals]:
+        """Paid objectives of members as of the last proposal: by name ``[n, 3]``, the middle and an interval."""
+        features = self.problem.features(vectors)
+        return {name: surrogate.interval(features) for name, surrogate in self.surrogates.items()}
+
     def tell(self, vectors: Reals, values: Reals) -> None:
         """Takes evaluations: paid objectives ``[n, paid]`` in their order, NaN where one failed."""
         self.vectors = np.concatenate([self.vectors, vectors])

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
 
 from search.frontier.features import Features
 from search.frontier.gaussian_process import Posterior, fit
@@ -75,6 +75,12 @@ class Surrogate:
         """The mean less some standard deviations, in the units of what is modelled."""
         mean, deviation = self.posterior.marginal(self.inputs(features))
         return mean - deviations * deviation
+
+    def interval(self, features: Features, level: float = 0.9) -> Reals:
+        """What an observation will be, ``[n, 3]`` in the objective's units: the middle, and the ends of an interval."""
+        mean, deviation = self.posterior.marginal(self.inputs(features))
+        away = float(norm.ppf((1 + level) / 2)) * np.hypot(deviation, self.posterior.noise)
+        return self.back(np.column_stack([mean, mean - away, mean + away]))
 
     def draws(self, features: Features, normal: Reals) -> Reals:
         """Functions drawn jointly, ``[draws, n]``, in the objective's units."""

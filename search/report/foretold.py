@@ -24,7 +24,7 @@ def drawings(report: Row) -> str:
         if told:
             intervals = [row["predicted"][objective["name"]] for row in told]
             found.append(_plane(told, [float(one[0]) for one in intervals], values(told, objective), objective,
-                                objective["name"], intervals))  # fmt: skip
+                                objective["name"], intervals, report["surrogates"].get(objective["name"])))  # fmt: skip
     for predicted, measured in latencies(report):
         found.append(_plane(rows, values(rows, predicted), values(rows, measured), measured, predicted["name"], ()))
     return grid(found) if found else ""
@@ -40,7 +40,7 @@ def latencies(report: Row) -> list[tuple[Row, Row]]:
 
 def _plane(
     rows: Sequence[Row], foretold: list[float], came: list[float], objective: Row, name: str,
-    intervals: Sequence[Sequence[float]],
+    intervals: Sequence[Sequence[float]], learned: Row | None = None,
 ) -> str:  # fmt: skip
     ends = [float(end) for one in intervals for end in one]
     scale = Scale.of([*foretold, *came, *ends], objective["unit"])
@@ -53,7 +53,19 @@ def _plane(
     marks += [dot(plane.x(x), plane.y(y), row["trial"]) for row, x, y in zip(rows, foretold, came, strict=True)]
     unit = f" [{objective['unit']}]" if objective["unit"] not in ("", "bytes") else ""
     drawn = plane.drawn(f"{name}{unit}, predicted", f"{objective['name']}{unit}", marks, label=f"{name}, predicted")
-    return f"<figure>{drawn}<figcaption>{_errors(np.array(foretold), np.array(came), intervals)}</figcaption></figure>"
+    said = _errors(np.array(foretold), np.array(came), intervals) + (f"; {ranked(learned)}" if learned else "")
+    return f"<figure>{drawn}<figcaption>{said}</figcaption></figure>"
+
+
+def ranked(learned: Row) -> str:
+    """How well a surrogate ranks what it has not seen, beside the number of parameters alone."""
+    alone = learned["rank_of_parameters"]
+    said = f"rank correlation {learned['rank']:.2f} on trials left out, at equal cost"
+    if alone is not None:
+        said += f"; by parameters alone {alone:.2f}"
+    if learned["form"] == "parameters":
+        return f"{said}: foretold by parameters alone, as the surrogate is no better"
+    return f"{said}: foretold by the {learned['form']} surrogate"
 
 
 def rank_correlation(xs: Values, ys: Values) -> float:

@@ -20,7 +20,14 @@ def drawing(report: Row) -> str:
         counts["refused"] = refused
     if not counts:
         return "<p>Nothing was drawn yet.</p>"
-    return _bar(counts) + _refusals(report) + _failures(report)
+    return _bar(counts) + _survey(report["survey"]) + _refusals(report) + _failures(report)
+
+
+def kept(survey: Row) -> str:
+    """How many random members of the space keep the constraints."""
+    drawn, refused = survey["drawn"], sum(survey["refused"].values())
+    causes = "; ".join(f"{count:,} refused by: {cause}" for cause, count in survey["refused"].items())
+    return f"{drawn - refused:,} of {drawn:,} random members keep the constraints" + (f"; {causes}" if causes else "")
 
 
 def _bar(counts: dict[str, int]) -> str:
@@ -37,6 +44,20 @@ def _bar(counts: dict[str, int]) -> str:
                   text(at + 17, 49, words, size=13)]  # fmt: skip
         at += 40 + 7.2 * len(words)
     return svg(56, *drawn, label="outcomes")
+
+
+def together(told: Row) -> str:
+    """What was trained several at once."""
+    return (f"{told['evaluations']:,} evaluations were trained together with others, {told['times_as_fast']:.2g} times "
+            f"as fast as alone: {told['share']:.0%} of the time of training")  # fmt: skip
+
+
+def _survey(survey: Row | None) -> str:
+    if not survey:
+        return ""
+    drawn = survey["drawn"]
+    rows = [(f"{count:,}", f"{count / drawn:.1%}", cause) for cause, count in survey["refused"].items()]
+    return f"<p>{escape(kept(survey))}.</p>" + _table((f"of {drawn:,} random members", "share", "refused by"), rows)
 
 
 def _refusals(report: Row) -> str:

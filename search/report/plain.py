@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search.progress import shown
+from search.report import foretold, outcomes
 
 
 def show(report: dict[str, Any], stream: TextIO) -> None:
@@ -20,8 +21,14 @@ def show(report: dict[str, Any], stream: TextIO) -> None:
     console.print(f"study {report['study']}: {counts or 'no trials'}", markup=False, soft_wrap=True)
     if report["front"]:
         console.print(_table(report, terminal))
+    if report["survey"]:
+        console.print(outcomes.kept(report["survey"]), markup=False, soft_wrap=True)
     for name, count in report["refused"].items():
         console.print(f"{count:,} of {report['draws']:,} draws refused: {name}", markup=False, soft_wrap=True)
+    if report["together"]:
+        console.print(outcomes.together(report["together"]), markup=False, soft_wrap=True)
+    for name, told in report["surrogates"].items():
+        console.print(f"{name}: {foretold.ranked(told)}", markup=False, soft_wrap=True)
     reasons = Counter(row["reason"].splitlines()[0] for row in report["all"] if row["state"] == "failed")
     for reason, count in reasons.most_common():
         console.print(f"{count} failed: {reason}", markup=False, soft_wrap=True)

@@ -1,10 +1,12 @@
 """What a study found, as plain data: the front, every trial, what failed and what was refused.
 
-The JSON (``"schema": 1``) has ``trials`` (counts), ``objectives``, ``front``, ``all``, ``refused``, ``final``,
-``text``, ``next``.
+The JSON (``"schema": 1``) has ``trials`` (counts), ``objectives``, ``front``, ``all``, ``refused``, ``survey`` (how
+many random members of the space were ``drawn``, and what ``refused`` how many of them), ``surrogates`` (by objective
+how well the last ones foretold), ``together`` (evaluations that were trained several at once), ``final``, ``text``,
+``next``.
 A trial has its ``values`` by objective, its ``choices`` by path, ``reason`` when it failed, when it ``started`` and
-``ended``, its ``rungs`` (steps and the value after them, where it was trained in several) and what was ``predicted``
-before its training (by objective the mean and the ends of an interval).
+``ended``, its ``rungs`` (steps and the first objective after them, where it was trained in several) and what was
+``predicted`` before its training (by objective the middle and the ends of an interval).
 """
 
 from __future__ import annotations
@@ -80,6 +82,8 @@ def build(record: Record) -> dict[str, Any]:
     draws = sum(candidate(trial).get("draws", 1) for trial in started)
     states = Counter(STATES.get(trial.state, STOPPED) for trial in trials)
     names = [objective["name"] for objective in objectives]
+    courses = _courses(trials)
+    learned = [told for trial in trials if (told := candidate(trial).get("surrogates"))]
     said: dict[str, Any] = record.recall("identity") or {}
     return {
         "schema": SCHEMA,
@@ -91,9 +95,12 @@ def build(record: Record) -> dict[str, Any]:
         "draws": draws,
         "acceptance": len(started) / draws if draws else None,
         "refused": dict(refused.most_common()),
+        "survey": record.recall("survey"),
+        "surrogates": learned[-1] if learned else {},
+        "together": _together(trials),
         "exhausted": record.recall("exhausted"),
-        "front": [_member(rank + 1, trial, names, record.folder, winners) for rank, trial in enumerate(best)],
-        "all": [_trial(trial, names) for trial in trials],
+        "front": [_member(rank, trial, names, courses, record.folder, winners) for rank, trial in enumerate(best, 1)],
+        "all": [_trial(trial, names, courses) for trial in trials],
         "final": finals(record.folder),
         "text": winners.get("text"),
         "next": _next(record, best, said),
@@ -112,19 +119,52 @@ def finals(folder: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda one: int(one["label"].partition("-")[0]))
 
 
-def _member(rank: int, trial: FrozenTrial, names: list[str], folder: Path, winners: dict[str, Any]) -> dict[str, Any]:
+def _together(trials: list[FrozenTrial]) -> dict[str, Any] | None:
+    """Evaluations that were trained several at once: how many, how many times as fast, their share of the training."""
+    results = [trial.user_attrs["result"] for trial in trials if "result" in trial.user_attrs]
+    seconds = [(result.get("seconds") or {}).get("training") or 0.0 for result in results]
+    some = [result["together"]["times_as_fast"] for result in results if "together" in result]
+    if not some:
+        return None
+    spent = sum(one for one, result in zip(seconds, results, strict=True) if "together" in result)
+    return {"evaluations": len(some), "times_as_fast": sum(some) / len(some), "share": spent / (sum(seconds) or 1.0)}
+
+
+def _courses(trials: list[FrozenTrial]) -> dict[int, list[list[float]]]:
+    """Steps and the first objective after them, of each candidate and seed that has several, by its last trial."""
+    told: dict[tuple[Any, Any], dict[int, tuple[int, float]]] = {}
+    for trial in trials:
+        result = trial.user_attrs.get("result", {})
+        if "steps" in result and result.get("values"):
+            key = candidate(trial).get("hash"), candidate(trial).get("seed")
+            told.setdefault(key, {})[result["steps"]] = trial.number, next(iter(result["values"].values()))
+    ends = {}
+    for some in told.values():
+        if len(some) > 1:
+            ends[some[max(some)][0]] = [[float(steps), some[steps][1]] for steps in sorted(some)]
+    return ends
+
+
+def _member(
+    rank: int,
+    trial: FrozenTrial,
+    names: list[str],
+    courses: dict[int, list[list[float]]],
+    folder: Path,
+    winners: dict[str, Any],
+) -> dict[str, Any]:
     place = folder / "pareto" / label(rank, trial) / "spec.yaml"
     beside = winners.get("side_by_side", {})
     name = candidate(trial).get("hash", "")[:16]
     return {
         "rank": rank,
-        **_trial(trial, names),
+        **_trial(trial, names, courses),
         "spec": str(place) if place.exists() else None,
         "side_by_side": {objective: rows.get(name) for objective, rows in beside.items()},
     }
 
 
-def _trial(trial: FrozenTrial, names: list[str]) -> dict[str, Any]:
+def _trial(trial: FrozenTrial, names: list[str], courses: dict[int, list[list[float]]]) -> dict[str, Any]:
     result = trial.user_attrs.get("result", {})
     values = dict(zip(names, trial.values, strict=True)) if trial.state == TrialState.COMPLETE else None
     return {
@@ -136,7 +176,7 @@ def _trial(trial: FrozenTrial, names: list[str]) -> dict[str, Any]:
         "choices": trial.params,
         "started": trial.datetime_start.isoformat() if trial.datetime_start else None,
         "ended": trial.datetime_complete.isoformat() if trial.datetime_complete else None,
-        "rungs": trial.user_attrs.get("rungs"),
+        "rungs": courses.get(trial.number),
         "predicted": candidate(trial).get("predicted"),
         "validation_loss": result.get("validation_loss"),
         "validation_accuracy": result.get("validation_accuracy"),

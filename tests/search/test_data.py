@@ -5,9 +5,10 @@ import torch
 
 from archspec.errors import SpecError
 from archspec.kinds.interface import CausalLm, ImageClassification, MaskedLm, Seq2SeqLm
-from search.data.batches import Data
+from search.data.batches import Data, DataSet
+from search.data.copying import SelectiveCopying
 from search.data.digits import Digits
-from search.data.text import MASK, Text
+from search.data.text import MASK, Text, TextSet
 
 CAUSAL = CausalLm(vocab=256, length=64)
 MASKED = MaskedLm(vocab=257, length=64)
@@ -130,6 +131,35 @@ def test_digits_are_seen_once_an_epoch_and_held_out_ones_never():
     assert len(held_out) == 359 and training.min() == 0 and training.max() == 1
     assert len(torch.unique(training, dim=0)) >= 1405  # of 1,408; the data set has a few twins
     assert (torch.cdist(held_out, training).min(1).values == 0).float().mean() < 0.01
+
+
+def test_a_part_has_its_share_of_the_training_split_and_all_of_validation(folder):
+    for whole, count in ((Digits().open(IMAGES), 359), (SelectiveCopying(examples=512, length=64).open(CAUSAL), None)):
+        name = next(iter(whole.batch(0, seed=0, size=1, length=None).inputs))
+        part = whole.part(0.25)
+        epoch = 359 if count else 128
+
+        def seen(data, start, name=name, epoch=epoch):
+            steps = range(start, start + epoch)
+            rows = [data.batch(step, seed=1, size=1, length=None).inputs[name] for step in steps]
+            return torch.unique(torch.cat(rows).flatten(1), dim=0)
+
+        first, second, all_of_it = seen(part, 0), seen(part, epoch), seen(whole, 0)
+        same = (torch.cdist(second.float(), first.float()).min(1).values == 0).float().mean()
+        assert same > 0.9 > (torch.cdist(all_of_it.float(), first.float()).min(1).values == 0).float().mean()
+        of_part, of_whole = (next(data.validation(size=8, length=None, batches=1)) for data in (part, whole))
+        assert torch.equal(of_part.targets, of_whole.targets)
+    text = Text(path=str(folder)).open(CAUSAL)
+    some = text.part(0.1)
+    assert len(some._training) == -(-len(text._training) // 10) and some.fingerprint == text.fingerprint
+
+
+def test_data_that_cannot_be_parted_says_so():
+    class Endless(TextSet):
+        part = DataSet.part
+
+    with pytest.raises(SpecError, match="cannot be parted"):
+        Endless(CAUSAL, b"a" * 99, b"b" * 99).part(0.5)
 
 
 def test_kinds_are_read_with_their_place():

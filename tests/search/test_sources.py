@@ -120,3 +120,56 @@ def test_a_space_without_a_feasible_member_is_told(tmp_path):
     with closing(OpenStudy(study, tmp_path / "none")) as opened, pytest.raises(SpecError) as caught:
         opened.ask()
     assert "is feasible" in str(caught.value) and "parameters at most 100" in str(caught.value)
+
+
+def test_what_was_foretold_stands_on_record_and_in_the_report(tmp_path):
+    from search import report
+
+    lines = {"trials": "16", "train": "{steps: 8, batch: 2, length: 16}\nfidelities: {least: 4, reduction: 2}"}
+    with closing(OpenStudy(study_of(tmp_path, "frontier", **lines), tmp_path / "out")) as study:
+        while isinstance(asked := study.ask(), Asked):
+            of, steps = asked.proposal.priced, asked.proposal.stage.until or 8
+            flops = study.study.objectives[1].before(of)
+            values = {"validation_loss": 4 - 0.1 * np.log(flops) - steps / 10, "flops": flops}
+            study.tell(asked, list(values.values()), {"steps": steps, "values": values})
+        found = report.build(study.record)
+    rows = {row["trial"]: row for row in found["all"]}
+    told = [row["predicted"]["validation_loss"] for row in found["all"] if row["predicted"]]
+    assert len(told) > 4 and all(low < middle < high for middle, low, high in told)
+    late = [row for row in found["all"] if row["predicted"] and row["state"] == "complete"]
+    for row in late:  # the loss is a smooth function of what is known
+        assert row["predicted"]["validation_loss"][0] == pytest.approx(row["values"]["validation_loss"], abs=0.1)
+        assert [steps for steps, _ in row["rungs"]] == [4, 8]
+        assert row["rungs"][1][1] == row["values"]["validation_loss"]
+    assert late and set(found["surrogates"]["validation_loss"]) == {"form", "rank", "rank_of_parameters"}
+    survey = found["survey"]
+    assert survey["drawn"] == 1024 and list(survey["refused"]) == ["parameters at most 1.5e+06"]
+    drawn = study_bounds(study, survey["drawn"])
+    assert abs(survey["refused"]["parameters at most 1.5e+06"] / 1024 - drawn) < 0.08
+    assert "random members keep the constraints" in report.text(found) and "on trials left out" in report.text(found)
+    assert rows.keys() == set(range(len(rows)))
+
+
+def study_bounds(study: OpenStudy, count: int) -> float:
+    """The share of other random members that are too large, each priced by itself."""
+    from random import Random
+
+    from search.cost import price
+
+    members = [study.space.sample(Random(seed)).spec for seed in range(count // 4)]
+    return sum(price(spec, length=16).parameters > 1.5e6 for spec in members) / len(members)
+
+
+def test_nobody_looks_beyond_what_is_the_worst(tmp_path):
+    def flops(name: str, objective: str) -> list[float]:
+        study = study_of(tmp_path, "frontier", objectives=f"[validation_loss, {objective}]", trials="30")
+        with closing(OpenStudy(study, tmp_path / name)) as opened:
+            return [point[1] for point in searched(opened)][-12:]
+
+    free, held = flops("free", "flops"), flops("held", "{kind: flops, worst: 6e6}")
+    assert max(held) <= 6e6 < max(free)
+
+
+def test_a_constraint_has_no_worst(tmp_path):
+    with pytest.raises(SpecError, match="worst is of an objective"):
+        study_of(tmp_path, "frontier", constraints="[{kind: parameters, at_most: 1.5e6, worst: 1e6}]")

@@ -1,5 +1,6 @@
 """Study files: what they may say, and what is refused where."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,22 @@ def test_latency_of_a_phase() -> None:
     length = priced.recipe.length
     assert step.before(priced) == price(spec, length=length, device="l4", phase="step").latency_ms
     assert decode.before(priced) == price(spec, length=length, device="l4", phase="decode", context=100).latency_ms
+
+
+def test_frozen_choices_are_of_the_study(study_file, tmp_path):
+    from search.session import Asked, OpenStudy
+
+    file = study_file(freeze="{dims.width: 12}", trials="4")
+    study = load(file, freeze={"graph[1].norm": "rms_norm"})
+    assert study.freeze == {"dims.width": 12, "graph[1].norm": "rms_norm"}
+    seen = []
+    with closing(OpenStudy(study, tmp_path / "out")) as opened:
+        while isinstance(asked := opened.ask(), Asked):
+            seen.append(asked.proposal.spec.graph.nodes[0].output.width)
+            opened.tell(asked, [1.0, 1.0])
+    assert seen == [12, 12]  # relu and gelu are left
+    with pytest.raises(SpecError, match="freeze"), closing(OpenStudy(load(file), tmp_path / "out")):
+        pass
+    with pytest.raises(SpecError, match="no choice has this path") as error:
+        load(study_file(freeze="{dims.widht: 12}")).members()
+    assert error.value.problems[0].mark is not None and "dims.width" in (error.value.problems[0].hint or "")

@@ -41,6 +41,8 @@ def test_rungs_that_are_none_are_refused(halving, recipe, said):
 def test_a_stage_pauses_a_run_or_is_a_shorter_one():
     assert [HALVING.stage(RECIPE, rung).until for rung in range(3)] == [30, 90, None]
     assert all(HALVING.stage(RECIPE, rung).recipe == RECIPE for rung in range(3))
+    part = Halving(of="data", least=90, reduction=3).stage(RECIPE, 0)
+    assert (part.until, part.recipe.steps, part.recipe.share) == (None, 90, 1 / 3)
     short = Halving(of="length", least=16, reduction=2).stage(RECIPE, 0)
     assert short.until is None and short.recipe.length == 16 and short.recipe.steps == RECIPE.steps
 

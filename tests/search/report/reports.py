@@ -14,7 +14,8 @@ def report(
 ) -> dict[str, Any]:
     """A study of so many trials, the last of which failed."""
     rng = random.Random(seed)
-    columns = [{"name": n, "unit": UNITS.get(n, ""), "direction": "minimize"} for n in NAMES[:objectives]]
+    like = {"direction": "minimize", "worst": None}
+    columns = [{"name": name, "unit": UNITS.get(name, ""), **like} for name in NAMES[:objectives]]
     rows = [_row(number, columns, rng, number >= trials - failed, rungs, predicted) for number in range(trials)]
     done = [row for row in rows if row["values"]]
     points = {row["trial"]: tuple(row["values"].values()) for row in done}
@@ -29,6 +30,9 @@ def report(
         "trials": {"complete": len(done), "failed": failed, "running": 0},
         "draws": trials + trials // 2,
         "acceptance": trials / (trials + trials // 2) if trials else None,
+        "survey": {"drawn": 1024, "refused": {"parameters at most 3e+06": 512}} if trials > 1 else None,
+        "together": {"evaluations": 3, "times_as_fast": 1.7, "share": 0.1} if rungs else None,
+        "surrogates": {"validation_loss": {"form": "structured", "rank": 0.875, "rank_of_parameters": 0.5}},
         "refused": {"parameters at most 3e+06": trials // 2} if trials > 1 else {},
         "exhausted": None,
         "front": [{"rank": n + 1, **row, "spec": None, "side_by_side": {}} for n, row in enumerate(best)],
