@@ -18,7 +18,7 @@ from compiler.initialise import materialise
 from compiler.model import _entry, _tie
 from compiler.modules.block_sparse_attention import BlockSparseAttend
 from compiler.modules.regularise import SampleDrop
-from compiler.modules.router import Draw, Jitter
+from compiler.modules.router import Choose, Draw, Jitter
 from compiler.registry import Leaf
 from compiler.trace import Signature
 
@@ -83,6 +83,7 @@ RATES = (
     (SampleDrop, "rate"),
     (Leaf, "dropout"),
     (Jitter, "rate"),
+    (Choose, "noise"),
     (Draw, "noise"),
 )
 
