@@ -24,7 +24,11 @@ bench: $(READY) .venv/.bench  ## every figure of docs/benchmarks.md
 	for script in check compile step cost counters memory latency blocks mixture recurrent decode checkpoint study together; do $(BIN)/python -m benchmarks.$$script || exit 1; done
 
 docs: $(READY)  ## the pages that are made from the code
-	$(BIN)/python docs/build.py
+	$(BIN)/python -m docs.build
+
+systems: $(READY)  ## the checks of the zoo's systems, and docs/systems.md
+	$(BIN)/python -m pytest tests -n 2 -m system --checks docs/checks.json
+	$(BIN)/python -m docs.build
 
 # What cannot be had, for want of a network or of rights, stops nothing: the tests that need it tell that it is absent.
 services: $(READY)  ## the tests with servers: PostgreSQL, MariaDB, gRPC, Ray
@@ -51,4 +55,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -e '.[postgresql,mysql,grpc,ray]' -c constraints.txt
 	touch $@
 
-.PHONY: help demo test check bench docs services nightly
+.PHONY: help demo test check bench docs systems services nightly
