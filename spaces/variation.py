@@ -78,4 +78,5 @@ class Variation:
 
 def _differ(children: Vectors, parents: Vectors) -> NDArray[np.bool_]:
     """Which children are not like their parents; a choice that only the child has comes with one that changed."""
-    return ~((children == parents) | np.isnan(parents)).all(axis=1)
+    same: NDArray[np.bool_] = ((children == parents) | np.isnan(parents)).all(axis=1)
+    return ~same

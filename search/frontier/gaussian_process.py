@@ -26,7 +26,7 @@ LENGTH = (math.sqrt(2), math.sqrt(3))  # plus half the log of the number of colu
 # A fit starts from lengths shorter than that by so many logs, since from long ones it may end where all is noise, and
 # from little noise as well as from much, since from either it may end at a wrong one.
 SHORTER, NOISY = 1.5, math.log(0.15)
-STEPS, FITTED = 40, 256  # of L-BFGS; points that the hyperparameters are fitted to, at most
+STEPS, FITTED = 40, 128  # of L-BFGS; points that the hyperparameters are fitted to, at most
 JITTER = 1e-8
 BOUNDS = (-14.0, 6.0)
 NOISE_BOUNDS = (math.log(1e-7), 0.0)
