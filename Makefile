@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+APT := $(if $(filter 0,$(shell id -u)),,sudo -n) env DEBIAN_FRONTEND=noninteractive apt-get
+SERVERS := --yes --no-install-recommends postgresql mariadb-server
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -22,9 +24,16 @@ bench: $(READY) .venv/.bench  ## every figure of docs/benchmarks.md
 	for script in check compile step cost counters memory latency blocks mixture recurrent decode checkpoint study together; do $(BIN)/python -m benchmarks.$$script || exit 1; done
 
 docs: $(READY)  ## the pages that are made from the code
-	$(BIN)/python docs/build.py
+	$(BIN)/python -m docs.build
 
-services: $(READY) .venv/.services  ## the tests with servers: PostgreSQL, MariaDB, gRPC, Ray
+systems: $(READY)  ## the checks of the zoo's systems, and docs/systems.md
+	$(BIN)/python -m pytest tests -n 2 -m system --checks docs/checks.json
+	$(BIN)/python -m docs.build
+
+# What cannot be had, for want of a network or of rights, stops nothing: the tests that need it tell that it is absent.
+services: $(READY)  ## the tests with servers: PostgreSQL, MariaDB, gRPC, Ray
+	-$(MAKE) .venv/.services
+	-ls /usr/lib/postgresql/*/bin/postgres /usr/sbin/mariadbd || ($(APT) update && $(APT) install $(SERVERS))
 	$(BIN)/python -m pytest -m services -rs
 
 nightly: $(READY)  ## the slow tests
@@ -42,11 +51,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -e '.[bench,counters]' -c constraints.txt
 	touch $@
 
-# The servers' programs come from the system's packages; what cannot be had is told by the tests that need it.
 .venv/.services: $(READY)
 	$(BIN)/python -m pip install -e '.[postgresql,mysql,grpc,ray]' -c constraints.txt
-	ls /usr/lib/postgresql/*/bin/postgres || apt-get install -y postgresql || true
-	command -v mariadbd || apt-get install -y mariadb-server || true
 	touch $@
 
-.PHONY: help demo test check bench docs services nightly
+.PHONY: help demo test check bench docs systems services nightly

@@ -35,6 +35,10 @@ def cost(
     truth: Annotated[
         Path | None, typer.Option("--truth", metavar="FILE", help="With --check: what archc measure kept.")
     ] = None,
+    progress: Annotated[
+        float | None,
+        typer.Option("--progress", min=0, max=1, help="Of training, for numbers that move in it; its end by default."),
+    ] = None,
     set: Set = None,
     plugin: Plugins = None,
     json: Json = False,
@@ -71,6 +75,10 @@ def cost(
     from search.cost.training_run import training_run
 
     specs = [spec(file, set) for file in files]
+    moving = any(one.moving for one in specs)
+    if progress is not None and not moving:
+        raise typer.BadParameter("no number of the spec moves in training", param_hint="--progress")
+    specs = [one.at(1.0 if progress is None else progress) for one in specs]
     for name in where:
         setting(dtype=dtype, device=name, phase=phase)  # type: ignore[arg-type]
     for one in specs:
@@ -85,6 +93,9 @@ def cost(
         from search.cost.report.page import page
 
         write(html, page(specs[0].name, found[0], phase, run=run))  # type: ignore[arg-type]
+    if moving and not json:
+        when = "the end" if progress is None else f"progress {progress:g}"
+        typer.echo(f"numbers that move in training: as at {when} of it\n")
     if json:
         from search.cost.report.plain import as_dict
 

@@ -20,7 +20,9 @@ def search(
     file: Annotated[Path, typer.Argument(metavar="STUDY", help="A study.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder of the results.")] = None,
     trials: Annotated[int | None, typer.Option("--trials", min=1, help="How many candidates are trained.")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes that train at a time.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=0, help="Processes that train at a time; 0: this one trains.")
+    ] = None,
     ray: Annotated[
         str | None, typer.Option("--ray", metavar="ADDRESS", help="Run the workers on a Ray cluster; auto finds one.")
     ] = None,
@@ -49,7 +51,7 @@ def search(
     from search.study import load
 
     study = load(file, freeze=overrides(freeze, "--freeze"))
-    study = replace(study, trials=trials or study.trials, workers=workers or study.workers)
+    study = replace(study, trials=trials or study.trials, workers=study.workers if workers is None else workers)
     if then:
         final.choose([], (), choose)  # what is wrong is said before the search
         final.recipe(study, final_steps)

@@ -117,7 +117,8 @@ def _train(
         group.settled(checked, recipe)
     size, together = (group.size, group.here) if group is not None else (1, 1)
     device = recipe.device if group is None else str(group.device)
-    cost = price(checked, batch=recipe.batch // size, length=recipe.length)
+    largest = checked.where(lambda course: course.ends[1])
+    cost = price(largest, batch=recipe.batch // size, length=recipe.length)
     states = 16 * cost.parameters  # weights, gradients and two moments in float32, of which each process has a share
     need = cost.peak_training - states + states // size
     what = f"training {checked.name} in batches of {recipe.batch}"

@@ -7,6 +7,7 @@ from typing import Any
 from archspec.errors import did_you_mean
 from archspec.fields import NODE_KEYS, Fields
 from archspec.kind import REGISTRY, Kind, Slot, kinds_of, lookup
+from archspec.moving import is_course
 from archspec.place import Broken
 from archspec.scope import Frame, Scope
 from archspec.source import Map, Seq, below
@@ -41,6 +42,9 @@ class Blocks(Fields):
         if isinstance(raw, Map):
             if not isinstance(raw.get("kind", ""), str):
                 self.problem(raw, "kind", "kind must be a word")
+                raise Broken
+            if is_course(raw):
+                self.problem(container, key, "only numbers move in training, not nodes", "weigh two nodes by a number")
                 raise Broken
             if "choose" in raw or "range" in raw:
                 self.problem(container, key, "a choice belongs into a space", "start the file with archspace: 1")

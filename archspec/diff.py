@@ -55,7 +55,7 @@ def verdict(old: Spec, new: Spec) -> str:
     if old.full == new.full:
         return "identical: same structure and same full hash"
     if old.structure == new.structure:
-        return "same structure, differs in initialisation, rates or training-only nodes"
+        return "same structure, differs in initialisation, rates, numbers that move or training-only nodes"
     return "different structures"
 
 

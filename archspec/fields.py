@@ -11,8 +11,9 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from archspec import expressions
-from archspec.errors import did_you_mean
+from archspec.errors import Refused, did_you_mean
 from archspec.kind import Kind
+from archspec.moving import EXAMPLE, Moving, course, is_course, moving
 from archspec.place import Broken
 from archspec.problems import Problems
 from archspec.scope import Scope
@@ -35,18 +36,32 @@ class Fields(Problems):
             if key in kind.slots:
                 values[key] = raw[key]
                 continue
-            values[key] = self.value(raw, key, shape_of(kind, key), mine)
-            if isinstance(values[key], (int, float)):
+            values[key] = self.value(raw, key, shape_of(kind, key), mine, kind)
+            if isinstance(values[key], (int, float)) and not isinstance(values[key], Moving):
                 mine.values_[key] = values[key]
         for key in raw:
             if key not in kind.model_fields and key not in NODE_KEYS:
                 self.unknown_field(raw, key, kind.model_fields, kind.name_)
         return values
 
-    def value(self, container: Map | Seq, key: Any, shape: Shape, scope: Scope) -> Any:
-        raw = container[key]
+    def value(
+        self, container: Map | Seq, key: Any, shape: Shape, scope: Scope, kind: type[Kind] | None = None,
+        field: str | None = None,
+    ) -> Any:  # fmt: skip
+        """The value at ``container[key]``; ``kind`` and ``field`` tell whose it is, where it is a field's own."""
+        raw, field = container[key], field or key
         if isinstance(raw, Map) and set(raw) == {"each"} and isinstance(raw["each"], Seq):
-            return self.value(*self.turn(raw, container, key, scope), shape, scope)
+            return self.value(*self.turn(raw, container, key, scope), shape, scope, kind, field)
+        if isinstance(raw, str) and shape.numeric and raw not in shape.words and raw in scope:
+            raw = scope[raw] if isinstance(scope[raw], Map) else raw  # a parameter that moves
+        if is_course(raw):
+            return self.moving(container, key, raw, shape, scope, kind, field)
+        if isinstance(raw, Map) and raw.get("bind") == "call":
+            self.problem(container, key, "bind: call is not implemented yet", "bind: step moves a number in training")
+            raise Broken
+        if isinstance(raw, Map) and ("from" in raw or "values" in raw) and kind is not None and field in kind.moves:
+            self.problem(container, key, "a number that moves in training says bind: step", EXAMPLE)
+            raise Broken
         if isinstance(raw, Map) and ("choose" in raw or "range" in raw):
             self.problem(container, key, "a choice belongs into a space", "start the file with archspace: 1")
             raise Broken
@@ -65,6 +80,22 @@ class Fields(Problems):
         if isinstance(raw, float) and shape.whole and raw.is_integer():
             return int(raw)
         return raw
+
+    def moving(
+        self, container: Map | Seq, key: Any, raw: Map, shape: Shape, scope: Scope, kind: type[Kind] | None, field: str
+    ) -> Moving:
+        """A number that moves while the model trains, where it may."""
+        if kind is None or field not in kind.moves:
+            whose = f"{field} of {kind.name_}" if kind is not None and field in kind.model_fields else "this"
+            may = ", ".join(sorted(kind.moves)) if kind is not None else ""
+            hint = f"of {kind.name_}, {may} may" if kind is not None and may else "state one number"
+            self.problem(container, key, f"{whose} cannot move in training", hint)
+            raise Broken
+        try:
+            return moving(course(raw, lambda inside, at: self.value(inside, at, _NUMBER, scope), whole=shape.whole))
+        except Refused as refused:
+            self.refused(raw, refused)
+            raise Broken from None
 
     def turn(self, raw: Map, container: Map | Seq, key: Any, scope: Scope) -> tuple[Seq, int]:
         """Where this round's value of an ``each:`` stands."""
@@ -102,8 +133,17 @@ class Fields(Problems):
         return value
 
     def validated(self, raw: Map, kind: type[Kind], values: dict[str, Any]) -> Kind:
+        moves = {key: value for key, value in values.items() if isinstance(value, Moving)}
         try:
-            return kind.model_validate(values)
+            if not moves:
+                return kind.model_validate(values)
+            values |= {key: value.course.final for key, value in moves.items()}
+            for key, value in moves.items():
+                for end in value.course.ends:
+                    kind.model_validate(values | {key: end})
+            made = kind.model_validate(values)
+            made.__dict__.update(moves)
+            return made
         except ValidationError as error:
             for detail in error.errors():
                 self.invalid(raw, kind, detail)
@@ -144,3 +184,6 @@ def _flat(annotation: Any) -> Iterator[Any]:
 @cache
 def shape_of(kind: type[Kind], key: str) -> Shape:
     return Shape(kind.model_fields[key].annotation)
+
+
+_NUMBER = Shape(int | float)

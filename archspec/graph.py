@@ -10,6 +10,7 @@ from hashlib import blake2b
 from typing import Any, Literal, NamedTuple
 
 from archspec.kind import Kind, Matrix
+from archspec.moving import Moving
 from archspec.source import Map
 from archspec.streams import Stream
 
@@ -207,21 +208,29 @@ class Graph:
 
 def _identified(node: Node, identity: Identity) -> dict[str, Any]:
     kind = node.kind
-    if identity == "full" or not kind.free:
+    if identity == "full" or not (kind.free or kind.moves):
         return settled(node)
-    plain = {name: value for name, value in settled(node).items() if name not in kind.free}
+    told = settled(node, final=identity == "structure")
+    plain = {name: value for name, value in told.items() if name not in kind.free}
     if identity == "layout":  # a rate of zero is computed by leaving it out
-        plain |= {name: bool(getattr(kind, name)) for name in kind.free}
+        rates = {name: getattr(kind, name) for name in kind.free}
+        plain |= {name: told[name] if isinstance(rate, Moving) else bool(rate) for name, rate in rates.items()}
     return plain
 
 
-def settled(node: Node) -> dict[str, Any]:
+def settled(node: Node, *, final: bool = False) -> dict[str, Any]:
     """The plain fields of a node as they came out: defaults filled, one way to say each thing; without its slots.
 
     Empty ones are left out, so that a new field that is empty by default changes no hash.
+
+    Args:
+        final: a number that moves is told as the one that it ends at.
     """
     kind = node.kind
     values = fields(kind) | kind.settle(node)
+    for name in kind.moves:
+        if isinstance(moves := getattr(kind, name), Moving):
+            values[name] = moves.course.final if final else moves.course.plain
     for name in kind.rare:
         if values.get(name) == type(kind).model_fields[name].default:
             values.pop(name, None)
@@ -234,7 +243,28 @@ def fields(kind: Kind, *, free: bool = True) -> dict[str, Any]:
     return {name: _plain(values[name]) for name in kind.plain if free or name not in kind.free}
 
 
+def moving(graph: Graph) -> dict[str, Moving]:
+    """The numbers that move while the model trains, by where they stand in the file; those of a body once."""
+    found: dict[str, Moving] = {}
+    stack, seen = [graph], set()
+    while stack:
+        inner = stack.pop()
+        if id(inner) in seen:
+            continue
+        seen.add(id(inner))
+        for node in inner.nodes:
+            found |= {
+                f"{node.path}.{name}": value
+                for name in sorted(node.kind.moves)
+                if isinstance(value := getattr(node.kind, name), Moving)
+            }
+            stack.extend(node.bodies.values())
+    return found
+
+
 def _plain(value: Any) -> Any:
+    if isinstance(value, Moving):
+        return value.course.plain
     if value is None or isinstance(value, (str, int, float)):
         return value
     if hasattr(value, "model_dump"):

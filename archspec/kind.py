@@ -51,6 +51,11 @@ class Free:
     """Marks a field that does not change what is computed per step or what it costs: rates, initialisation."""
 
 
+@dataclass(frozen=True)
+class Moves:
+    """Marks a number that may move while the model trains: shapes and parameters are the same for all of its values."""
+
+
 class Matrix(NamedTuple):
     """A weight matrix that a kind owns: its role's name is the key under which it is declared."""
 
@@ -91,6 +96,7 @@ class Kind(BaseModel):
     slots: ClassVar[dict[str, Slot]] = {}
     plain: ClassVar[tuple[str, ...]] = ()  # fields that are no slots
     free: ClassVar[frozenset[str]] = frozenset()
+    moves: ClassVar[frozenset[str]] = frozenset()
     family: ClassVar[str] = ""
     example: ClassVar[str] = ""
     exempt: ClassVar[dict[str, str]] = {}  # property of the suite -> why it does not hold
@@ -121,8 +127,11 @@ class Kind(BaseModel):
             name: mark for name, field in cls.model_fields.items() for mark in field.metadata if isinstance(mark, Slot)
         }
         cls.plain = tuple(name for name in cls.model_fields if name not in cls.slots)
-        cls.free = frozenset(
-            name for name, field in cls.model_fields.items() if any(isinstance(mark, Free) for mark in field.metadata)
+        cls.free, cls.moves = (
+            frozenset(
+                name for name, field in cls.model_fields.items() if any(isinstance(m, mark) for m in field.metadata)
+            )
+            for mark in (Free, Moves)
         )
 
     def output(self, x: Stream) -> Stream:

@@ -88,10 +88,10 @@ def _renamed(raw: Any, old: str, new: str) -> Any:
 
 
 def merge(base: Map, over: Map) -> Map:
-    """Mappings merged key by key; a node of another kind, or a choice, replaces the whole."""
+    """Mappings merged key by key; a node of another kind, a choice, or a number that moves replaces the whole."""
     if "kind" in base and "kind" in over and base["kind"] != over["kind"]:
         return over
-    if any(word in side for side in (base, over) for word in ("choose", "range")):
+    if any(word in side for side in (base, over) for word in ("choose", "range", "bind")):
         return over
     result = Map(base)
     result.mark, result.path = over.mark, over.path

@@ -11,6 +11,7 @@ from typing import Any
 
 from archspec.kind import REGISTRY, Kind, Slot, kinds_of
 from archspec.kinds.interface import Interface
+from archspec.moving import SHAPES
 from archspec.reference import documentation
 from archspec.spec import INITS, VERSION
 
@@ -33,6 +34,27 @@ RANGE = {
     "of": {"type": "string", "description": "a dim that the drawn number multiplies"},
     "default": {},
     "bind": {"const": "search"},
+}
+NUMBER = {"anyOf": [{"type": "number"}, {"$ref": "#/$defs/expression"}]}
+DRAWN = {"default": NUMBER, "seed": {"type": ["integer", "string"], "description": "sets draws apart"}}
+COURSES: dict[str, Json] = {
+    "from": {
+        "from": NUMBER,
+        "to": NUMBER,
+        "between": {"type": "array", "minItems": 2, "maxItems": 2, "items": NUMBER,
+                    "description": "progress at which it starts and stops, 0 to 1"},
+        "shape": {"enum": sorted(SHAPES)},
+    },
+    "values": {"values": {"type": "object", "description": "numbers by progress", "additionalProperties": NUMBER}},
+    "range": {"range": {"type": "array", "minItems": 2, "maxItems": 2, "items": NUMBER}, "step": NUMBER,
+              "log": {"type": "boolean"}, **DRAWN},
+    "choose": {"choose": {"type": "array", "minItems": 1, "items": NUMBER}, **DRAWN},
+}  # fmt: skip
+REQUIRED = {
+    "from": ["from", "to"],
+    "values": ["values"],
+    "range": ["range", "default"],
+    "choose": ["choose", "default"],
 }
 CHOOSE = {
     "choose": {"type": "array", "minItems": 1, "description": "the options"},
@@ -69,6 +91,7 @@ class _Schema:
         self.definitions |= {
             "expression": {"type": "string", "description": "arithmetic over dims, parameters and width_in"},
             "varied": {"anyOf": [EACH, *self.choices()]},
+            "moving": {"anyOf": [EACH, *map(self.course, COURSES), *self.choices()]},
             **{f"node.{key}": value for key, value in SHARED.items()},
             "graph": {"type": "array", "items": node, "minItems": 1},
             "outputs": {"description": "names of the streams that are given",
@@ -122,6 +145,14 @@ class _Schema:
             "additionalProperties": False,
             "$defs": dict(sorted(self.definitions.items())),
         }
+
+    def course(self, form: str) -> Json:
+        """A number that moves in training."""
+        fields = {"bind": {"const": "step"}, **COURSES[form]}
+        if self.space:
+            fields = {key: self.varied(value) for key, value in fields.items()}
+        return {"type": "object", "properties": fields, "required": ["bind", *REQUIRED[form]],
+                "additionalProperties": False}  # fmt: skip
 
     def choices(self) -> list[Json]:
         """What may stand in a space instead of a value."""
@@ -211,6 +242,8 @@ class _Schema:
                 continue
             slot = kind.slots.get(aliases[alias])
             plain = self.slot(slot, field) if slot else self.field(field)
+            if aliases[alias] in kind.moves:
+                plain = {"anyOf": [self.opened(field), {"$ref": "#/$defs/moving"}]}
             told = {key: field[key] for key in ("description", "default") if field.get(key) not in (None, {}, [], "")}
             properties[alias] = {**told, **plain}
         if self.space:

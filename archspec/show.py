@@ -12,6 +12,8 @@ from itertools import groupby
 from typing import Any
 
 from archspec.graph import Graph, Node, Ref, fields
+from archspec.moving import again, is_course
+from archspec.source import as_tree
 from archspec.spec import Spec
 
 
@@ -223,6 +225,7 @@ def _node(node: Node, label: str, path: str, depth: int, counts: _Counts, times:
 
 
 def _differs(value: Any, default: Any) -> bool:
+    """Whether a field says more than its default; a number that moves is a mapping here."""
     return value is not None and value != default and value not in ({}, [])
 
 
@@ -232,6 +235,8 @@ def shown(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}"
+    if is_course(as_tree(value)):
+        return str(again(as_tree(value)))
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {shown(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -11,14 +11,15 @@ from typing import Any
 from archspec.canonical import canonical
 from archspec.elaborate import Elaborator
 from archspec.errors import Problem, Refused, SpecError, did_you_mean, either
-from archspec.graph import Graph, Identity
+from archspec.graph import Graph, Identity, moving
 from archspec.kind import kinds_of, lookup
 from archspec.kinds.interface import Interface
+from archspec.moving import Course, Moving, again, is_course
 from archspec.place import Broken
 from archspec.resolve import resolve
 from archspec.reuse import Rounds
 from archspec.scope import Frame, Scope
-from archspec.source import Map, Seq, below, parse, read
+from archspec.source import Map, Seq, as_tree, below, parse, read
 
 VERSION = 1
 MAX_NODES = 1_000_000
@@ -70,6 +71,24 @@ class Spec:
         """Hash of all that decides how it trains; names are no part of it."""
         return self._digest("full")
 
+    @cached_property
+    def moving(self) -> dict[str, Moving]:
+        """The numbers that move while it trains, by where they stand in the file."""
+        return moving(self.graph)
+
+    @cached_property
+    def final(self) -> Spec:
+        """What is left when training is over: a spec of the same structure and parameters in which no number moves."""
+        return self.where(lambda course: course.final)
+
+    def at(self, progress: float) -> Spec:
+        """The spec as it is at a progress of training from 0 to 1; what is drawn in training has its default."""
+        return self.where(lambda course: course.at(progress))
+
+    def where(self, value: Callable[[Course], float]) -> Spec:
+        """The spec with a number in place of each one that moves; itself, where none does."""
+        return from_tree(_with_numbers(as_tree(self.canonical()), value)) if self.moving else self
+
     def canonical(self) -> dict[str, Any]:
         """The canonical form: defaults filled, names resolved, rounds unrolled; itself a spec of the same hashes."""
         return canonical(self.name, self.interface, self.graph, self.init)
@@ -112,6 +131,17 @@ def from_tree(tree: Map, known: Rounds | None = None) -> Spec:
     interface = elaborator.interface
     assert isinstance(interface, Interface)
     return Spec(tree, str(tree.get("name", "unnamed")), interface, graph, _init(tree))
+
+
+def _with_numbers(raw: Any, value: Callable[[Course], float]) -> Any:
+    if is_course(raw):
+        return value(again(raw))
+    if isinstance(raw, Map):
+        for key in raw:
+            raw[key] = _with_numbers(raw[key], value)
+    elif isinstance(raw, Seq):
+        raw[:] = [_with_numbers(item, value) for item in raw]
+    return raw
 
 
 def header(tree: Map, word: str, what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
 import shutil
@@ -16,17 +17,20 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
+from search import storages
+
 USER, PASSWORD = "archspec", "s3cret-w0rd"
 START_SECONDS = 120
 
 
 class Absent(Exception):
-    """A server's program is not installed on this computer; ``str()`` says what would bring it."""
+    """A server's program or its driver is not installed on this computer; ``str()`` says what would bring it."""
 
 
 @contextmanager
 def postgresql() -> Iterator[str]:
     """A PostgreSQL server; the URL of its database. Raises `Absent`."""
+    _require_driver("postgresql")
     programs = _programs("postgres", *sorted(glob("/usr/lib/postgresql/*/bin"), reverse=True), what="postgresql")
     with _folder("postgres") as (folder, owner):
         (folder / "password").write_text(PASSWORD)
@@ -42,6 +46,7 @@ def postgresql() -> Iterator[str]:
 @contextmanager
 def mysql() -> Iterator[str]:
     """A MariaDB server; the URL of its database. Raises `Absent`."""
+    _require_driver("mysql")
     programs = _programs("mariadbd", "/usr/sbin", "/usr/libexec", what="mariadb-server")
     install = shutil.which("mariadb-install-db")
     if install is None:
@@ -66,7 +71,8 @@ def mysql() -> Iterator[str]:
 
 @contextmanager
 def grpc(url: str) -> Iterator[str]:
-    """Our own ``archc serve`` before a database; its URL."""
+    """Our own ``archc serve`` before a database; its URL. Raises `Absent`."""
+    _require_driver("grpc")
     port = _free_port()
     command = [sys.executable, "-c", "from archc.main import app; app()", "serve", url, "--port", str(port)]
     with (
@@ -74,6 +80,12 @@ def grpc(url: str) -> Iterator[str]:
         _serving(command, Path(folder) / "log", lambda: _answers(port, None, "")),
     ):
         yield f"grpc://127.0.0.1:{port}"
+
+
+def _require_driver(scheme: str) -> None:
+    driver = storages.DRIVERS[scheme]
+    if importlib.util.find_spec(driver) is None:
+        raise Absent(f"{driver} is not installed: pip install 'archspec-nas[{scheme}]'")
 
 
 def _programs(name: str, *places: str, what: str) -> Path:

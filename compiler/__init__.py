@@ -8,6 +8,7 @@ from compiler.inference import pack, quantize
 from compiler.loss import with_loss
 from compiler.model import compile
 from compiler.modules.mixture import static_routing
+from compiler.moving import settle
 from compiler.weights import load, save
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "pack",
     "quantize",
     "save",
+    "settle",
     "static_routing",
     "stream",
     "with_loss",

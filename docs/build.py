@@ -1,6 +1,6 @@
-"""Writes the pages that are made from the code: ``docs/reference.md``, every kind with its fields, paper and example.
+"""Writes the pages that are made: ``reference.md``, every kind with its fields, paper and example, and ``systems.md``.
 
-python docs/build.py
+python -m docs.build
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from archspec.kind import REGISTRY
 from archspec.reference import reference
+from docs import systems
 
 PAGE = Path(__file__).parent / "reference.md"
 
@@ -38,3 +39,4 @@ def _cell(value: object) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page())
+    systems.PAGE.write_text(systems.page())

@@ -47,6 +47,9 @@ def _bound(item: Any, path: str, mark: Mark | None) -> Bound:
             cause = f"{key} is {shown(value)}; it should be a number"
             raise SpecError(Problem(cause, None, f"{path}.{key}", limits.where(key)))
     objective = Objective.read(item.move(*(key for key in item if key not in limits)), path, mark)
+    if objective.worst is not None:
+        cause = "worst is of an objective; a constraint has at_most or at_least"
+        raise SpecError(Problem(cause, f"try at_most: {objective.worst:g}", f"{path}.worst", item.where("worst")))
     if objective.needs_training:
         cause = f"{objective.name} is known only after training, a constraint must be known before"
         others = sorted(name for name, kind in Objective.kinds().items() if kind.after is Objective.after)

@@ -98,10 +98,12 @@ class Objective(Kind):
     group: ClassVar[str] = "archspec.objectives"
     registered: ClassVar[dict[str, type[Kind]]] = {}
 
+    worst: float | None = Field(None, description="what nobody wants to be worse than: only what is better counts")
+
     @property
     def name(self) -> str:
         """The column's name in tables and JSON: the kind, and what is said of it beside the defaults."""
-        said = self.model_dump(exclude_defaults=True, exclude={"kind"})
+        said = self.model_dump(exclude_defaults=True, exclude={"kind", "worst"})
         extra = [name if value is True else f"{name} {value}" for name, value in said.items()]
         return f"{self.kind_name} ({', '.join(extra)})" if extra else self.kind_name
 

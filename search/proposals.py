@@ -104,8 +104,7 @@ class Proposer:
         self.ended: set[int] = set()
         self.causes: dict[str, str] = {}  # of refusals, whatever their numbers
         self.figures = Figures(space, study.recipe, study.objectives, study.bounds)
-        names, directions = zip(*((one.name, one.direction) for one in study.objectives), strict=True)
-        self.sources = Sources(space, self.figures, list(names), list(directions))
+        self.sources = Sources(space, self.figures, study.objectives)
         self.surveyed = record.recall("survey") is not None
         self.schedule = Schedule(study)
         self.vectors: dict[int, Vectors] = {}  # of trials on record

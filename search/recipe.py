@@ -6,11 +6,21 @@ import hashlib
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Strict, Tag
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Strict,
+    Tag,
+    model_serializer,
+)
 
 from archspec.spec import Spec
 from search.fidelity import scaling
 from search.fidelity.scaling import BatchLaw, RateLaw
+from search.freezing import Frozen
 from search.kinds import Fields
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -19,6 +29,11 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 def _form(said: Any) -> str:
     """Which of the forms a number that a law may give was written in, so that errors are told of that one alone."""
     return "bare" if said == "step_law" else "law" if isinstance(said, (dict, RateLaw, BatchLaw)) else "number"
+
+
+def _pattern(said: Any) -> Any:
+    """A pattern alone means what it names, from the beginning."""
+    return {"parameters": said} if isinstance(said, str) else said
 
 
 Bare = Annotated[Literal["step_law"], Tag("bare")]
@@ -70,6 +85,9 @@ class Recipe(Fields):
     clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast, weights in float32")
     seed: int = Field(0, ge=0, description="of initialisation, batches and dropout")
+    freeze: list[Annotated[Frozen, BeforeValidator(_pattern)]] | None = Field(
+        None, description="parameters that do not learn, as **.router, or {parameters: embedding, after: 0.2}"
+    )
     evaluate_every: int | None = Field(None, ge=1, description="steps between validations; one is at the end anyway")
     validation_batches: int = Field(16, ge=1, description="at most so many")
     device: str = "cpu"
@@ -103,3 +121,11 @@ class Recipe(Fields):
     def digest(self) -> str:
         """A hash of all fields."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+    @model_serializer(mode="wrap")
+    def _said(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """All fields; what is frozen only where something is, so that recipes stay what they were before any could."""
+        said: dict[str, Any] = plain(self)
+        if self.freeze is None:
+            said.pop("freeze", None)
+        return said

@@ -88,7 +88,9 @@ class OpenStudy:
             if changed := differences(self.record.recall("identity") or identity, identity):
                 raise _changed(study, folder, changed)
             self.record.remember("identity", identity)
-            columns = [{"name": o.name, "unit": o.unit, "direction": o.direction} for o in study.objectives]
+            columns = [
+                {"name": o.name, "unit": o.unit, "direction": o.direction, "worst": o.worst} for o in study.objectives
+            ]
             self.record.remember("objectives", columns)
             self.record.name_objectives([objective.name for objective in study.objectives])
         except BaseException:

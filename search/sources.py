@@ -6,7 +6,7 @@ A source is an iterator of members that are worth a trial, the best first; it go
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
@@ -19,6 +19,7 @@ from search.figures import Figures
 from search.frontier.evolution import evolve, ranks
 from search.frontier.frontier import Frontier, batch_size
 from search.frontier.members import Members
+from search.objectives import Objective
 from spaces.candidate import Candidate
 from spaces.encoding import decode, encode
 from spaces.neighbours import neighbours
@@ -52,14 +53,15 @@ class Sources:
     """The sources of one study.
 
     Args:
-        objectives: names, in the order of the history's columns; ``directions``, what is wanted of them.
+        objectives: in the order of the history's columns.
     """
 
-    def __init__(self, space: Space, figures: Figures, objectives: list[str], directions: list[str]) -> None:
-        self.space, self.figures, self.objectives = space, figures, objectives
+    def __init__(self, space: Space, figures: Figures, objectives: Sequence[Objective]) -> None:
+        self.space, self.figures, self.objectives = space, figures, [objective.name for objective in objectives]
+        self.signs = {o.name: -1.0 if o.direction == "maximize" else 1.0 for o in objectives}
+        self.reference = {o.name: self.signs[o.name] * o.worst for o in objectives if o.worst is not None}
         self.frontier: Frontier | None = None  # the last that proposed
         self._batch: tuple[int, list[Candidate], Iterator[Candidate]] = -1, [], iter(())  # its seed; made; to come
-        self.signs = [-1.0 if direction == "maximize" else 1.0 for direction in directions]
 
     @cached_property
     def members(self) -> Bounded:
@@ -68,7 +70,7 @@ class Sources:
 
     @cached_property
     def _untold(self) -> Frontier:
-        return Frontier(self.members, 0)
+        return Frontier(self.members, 0, reference=self.reference)
 
     @property
     def survey(self) -> dict[str, Any] | None:
@@ -84,8 +86,7 @@ class Sources:
             return {}
         predicted = {}
         for name, values in self.frontier.foretell(encode(candidate)[None]).items():
-            sign = self.signs[self.objectives.index(name)]
-            middle, low, high = (sign * float(value) for value in values[0])
+            middle, low, high = (self.signs[name] * float(value) for value in values[0])
             predicted[name] = [middle, *sorted((low, high))]
         kept = ("form", "rank", "rank_of_parameters")
         surrogates = {name: {key: told[key] for key in kept} for name, told in self.frontier.report.items()}

@@ -1,7 +1,7 @@
 """Trains one model on one data set by one recipe; killed at any moment, it goes on to bit-identical weights.
 
-That holds because nothing depends on the past but weights and optimizer state: batches, learning rate and dropout are
-functions of the step.
+That holds because nothing depends on the past but weights and optimizer state: batches, learning rate, dropout and the
+numbers that move are functions of the step.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from archspec.errors import Problem, SpecError
+from compiler import moving
 from search import checkpoint
 from search.data.batches import Batch, DataSet
 from search.fidelity.scaling import BatchLaw, RateLaw
+from search.freezing import Freezing
 from search.losses import Loss, loss
 from search.outcome import TrainingFailed, TrainingResult
 from search.recipe import Recipe
@@ -78,6 +80,8 @@ class Run:
         self.model, self.recipe, self.device = model, recipe, device
         self.data = data if recipe.share == 1 else data.part(recipe.share)
         self.optimizer = _optimizer(model, recipe)
+        self.freezing = Freezing(model, recipe.freeze, recipe.steps)
+        self.numbers = list(moving.numbers(model))
         self.result = TrainingResult(recipe.steps)
         self.step = 0
         self.unread: list[tuple[Tensor, Tensor]] = []  # losses and target counts that are still on the device
@@ -138,6 +142,8 @@ class Run:
         """One optimizer step."""
         recipe = self.recipe
         self.model.train()
+        self.freezing.at(self.step)
+        moving.move(self.numbers, self.step / recipe.steps, (recipe.seed, self.step))
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate(self.step)
         losses, counts = [], []
@@ -184,6 +190,7 @@ class Run:
         """Mean loss and accuracy over the validation targets, without what the model adds in training."""
         recipe = self.recipe
         self.model.eval()
+        moving.move(self.numbers, self.step / recipe.steps)
         held_out = self.data.validation(size=recipe.batch, length=recipe.length, batches=recipe.validation_batches)
         with torch.no_grad():
             total, right, targets = self.judged(held_out)
@@ -223,7 +230,8 @@ class Run:
         path = folder / checkpoint.NAME
         now = {**self.recipe.model_dump(mode="json"), "data": self.data.fingerprint}
         then = {**progress["recipe"], "data": progress["data"]}
-        changed = [f"{name} was {then.get(name)}, is {now[name]}" for name in now if then.get(name) != now[name]]
+        pairs = {name: (then.get(name), now.get(name)) for name in {**now, **then}}
+        changed = [f"{name} was {before}, is {after}" for name, (before, after) in pairs.items() if before != after]
         if changed:
             hint = "go on with the old values, or name another folder"
             raise SpecError(Problem(f"{path} is of another training run: {'; '.join(changed)}", hint))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 from archspec.errors import Refused, did_you_mean
+from archspec.moving import is_course
 from archspec.source import Map, Seq
 
 FIELDS = {"choose": ("choose", "bind", "default"), "range": ("range", "step", "log", "of", "bind", "default")}
@@ -13,7 +14,8 @@ NEAR = ("choice", "choices", "one_of", "any_of")  # meant as `choose`, and not n
 
 
 def is_choice(raw: Map) -> bool:
-    return "choose" in raw or "range" in raw
+    """Whether a mapping stands for several values of a space; one that is drawn in each training step is one value."""
+    return ("choose" in raw or "range" in raw) and not is_course(raw)
 
 
 def check_fields(raw: Map) -> str:
@@ -33,13 +35,13 @@ def check_fields(raw: Map) -> str:
     if bind not in BINDINGS:
         raise Refused("bind", f"no time of choice is called {bind!r}", did_you_mean(str(bind), BINDINGS))
     if bind != "search":
-        raise Refused("bind", f"bind: {bind} is not implemented yet", "bind: search, or leave it out")
+        raise Refused("bind", f"bind: {bind} is not implemented yet", "bind: search, or bind: step")
     return word
 
 
 def misspelt(raw: Map) -> tuple[str, str] | None:
     """A key that was meant to be ``choose`` or ``range``, and which."""
-    if "kind" in raw:
+    if "kind" in raw or is_course(raw):
         return None
     for key, inner in raw.items():
         if isinstance(inner, Seq) and all(other in FIELDS["range"] for other in raw if other != key):

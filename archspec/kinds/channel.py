@@ -6,7 +6,7 @@ from pydantic import Field
 
 from archspec.errors import Refused
 from archspec.graph import Node
-from archspec.kind import LARGEST, Activation, Free, Kind, Matrix, Rate, Real, Weighted, Width
+from archspec.kind import LARGEST, Activation, Free, Kind, Matrix, Moves, Rate, Real, Weighted, Width
 from archspec.place import Place
 from archspec.streams import Stream
 
@@ -22,7 +22,7 @@ class Inner(Weighted):
     width: Width | None = Field(None, description="output width; the input's by default")
     activation: Activation = "gelu"
     bias: bool = False
-    dropout: Annotated[Rate, Free()] = Field(0.0, description="on the inner features")
+    dropout: Annotated[Rate, Free(), Moves()] = Field(0.0, description="on the inner features")
 
     def inner(self, x: Stream) -> int:
         if (self.hidden is None) == (self.ratio is None):

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from archspec.errors import Refused
 from archspec.graph import Node
-from archspec.kind import Free, Kind, Matrix, Rate, Real, Slot
+from archspec.kind import Free, Kind, Matrix, Moves, Rate, Real, Slot
 from archspec.place import Place
 from archspec.source import Map, Seq
 from archspec.streams import Stream
@@ -43,10 +43,10 @@ class Residual(Kind, kind="residual"):
     norm: Annotated[Any, NORM] = None
     place: Literal["pre", "post", "sandwich", "after"] = "pre"
     scale: Annotated[Any, Slot(("scale",))] = Field(None, description="a gain on the branch, such as layer_scale")
-    factor: Real = Field(1.0, description="a number that multiplies the branch")
-    skip: Real = Field(1.0, description="a number that multiplies the input that is added")
-    dropout: Annotated[Rate, Free()] = Field(0.0, description="on the branch's output")
-    drop_path: Annotated[Rate, Free()] = Field(0.0, description="chance that a sample skips the branch")
+    factor: Annotated[Real, Moves()] = Field(1.0, description="a number that multiplies the branch")
+    skip: Annotated[Real, Moves()] = Field(1.0, description="a number that multiplies the input that is added")
+    dropout: Annotated[Rate, Free(), Moves()] = Field(0.0, description="on the branch's output")
+    drop_path: Annotated[Rate, Free(), Moves()] = Field(0.0, description="chance that a sample skips the branch")
     on: str | None = Field(None, description="the span that the branch changes; the others pass")
 
     def infer(self, at: Place) -> dict[str, Stream]:
@@ -92,7 +92,7 @@ class Parallel(Kind, kind="parallel"):
     arity = (1, 99)
     branches: Annotated[list[Any], Slot(("body",), many=True)] = Field(min_length=1)
     merge: Literal["sum", "concat", "gate", "mean"] = "sum"
-    dropout: Annotated[Rate, Free()] = Field(0.0, description="on the output of each branch")
+    dropout: Annotated[Rate, Free(), Moves()] = Field(0.0, description="on the output of each branch")
 
     def settle(self, node: Node) -> dict[str, Any]:
         return {"dropout": self.dropout or None}
@@ -126,10 +126,10 @@ class TransformerLayer(Kind, kind="transformer_layer"):
     norm: Annotated[Any, NORM] = "layer_norm"
     place: Literal["pre", "post", "sandwich", "after", "parallel"] = "pre"
     scale: Annotated[Any, Slot(("scale",))] = None
-    factor: Real = 1.0
-    skip: Real = 1.0
-    dropout: Annotated[Rate, Free()] = 0.0
-    drop_path: Annotated[Rate, Free()] = 0.0
+    factor: Annotated[Real, Moves()] = 1.0
+    skip: Annotated[Real, Moves()] = 1.0
+    dropout: Annotated[Rate, Free(), Moves()] = 0.0
+    drop_path: Annotated[Rate, Free(), Moves()] = 0.0
 
     def expand(self, raw: Map) -> Seq:
         """The residuals that it stands for."""

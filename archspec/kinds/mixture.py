@@ -6,7 +6,7 @@ from pydantic import Field
 
 from archspec.errors import Refused
 from archspec.graph import Node
-from archspec.kind import Free, Kind, Rate, Slot
+from archspec.kind import Free, Kind, Moves, Rate, Slot
 from archspec.kinds.router import Scored
 from archspec.place import Place
 from archspec.source import Map, Seq
@@ -35,7 +35,7 @@ class Mixture(Kind, kind="mixture", role=("channel", "body")):
     shared_gate: bool = Field(False, description="a learned share of the shared expert for each token")
     weigh: Literal["output", "input"] = Field("output", description="where an expert's weight is applied")
     bias: bool = Field(False, description="a vector added to what the experts say together")
-    jitter: Annotated[Rate, Free()] = Field(
+    jitter: Annotated[Rate, Free(), Moves()] = Field(
         0.0, description="in training, what router and experts read is multiplied by uniform noise around one"
     )
 

@@ -8,6 +8,7 @@ from archspec.errors import Refused, divisors
 from archspec.graph import Node
 from archspec.kind import Free, Kept, Matrix, Rate, Slot, Weighted, Width
 from archspec.kinds.router import Scored
+from archspec.moving import Moving
 from archspec.place import Place
 from archspec.streams import SCALAR, Stream
 
@@ -59,6 +60,8 @@ class MixtureOfAttention(Weighted, kind="mixture_of_attention", role=("mixer", "
             raise Refused("", f"a mixture of attention reads features along one axis, not {x}")
         at.own(self.matrices(x))
         router = at.slot("router", x, experts=self.experts).nodes[0].kind
+        if isinstance(getattr(router, "k", None), Moving):
+            raise Refused("router", "as many heads as k times heads cannot move in training", "state one k")
         if at.has("position") and not at.is_kind("position", "none"):
             position = at.slot("position", x.wide(self.shape(x)[1])).nodes[0].kind
             if position.name_ != "rope":

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from archspec.kind import Free, Kind, Rate, Real
+from archspec.kind import Free, Kind, Moves, Rate, Real
 from archspec.streams import Stream
 
 
@@ -13,7 +13,7 @@ class Dropout(Kind, kind="dropout"):
     """
 
     pointwise = True
-    rate: Annotated[Rate, Free()] = 0.1
+    rate: Annotated[Rate, Free(), Moves()] = 0.1
 
     def output(self, x: Stream) -> Stream:
         return x
@@ -25,7 +25,7 @@ class DropPath(Kind, kind="drop_path"):
     Huang et al. 2016, "Deep Networks with Stochastic Depth", arXiv 1603.09382.
     """
 
-    rate: Annotated[Rate, Free()] = 0.1
+    rate: Annotated[Rate, Free(), Moves()] = 0.1
 
     def output(self, x: Stream) -> Stream:
         return x

@@ -6,7 +6,8 @@ from pydantic import Field
 
 from archspec.errors import Refused, divisors
 from archspec.graph import Node
-from archspec.kind import Free, Kind, Rate, Real, Width
+from archspec.kind import Free, Kind, Moves, Rate, Real, Width
+from archspec.moving import most
 from archspec.place import Place
 from archspec.streams import Stream
 
@@ -19,9 +20,9 @@ class Scored(Kind):
 
     incremental = True
     rare: ClassVar[tuple[str, ...]] = ("bias", "jitter")
-    k: Width = 2
+    k: Annotated[Width, Moves()] = 2
     bias: bool = Field(False, description="a bias on the scores")
-    jitter: Annotated[Rate, Free()] = Field(
+    jitter: Annotated[Rate, Free(), Moves()] = Field(
         0.0, description="in training, what the router reads is multiplied by uniform noise in 1 - jitter to 1 + jitter"
     )
 
@@ -32,8 +33,8 @@ class Scored(Kind):
 
     def infer(self, at: Place) -> Stream:
         experts: int = at.scope["experts"]
-        if self.k > experts:
-            raise Refused("k", f"{self.k} of {experts} experts", f"at most {experts}")
+        if most(self.k) > experts:
+            raise Refused("k", f"{most(self.k)} of {experts} experts", f"at most {experts}")
         return at.one().wide(experts)
 
 
@@ -52,7 +53,7 @@ class TopK(Scored, kind="top_k", role="router"):
         "batch": "with a capacity, samples share the room of each expert",
     }
 
-    rare: ClassVar[tuple[str, ...]] = (*Scored.rare, "order", "group_score", "room")
+    rare: ClassVar[tuple[str, ...]] = (*Scored.rare, "order", "group_score", "room", "temperature", "threshold")
 
     @property
     def apart(self) -> bool:  # type: ignore[override]
@@ -72,11 +73,15 @@ class TopK(Scored, kind="top_k", role="router"):
     group_score: Literal["best_two", "best"] = Field(
         "best_two", description="a group is as good as its two best experts together, or as its best one"
     )
-    scale: Real = Field(1.0, description="factor on the weights")
+    scale: Annotated[Real, Moves()] = Field(1.0, description="factor on the weights")
+    temperature: Annotated[Real, Moves(), Field(gt=0)] = Field(1.0, description="what scores are divided by before")
+    threshold: Annotated[Rate, Moves()] = Field(
+        0.0, description="experts with a lower score are left out; where no number of them is fixed, k is all of them"
+    )
     balance: Literal["none", "loss", "bias"] = "loss"
-    balance_weight: Annotated[Real, Free()] = Field(0.01, description=BALANCE)
+    balance_weight: Annotated[Real, Free(), Moves()] = Field(0.01, description=BALANCE)
     balance_rate: Annotated[Real, Free()] = Field(0.001, description="how fast the balancing bias moves in a step")
-    z_loss: Annotated[Real, Free()] = Field(0.0, description=Z_LOSS)
+    z_loss: Annotated[Real, Free(), Moves()] = Field(0.0, description=Z_LOSS)
     capacity: Annotated[float, Field(gt=0)] | None = Field(
         None,
         description="an expert takes at most this many times its even share; others are dropped. Dropless by default",
@@ -101,9 +106,9 @@ class TopK(Scored, kind="top_k", role="router"):
         experts = scores.width
         if experts % self.groups:
             raise Refused("groups", f"{experts} experts do not divide into {self.groups} groups", divisors(experts))
-        if self.top_groups > self.groups or self.k > experts // self.groups * self.top_groups:
+        if self.top_groups > self.groups or most(self.k) > experts // self.groups * self.top_groups:
             raise Refused(
-                "top_groups", f"{self.top_groups} of {self.groups} groups hold too few experts for k {self.k}"
+                "top_groups", f"{self.top_groups} of {self.groups} groups hold too few experts for k {most(self.k)}"
             )
         if self.room is not None and self.capacity is not None:
             raise Refused("room", "either room in a sequence or capacity in a batch", "capacity: null")
@@ -122,12 +127,12 @@ class SparseMixer(Scored, kind="sparse_mixer", role="router"):
     """
 
     tolerance: Annotated[Real, Field(ge=0)] = 0.01
-    noise: Annotated[Real, Free(), Field(ge=0)] = Field(
+    noise: Annotated[Real, Free(), Moves(), Field(ge=0)] = Field(
         1.0, description="factor on the Gumbel noise with which experts are drawn in training; 0 takes the best"
     )
     balance: Literal["none", "loss"] = "loss"
-    balance_weight: Annotated[Real, Free()] = Field(0.01, description=BALANCE)
-    z_loss: Annotated[Real, Free()] = Field(0.0, description=Z_LOSS)
+    balance_weight: Annotated[Real, Free(), Moves()] = Field(0.01, description=BALANCE)
+    z_loss: Annotated[Real, Free(), Moves()] = Field(0.0, description=Z_LOSS)
 
     @property
     def loses(self) -> bool:

@@ -10,6 +10,7 @@ from torch import nn
 from archspec.kinds import combinator as kinds
 from compiler.build import Make, call, main, project
 from compiler.modules.regularise import SampleDrop, dropout
+from compiler.moving import now, number
 from compiler.registry import builds
 from compiler.tokens import Tokens
 
@@ -35,6 +36,7 @@ class Residual(nn.Module):
         self.norm_after = make.body("norm_after") if make.has("norm_after") else None
         self.body = make.body("body")
         self.scale = make.body("scale") if make.has("scale") else None
+        self.factor, self.skip = number(spec.factor), number(spec.skip)
         self.dropout = dropout(spec.dropout)
         self.drop_path = SampleDrop(spec.drop_path) if spec.drop_path else None
 
@@ -49,12 +51,12 @@ class Residual(nn.Module):
             y = main(self.norm_after, y, outer=outer)
         if self.scale is not None:
             y = main(self.scale, y, outer=outer)
-        branch = y.features if spec.factor == 1 else y.features * spec.factor
+        branch = y.features if spec.factor == 1 else y.features * now(self.factor)
         if self.dropout is not None:
             branch = self.dropout(branch)
         if self.drop_path is not None:
             branch = self.drop_path(branch)
-        kept = x.features if spec.skip == 1 else x.features * spec.skip
+        kept = x.features if spec.skip == 1 else x.features * now(self.skip)
         if spec.on is not None:
             spans = [x.span(span.name, x.stream.on(span)).features for span in x.stream.spans]
             changed = [span.name for span in x.stream.spans].index(spec.on)

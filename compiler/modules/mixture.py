@@ -17,7 +17,7 @@ from compiler.build import LOSSES, Make, main, plain_linear, weight
 from compiler.modules.channel import activation
 from compiler.modules.grouped import GroupedLinear, Sorting, summed, unsorted
 from compiler.modules.regularise import dropout, dropped
-from compiler.modules.router import Jitter
+from compiler.modules.router import Jitter, Many
 from compiler.registry import Leaf, builds
 from compiler.tokens import Tokens, pack
 
@@ -194,5 +194,5 @@ def static_routing(model: nn.Module, on: bool = True) -> None:
     For `torch.export` and `torch.func.vmap` of models with experts, or with matrices by label.
     """
     for module in model.modules():
-        if isinstance(module, (Dispatch, GroupedLinear)):
+        if isinstance(module, (Dispatch, GroupedLinear, Many)):
             module.static = on

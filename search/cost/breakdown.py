@@ -133,6 +133,7 @@ def breakdown(
     Errors:
         SpecError: as of `price`; a context that is given but impossible.
     """
+    spec = spec.final
     lengths = resolve_lengths(spec, length)
     absent = _absent(spec)
     if "decode" not in absent or context is not None:

@@ -122,7 +122,7 @@ def price(
     phase: Phase = "prefill",
     context: int | None = None,
 ) -> Cost:
-    """Prices a spec.
+    """Prices a spec; numbers that move in training at what they end at (`Spec.at` gives others).
 
     Args:
         batch: samples.
@@ -136,6 +136,7 @@ def price(
         SpecError: an unknown dtype, device or phase; a length that is needed, or longer than the interface allows; a
             spec that cannot be decoded.
     """
+    spec = spec.final  # numbers that move in training cost what they end at
     lengths = resolve_lengths(spec, length)
     if phase == "decode":
         context = known_context(spec, lengths, context)

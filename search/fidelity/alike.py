@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 
 from archspec.errors import SpecError
+from compiler import moving
 from search.data.batches import DataSet
 from search.fidelity.together import Together, run_of
 from search.recipe import Recipe
@@ -24,6 +25,10 @@ def reason(models: Sequence[nn.Module], data: DataSet, recipes: Sequence[Recipe]
     first = recipes[0].model_dump(exclude=OWN)
     if any(recipe.model_dump(exclude=OWN) != first for recipe in recipes):
         return "their recipes differ in more than seed and learning rate"
+    if recipes[0].freeze is not None:
+        return "parameters that freeze are trained alone"
+    if next(moving.numbers(models[0]), None) is not None:
+        return "numbers move in training"
     if (unlike := _unlike(models)) is not None:
         return unlike
     try:

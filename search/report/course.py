@@ -2,8 +2,8 @@
 
 The hypervolume is that which the front so far dominates up to a reference point (Zitzler and Thiele 1998,
 "Multiobjective optimization using evolutionary algorithms", PPSN V), as a share of the box between that and the best
-value of each objective. The reference point is, for each objective, the worst that the last front has or the middle of
-all trials, whichever is worse, and a tenth of the range beyond.
+value of each objective. The reference point is, for each objective, what the study says is the worst, else the worst
+that the last front has or the middle of all trials, whichever is worse, and a tenth of the range beyond.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def hypervolumes(report: Row, rows: Sequence[Row]) -> list[float] | None:
     best = np.array([[better(o) * row["values"][o["name"]] for o in objectives] for row in report["front"]])
     ideal, worst = points.min(axis=0), np.maximum(best.max(axis=0), np.median(points, axis=0))
     reach = np.where(worst > ideal, worst - ideal, points.max(axis=0) - ideal)
-    scaled = (points - ideal) / (1.1 * np.where(reach > 0, reach, 1.0))
+    far = 1.1 * np.where(reach > 0, reach, 1.0)
+    given = np.array([np.nan if o["worst"] is None else better(o) * o["worst"] for o in objectives]) - ideal
+    scaled = (points - ideal) / np.where(given > 0, given, far)
     front: NDArray[np.float64] = np.empty((0, len(objectives)))
     found: list[float] = []
     for point in scaled:

@@ -96,8 +96,8 @@ def _progress_words(report: Row) -> str:
         return "The best value so far."
     return (
         "The hypervolume that the front dominates, as a share of the box between the best value of each objective "
-        "and a reference point: the worst of the last front or the middle of all trials, whichever is worse, and a "
-        "tenth of the range beyond."
+        "and a reference point: what the study says is the worst; else the worst of the last front or the middle of "
+        "all trials, whichever is worse, and a tenth of the range beyond."
     )
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 import compiler
+from search.storage import candidate
 from tests.archc.invoking import invoke
 from tests.search.conftest import SPACE, STUDY
+from tests.search.studies import trials
 
 
 @pytest.fixture
@@ -43,6 +45,13 @@ def test_what_is_wrong_is_said_before_the_search(study: Path, tmp_path: Path) ->
     assert "'nicest' chooses nothing" in told and "knee" in told
     assert "--then train" in invoke("search", study, "--out", folder, "--choose", "knee", code=2).stderr
     assert not folder.exists()
+
+
+def test_with_0_workers_the_called_process_trains(study: Path, tmp_path: Path) -> None:
+    study.write_text(study.read_text().replace("workers: 0", "workers: 1"))
+    invoke("search", study, "--out", tmp_path / "run", "--trials", 1, "--workers", 0)
+    (trial,) = trials(tmp_path / "run")
+    assert candidate(trial)["supervisor"] is None  # which a worker process has
 
 
 def test_a_study_in_a_database_elsewhere_is_reported(

@@ -172,3 +172,18 @@ def study_bounds(study: OpenStudy, count: int) -> float:
 
     members = [study.space.sample(Random(seed)).spec for seed in range(count // 4)]
     return sum(price(spec, length=16).parameters > 1.5e6 for spec in members) / len(members)
+
+
+def test_nobody_looks_beyond_what_is_the_worst(tmp_path):
+    def flops(name: str, objective: str) -> list[float]:
+        study = study_of(tmp_path, "frontier", objectives=f"[validation_loss, {objective}]", trials="30")
+        with closing(OpenStudy(study, tmp_path / name)) as opened:
+            return [point[1] for point in searched(opened)][-12:]
+
+    free, held = flops("free", "flops"), flops("held", "{kind: flops, worst: 6e6}")
+    assert max(held) <= 6e6 < max(free)
+
+
+def test_a_constraint_has_no_worst(tmp_path):
+    with pytest.raises(SpecError, match="worst is of an objective"):
+        study_of(tmp_path, "frontier", constraints="[{kind: parameters, at_most: 1.5e6, worst: 1e6}]")

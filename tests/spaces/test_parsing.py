@@ -16,7 +16,6 @@ WRONG = {
     "{chose: [1, 2]}": "did you mean choose?",
     "{choices: [1, 2]}": "did you mean choose?",
     "{rang: [1, 2], step: 1}": "did you mean range?",
-    "{choose: [1, 2], bind: step}": "bind: step is not implemented yet",
     "{range: [1, 2], bind: call}": "bind: call is not implemented yet",
     "{range: [1, 2], bind: serach}": "did you mean search?",
     "{range: 5}": "a range takes its two ends",

@@ -13,6 +13,8 @@ from spaces.space import Space
 from spaces.space import load as load_space
 from tests.zoo.published import ZOO, build, parameters, random, spec
 
+pytestmark = pytest.mark.system("brainformer")
+
 TOKENS = torch.arange(2 * 32).reshape(2, 32) * 5 % 256
 LISTS: dict[str, list[Any]] = {
     "as in the example": [

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from tests.zoo.published import assert_same, build, copy, macs, parameters, random
 
+pytestmark = pytest.mark.system("cait")
+
 LAYERS = {
     "mixer.norm": "norm1",
     "mixer.body.qkv": "attn.qkv",

@@ -7,6 +7,8 @@ import torch
 
 from tests.zoo.published import assert_same, build, copy, macs, parameters, random
 
+pytestmark = pytest.mark.system("crossvit")
+
 LAYER = {
     "mixer.norm": "norm1",
     "mixer.body.qkv": "attn.qkv",

@@ -11,6 +11,8 @@ from torch import Tensor
 from archspec.errors import SpecError
 from tests.zoo.published import build, macs, random, spec
 
+pytestmark = pytest.mark.system("d_former")
+
 GROUP = (2, 4, 4)
 WIDTH, HEADS = 24, 2
 

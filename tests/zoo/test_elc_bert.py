@@ -1,8 +1,11 @@
 """ELC-BERT. Georges Gabriel Charpentier and Samuel 2023, arXiv 2311.02265."""
 
+import pytest
 import torch
 
 from tests.zoo.published import build, parameters, random
+
+pytestmark = pytest.mark.system("elc_bert")
 
 LAYERS = 6
 TOKENS = torch.arange(48).reshape(2, 24) * 5

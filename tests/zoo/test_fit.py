@@ -8,6 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from archspec.errors import SpecError
 from tests.zoo.published import build, parameters, random, spec
 
+pytestmark = pytest.mark.system("fit")
+
 GROUPS = 8
 
 

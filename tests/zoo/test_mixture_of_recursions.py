@@ -8,6 +8,8 @@ from torch import Tensor
 
 from tests.zoo.published import build, macs, parameters, random
 
+pytestmark = pytest.mark.system("mixture_of_recursions")
+
 LENGTH, WIDTH = 48, 96
 TOKENS = torch.arange(2 * LENGTH).reshape(2, LENGTH) * 7 % 256
 

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from tests.zoo.published import build, macs, parameters, random
 
+pytestmark = pytest.mark.system("mixture_of_transformers")
+
 LENGTH = 40
 TOKENS = torch.arange(2 * LENGTH).reshape(2, LENGTH) * 7 % 256
 MODALITY = torch.arange(2 * LENGTH).reshape(2, LENGTH) * 5 % 13 % 3

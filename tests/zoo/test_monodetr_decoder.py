@@ -9,6 +9,8 @@ from torch import Tensor
 from archspec.errors import SpecError
 from tests.zoo.published import build, macs, parameters, random, spec
 
+pytestmark = pytest.mark.system("monodetr")
+
 ORDER = ["depth_cross", "self", "visual_cross", "feed"]
 SIZE = (2, 12, 40, 64)
 VISUAL, DEPTH = (torch.randn(SIZE, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))

@@ -9,6 +9,8 @@ from torch import Tensor
 from compiler.modules.regularise import SampleDrop
 from tests.zoo.published import assert_same, build, copy, macs, parameters, random
 
+pytestmark = pytest.mark.system("swin")
+
 DEPTHS = (1, 1, 3, 1)  # pairs of layers
 LAYER = {
     "mixer.norm": "norm1",

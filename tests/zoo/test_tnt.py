@@ -8,6 +8,8 @@ from torch import Tensor
 
 from tests.zoo.published import assert_same, build, copy, macs, parameters, random
 
+pytestmark = pytest.mark.system("tnt")
+
 BLOCK = {
     "mixed.body.mixer.norm": "norm_in",
     "mixed.body.mixer.body.qkv": "attn_in.qk attn_in.v",

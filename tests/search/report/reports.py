@@ -14,7 +14,8 @@ def report(
 ) -> dict[str, Any]:
     """A study of so many trials, the last of which failed."""
     rng = random.Random(seed)
-    columns = [{"name": n, "unit": UNITS.get(n, ""), "direction": "minimize"} for n in NAMES[:objectives]]
+    like = {"direction": "minimize", "worst": None}
+    columns = [{"name": name, "unit": UNITS.get(name, ""), **like} for name in NAMES[:objectives]]
     rows = [_row(number, columns, rng, number >= trials - failed, rungs, predicted) for number in range(trials)]
     done = [row for row in rows if row["values"]]
     points = {row["trial"]: tuple(row["values"].values()) for row in done}

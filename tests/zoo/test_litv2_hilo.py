@@ -9,6 +9,8 @@ from torch import Tensor
 
 from tests.zoo.published import build, macs, parameters, random, spec
 
+pytestmark = pytest.mark.system("litv2_hilo")
+
 IMAGE = torch.randn(2, 32, 32, 3, generator=torch.Generator().manual_seed(0))
 ALONE = {  # the group that is left, as a plain mixer of all heads
     0: {"kind": "partition", "scheme": {"kind": "windows", "size": 2},
@@ -21,15 +23,15 @@ def branches(alpha: float) -> dict[str, Any]:
     """The example with a share of heads; a group without heads is left out."""
     if alpha not in ALONE:
         return {"dims__alpha": alpha}
-    kept = spec("hilo").tree["blocks"]["hilo"]["branches"][alpha]
+    kept = spec("litv2_hilo").tree["blocks"]["hilo"]["branches"][alpha]
     return {"blocks__hilo__branches": [kept], "dims__alpha": alpha}
 
 
 @pytest.mark.parametrize("alpha", [0, 1])
 @torch.no_grad()
 def test_one_group_alone_is_its_plain_form(alpha: int) -> None:
-    model = random(build("hilo", **branches(alpha)))
-    plain = build("hilo", blocks__late__mixer=ALONE[alpha])
+    model = random(build("litv2_hilo", **branches(alpha)))
+    plain = build("litv2_hilo", blocks__late__mixer=ALONE[alpha])
     names = [name.replace("mixer.body.branches.0", "mixer.body") for name in model.state_dict()]
     plain.load_state_dict(dict(zip(names, model.state_dict().values(), strict=True)))
     assert torch.equal(model(IMAGE), plain(IMAGE))
@@ -42,7 +44,7 @@ def heads(x: Tensor, count: int) -> Tensor:
 @torch.no_grad()
 def test_groups_attend_inside_windows_and_to_their_means() -> None:
     """Against a computation over all pairs of tokens of the 8 × 8 grid."""
-    model = random(build("hilo"))
+    model = random(build("litv2_hilo"))
     seen: list[tuple[Tensor, Tensor]] = []
     model.get_submodule("stage2.0").register_forward_hook(lambda module, given, out: seen.append((given[0], out)))
     model(IMAGE)
@@ -77,16 +79,16 @@ def test_groups_attend_inside_windows_and_to_their_means() -> None:
 
 def test_parameters_do_not_depend_on_the_share_of_heads() -> None:
     """Queries, keys, values and the ways out of all heads; each way out only as wide as its group."""
-    wide, narrow = (parameters(build("hilo", device="meta", dims__alpha=alpha)) for alpha in (1 / 6, 5 / 6))
+    wide, narrow = (parameters(build("litv2_hilo", device="meta", dims__alpha=alpha)) for alpha in (1 / 6, 5 / 6))
     assert wide == narrow
 
 
 def test_low_frequencies_cost_a_quarter_of_the_pairs() -> None:
     """Products of scores and values: full attention of a head reads 64 tokens, low frequencies 16, high 4."""
-    full = build("hilo", device="meta", blocks__late__mixer={"kind": "attention", "heads": 6, "bias": True})
+    full = build("litv2_hilo", device="meta", blocks__late__mixer={"kind": "attention", "heads": 6, "bias": True})
     pairs = 2 * 6 * 64 * 64 * 16 * 2  # both products, heads, pairs, width, layers
     keys = 2 * 96 * 96 * 64 * 2  # keys and values of all tokens, layers
-    low = build("hilo", device="meta", **branches(1))
-    high = build("hilo", device="meta", **branches(0))
+    low = build("litv2_hilo", device="meta", **branches(1))
+    high = build("litv2_hilo", device="meta", **branches(0))
     assert macs(full, IMAGE[:1]) - macs(low, IMAGE[:1]) == 0.75 * (pairs + keys)
     assert macs(full, IMAGE[:1]) - macs(high, IMAGE[:1]) == 15 / 16 * pairs
