@@ -3,6 +3,7 @@
 from compiler.checkpoint import Checkpoint, export_checkpoint, import_checkpoint
 from compiler.decoding import Decoding
 from compiler.flatten import flatten
+from compiler.fold import fold
 from compiler.generate import generate, stream
 from compiler.inference import pack, quantize
 from compiler.loss import with_loss
@@ -17,6 +18,7 @@ __all__ = [
     "compile",
     "export_checkpoint",
     "flatten",
+    "fold",
     "generate",
     "import_checkpoint",
     "load",

@@ -29,6 +29,7 @@ LAYER = {
 EXPERT = {"kind": "glu", "hidden": 8}
 FIELDS: dict[str, dict[str, Any]] = {
     "attention": {"heads": 4, "kv_heads": 2},
+    "blend": {"factor": 0.25, "first": "layer_norm", "second": "rms_norm"},
     "block_diagonal": {"groups": 4},
     "block_sparse_attention": {"heads": 2, "block": 2, "random": 1},
     "by_label": {"label": "speaker", "body": "rms_norm"},
