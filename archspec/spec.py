@@ -103,7 +103,7 @@ class Spec:
             hint = did_you_mean(name, self.interface.entries) or "parts are declared under entries: of the interface"
             raise SpecError(Problem(f"{self.name} has no part {name!r}", hint, "interface.entries"))
         graph = part(self.final.graph, entry.from_, entry.to)
-        return Spec(self.tree, f"{self.name}.{name}", Backbone(inputs={}), graph, self.init)
+        return Spec(self.tree, f"{self.name}.{name}", Backbone.model_validate({"inputs": {}}), graph, self.init)
 
     def canonical(self) -> dict[str, Any]:
         """The canonical form: defaults filled, names resolved, rounds unrolled; itself a spec of the same hashes."""

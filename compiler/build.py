@@ -6,6 +6,7 @@ import keyword
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -155,8 +156,11 @@ class Body(nn.Module):
             module = self._modules[attribute(node.home)]
             assert module is not None
             around = {name: read(values, ref) for name, ref in node.outer.items()}
-            for port, value in run_node(module, node, given, around).items():
-                values[node.name, port] = value
+            run = node if node.home == node.name else self.spec.node(node.home)  # as the one whose weights it uses
+            if run is not node:
+                given = [replace(tokens, stream=type_) for tokens, type_ in zip(given, run.types, strict=True)]
+            for port, value in run_node(module, run, given, around).items():
+                values[node.name, port] = value if run is node else replace(value, stream=node.outputs[port])
 
 
 def run_node(module: nn.Module, node: Node, given: Sequence[Tokens], outer: Mapping[str, Tokens]) -> dict[str, Tokens]:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, fx, nn
 
 import compiler.modules  # noqa: F401  registers the built-in modules
+from archspec import part
 from archspec.graph import Graph, Node
 from archspec.kinds.interface import Entry
-from archspec.part import between, stream
 from archspec.spec import Spec
 from compiler.build import Blocks, Body, attribute, call, read
 from compiler.initialise import materialise
@@ -52,14 +52,14 @@ def compile(
 
 def _part(root: Body, graph: Graph, entry: Entry) -> fx.Graph:
     """The graph from some streams to others: tensors ``[batch, tokens, width]`` in the order of the entry."""
-    needs = {name: stream(graph, name) for name in entry.from_}
+    needs = {name: part.stream(graph, name) for name in entry.from_}
     signature = Signature(Graph({name: type_ for name, (_, type_) in needs.items()}, len(needs), [], {}, {}))
-    wanted = [stream(graph, name)[0] for name in entry.to]
+    wanted = [part.stream(graph, name)[0] for name in entry.to]
 
     def run(root: Any, proxies: Any, losses: list[Tensor]) -> Any:
         tokens, _ = signature.unpack(proxies)
         values = {(ref.node, ref.port): value for (ref, _), value in zip(needs.values(), tokens, strict=True)}
-        root.compute(values, between(graph, {name for name, _ in values}, wanted), tokens)
+        root.compute(values, part.between(graph, {name for name, _ in values}, wanted), tokens)
         results = {name: read(values, ref).features for name, ref in zip(entry.to, wanted, strict=True)}
         return next(iter(results.values())) if len(results) == 1 else results
 
