@@ -7,8 +7,11 @@ import time
 import warnings
 from contextlib import ExitStack, closing, contextmanager
 
+import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
+from sqlalchemy import event
 
 from archspec.errors import SpecError
 from benchmarks import servers
@@ -293,3 +296,24 @@ def test_a_full_disk_leaves_a_journal_whole(tmp_path, monkeypatch):
         assert (tmp_path / "run" / storages.JOURNAL).read_bytes() == before
         monkeypatch.undo()
         assert record.finish(trial, [1.0], {})
+
+
+def test_a_choice_of_a_trial_takes_one_statement(tmp_path):
+    def statements(record, choices):
+        said = []
+
+        def listener(*given):
+            said.append(given[2])
+
+        event.listen(record.storage.engine, "before_cursor_execute", listener)
+        names = [f"choice{number}" for number in range(choices)]
+        params, of = dict.fromkeys(names, "b"), dict.fromkeys(names, CategoricalDistribution(["a", "b"]))
+        record.start(params, of, {}, key=f"{choices} choices")
+        event.remove(record.storage.engine, "before_cursor_execute", listener)
+        return len(said)
+
+    with closing(Record("sqlite", "many", ["minimize"], tmp_path)) as record:
+        statements(record, 1)  # sees an empty study
+        assert statements(record, 60) <= statements(record, 2) + 58
+    plain = optuna.load_study(study_name="many", storage=f"sqlite:///{tmp_path / 'study.db'}")  # Optuna's own reader
+    assert plain.trials[1].params == {f"choice{number}": "b" for number in range(60)}
