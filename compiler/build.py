@@ -6,7 +6,6 @@ import keyword
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -133,7 +132,7 @@ class Body(nn.Module):
         for node in graph.nodes:
             if node.home == node.name:
                 self.add_module(attribute(node.name), blocks.node(node))
-            if node.shares is not None and node.apart:
+            if node.shares is not None and node.home == node.name:
                 tie(self._modules[attribute(node.name)], self._modules[attribute(node.shares)])
 
     def run(self, inputs: Sequence[Tokens], outer: Mapping[str, Tokens]) -> dict[str, Tokens]:
@@ -156,11 +155,8 @@ class Body(nn.Module):
             module = self._modules[attribute(node.home)]
             assert module is not None
             around = {name: read(values, ref) for name, ref in node.outer.items()}
-            run = node if node.home == node.name else self.spec.node(node.home)  # as the one whose weights it uses
-            if run is not node:
-                given = [replace(tokens, stream=type_) for tokens, type_ in zip(given, run.types, strict=True)]
-            for port, value in run_node(module, run, given, around).items():
-                values[node.name, port] = value if run is node else replace(value, stream=node.outputs[port])
+            for port, value in run_node(module, node, given, around).items():
+                values[node.name, port] = value
 
 
 def run_node(module: nn.Module, node: Node, given: Sequence[Tokens], outer: Mapping[str, Tokens]) -> dict[str, Tokens]:

@@ -114,7 +114,10 @@ class Combine(nn.Module):
             return first.give(torch.cat(wide, dim=-1), self.out)
         total = features[0]
         for other in features[1:]:
-            total = total * other if self.how == "multiply" else total + other
+            if self.how == "multiply":
+                total = total * other
+            else:
+                total = total - other if self.how == "subtract" else total + other
         return first.give(total / len(inputs) if self.how == "mean" else total, self.out)
 
 
