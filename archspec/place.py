@@ -29,6 +29,11 @@ class Place:
         return self._node.types
 
     @property
+    def bodies(self) -> Mapping[str, Graph]:
+        """The bodies elaborated so far, by slot."""
+        return self._node.bodies
+
+    @property
     def names(self) -> tuple[str, ...]:
         """What the inputs are called where they come from; the last part of a dotted name."""
         return tuple(str(ref).rsplit(".", 1)[-1] for ref in self._node.inputs)

@@ -93,14 +93,14 @@ class Join(Kind, kind="join"):
 
 
 class Combine(Kind, kind="combine"):
-    """Adds or multiplies streams, or puts their features side by side.
+    """Adds or multiplies streams, subtracts the others from the first, or puts their features side by side.
 
     A stream of one token (or of none, a vector) goes to every token of the first.
     """
 
     incremental = True
     arity = (1, 99)
-    how: Literal["add", "multiply", "concat", "mean"] = "add"
+    how: Literal["add", "subtract", "multiply", "concat", "mean"] = "add"
 
     def infer(self, at: Place) -> Stream:
         first = at.inputs[0]
