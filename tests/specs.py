@@ -84,6 +84,7 @@ def placed(role: str, node: Any) -> Any:
         "router": {"kind": "mixture", "experts": {"count": 4, "body": EXPERT}, "router": node},
         "scale": {**layer, "channel": mlp, "scale": node},
         "scheme": {"kind": "partition", "scheme": node, "body": "layer"},
+        "score": {**layer, "mixer": {**attention, "position": "rope", "score": node}},
         "selector": {"kind": "route", "take": node, "body": "layer"},
     }.get(role)
 

@@ -70,6 +70,10 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
     )
     gate: Activation | None = Field(None, description=GATE)
     gate_per: Literal["feature", "head"] = Field("feature", description=GATE_PER)
+    score: Annotated[Any, Slot(("score",))] = Field(
+        None,
+        description="a map of queries and keys to features whose product is the score; the plain product by default",
+    )
     softcap: Annotated[float, Field(gt=0)] | None = Field(None, description="scores s become cap * tanh(s / cap)")
     scale: Annotated[float, Field(gt=0)] | None = Field(
         None, description="factor on scores; 1 / sqrt(head_width) by default"
@@ -166,6 +170,8 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
                 at.slot("qk_norm", memory.wide(kv_heads * head_width), as_="key_norm", head_width=head_width)
         if at.has("value_norm"):
             at.slot("value_norm", memory.wide(value_width))
+        if at.has("score"):
+            at.slot("score", asked.wide(head_width))
         if at.has("position") and memory.spans != asked.spans and not at.is_kind("position", "none"):
             names = [axis.name for axis in asked.axes]
             if len(memory.spans) != 1 or [axis.name for axis in memory.axes] != names:

@@ -46,6 +46,9 @@ class Attention(nn.Module):
         self.position = make.body("position") if make.has("position") else None
         if self.position is not None and hasattr(self.position, "sized"):
             self.position.sized(self.heads)
+        self.score = make.body("score") if make.has("score") else None
+        if self.score is not None:
+            self.score.fits(self.heads, self.kv_heads, self.position)  # type: ignore[operator]
         memory = node.bodies["memory"].output if self.memory is not None else make.stream
         self.bias_name = node.streams.get("score_bias")
         self.scores = node.outputs["scores"] if "scores" in node.reads else None
@@ -89,6 +92,9 @@ class Attention(nn.Module):
             k = self.normed(self.key_norm, k, memory, self.kv_heads)
         if spec.clip is not None:
             q, k, v = (part.clamp(-spec.clip, spec.clip) for part in (q, k, v))
+        if self.score is not None:
+            mapped = self.score(q, k)
+            q, k = mapped[0], mapped[1]
         bias = None
         if isinstance(self.position, Rope):
             turned = self.position(q, k, asked.coordinates, memory.coordinates, v if self.position.values else None)
