@@ -86,6 +86,9 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
     memory: Annotated[Any, Slot(("body",), stream=True)] = Field(
         None, description="what is read: a stream, or a body applied to the input"
     )
+    values: Annotated[Any, Slot(("mask",), stream=True)] = Field(
+        None, description="a stream of the memory's tokens that values are made of, where keys are made of another"
+    )
     score_bias: Annotated[Any, Slot(("mask",), stream=True)] = Field(
         None, description="a stream of pairs that is added to the scores, such as another attention's port scores"
     )
@@ -130,7 +133,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         bias = self.bias if self.qkv_bias is None else self.qkv_bias
         return {**shape, "width_out": node.output.width, "qkv_bias": bias}
 
-    def matrices(self, x: Stream, memory: Stream | None = None) -> dict[str, Matrix]:
+    def matrices(self, x: Stream, memory: Stream | None = None, values: Stream | None = None) -> dict[str, Matrix]:
         heads, kv_heads, head_width, value_width = self.shape(x)
         source = (memory or x).width
         bias = self.bias if self.qkv_bias is None else self.qkv_bias
@@ -140,7 +143,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         return {
             "query": Matrix(x.width, heads * head_width, bias),
             "key": Matrix(source, kv_heads * head_width, bias),
-            "value": Matrix(source, kv_heads * value_width, bias),
+            "value": Matrix(values.width if values else source, kv_heads * value_width, bias),
             **gate,
             "out": Matrix(heads * value_width, self.width_out or x.width, self.bias, "out"),
         }
@@ -151,7 +154,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
             raise Refused("", f"attention reads features, not {x}", "embed the tokens first")
         memory = self._memory(at, x)
         heads, kv_heads, head_width, value_width = self.shape(x)
-        at.own(self.matrices(x, memory))
+        at.own(self.matrices(x, memory, self._values(at, memory)))
         asked = self.asked(x)
         if self.window is not None and self.chunk is not None:
             raise Refused("chunk", "a window and chunks", "one of the two")
@@ -221,6 +224,16 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         if named is not None:
             return named
         return at.slot("memory", x).output
+
+    def _values(self, at: Place, memory: Stream) -> Stream | None:
+        if not at.has("values"):
+            return None
+        named = at.stream("values")
+        if named is None:
+            raise Refused("values", f"no stream is called {at.raw('values')!r}")
+        if named.spans != memory.spans or named.content != "features":
+            raise Refused("values", f"{at.raw('values')} is {named}; keys are made of {memory}", "the same tokens")
+        return named
 
     def keeps(self, x: Stream) -> tuple[Kept, ...]:
         _, kv_heads, head_width, value_width = self.shape(x)

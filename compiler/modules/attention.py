@@ -27,8 +27,9 @@ class Attention(nn.Module):
         self.heads, self.kv_heads, self.head_width, self.value_width = spec.shape(make.stream)
         self.memory = make.body("memory") if make.has("memory") else None
         self.memory_name = node.streams.get("memory")
-        self.mask_name = node.streams.get("mask")
-        alone = spec.query is None and self.memory is None and self.memory_name is None
+        self.mask_name, self.values_name = node.streams.get("mask"), node.streams.get("values")
+        together = self.values_name is None
+        alone = together and spec.query is None and self.memory is None and self.memory_name is None
         self.qkv = self.kv = self.gate = None
         roles = ("query", "key", "value") if spec.gate is None else ("query", "key", "value", "gate")
         if alone and make.plain(*roles):
@@ -36,7 +37,7 @@ class Attention(nn.Module):
         else:
             self.gate = None if spec.gate is None else make.linear("gate")
             self.query = make.linear("query")
-            if make.plain("key", "value"):
+            if together and make.plain("key", "value"):
                 self.kv = make.fused("key", "value")
             else:
                 self.key, self.value = make.linear("key"), make.linear("value")
@@ -81,7 +82,8 @@ class Attention(nn.Module):
                 parts = self.kv(memory.features).split(widths[1:], dim=-1)
                 k, v = parts[0], parts[1]
             else:
-                k, v = project(self.key, memory.features, memory), project(self.value, memory.features, memory)
+                told = memory if self.values_name is None else outer[self.values_name]
+                k, v = project(self.key, memory.features, memory), project(self.value, told.features, told)
         q = q.unflatten(-1, (self.heads, self.head_width))
         k = k.unflatten(-1, (self.kv_heads, self.head_width))
         v = v.unflatten(-1, (self.kv_heads, self.value_width))
