@@ -61,6 +61,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "rename": {"span": "others"},
     "sliding_window_attention": {"heads": 2, "window": 3},
     "strided": {"size": 2},
+    "tensor_attention": {"heads": 2},
     "transformer_layer": {name: LAYER[name] for name in ("mixer", "channel")},
     "windows": {"size": 2},
 }  # fmt: skip
