@@ -11,6 +11,11 @@ from archspec.place import Place
 from archspec.streams import Axis, Span, Stream
 
 SHARPENED = "queries are multiplied by 1 + factor log(1 + floor((place + offset) / length))"
+SUBSAMPLE = (
+    "in training one in ratio tokens of the memory is read, drawn anew each time: the same for all queries; with "
+    "spread, each of ratio blocks of queries reads those that lie beside it once places are disturbed by spread of "
+    "the length"
+)
 GATE = "function of a linear map of the query token that multiplies what it reads, before out"
 GATE_PER = "what has a number of its own in the gate"
 
@@ -22,6 +27,16 @@ class Temperature(BaseModel):
     factor: Annotated[float, Field(ge=0)] = 0.1
     length: Width = 8192
     offset: Annotated[int, Field(ge=0)] = 0
+
+
+class Subsample(BaseModel):
+    """Which keys and values are read in training; all are in inference. Hussain, Zaki and Subramanian 2023, "The
+    Information Pathways Hypothesis: Transformers are Dynamic Self-Ensembles", arXiv 2306.01705.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    ratio: Annotated[int, Field(ge=1, le=4096)] = 4
+    spread: Annotated[float, Field(ge=0)] | None = None
 
 
 class Attention(Weighted, kind="attention", role=("mixer", "body")):
@@ -57,6 +72,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         False, description="a learned number for each head takes part in the softmax and gives nothing to read"
     )
     temperature: Temperature | None = Field(None, description=SHARPENED)
+    subsample: Subsample | None = Field(None, description=SUBSAMPLE)
     qk_norm: Annotated[Any, Slot(("norm",))] = Field(None, description="a norm on queries and keys")
     qk_norm_over: Literal["head", "heads"] = Field(
         "head",
@@ -158,6 +174,10 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         asked = self.asked(x)
         if self.window is not None and self.chunk is not None:
             raise Refused("chunk", "a window and chunks", "one of the two")
+        if self.subsample is not None and (self.window or self.chunk):
+            raise Refused("subsample", "a window or chunks, and a part of the memory", "one of the two")
+        if self.subsample is not None and self.subsample.spread is not None and memory.spans != asked.spans:
+            raise Refused("subsample.spread", f"{asked} have no place in {memory}", "subsample without spread")
         if self.chunk is not None and (len(memory.axes) != 1 or memory.spans != asked.spans):
             raise Refused("chunk", f"chunks need tokens along one axis, not {memory}",
                           "put the attention into a partition with chunks")  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from archspec.errors import Problem, SpecError
 from archspec.kinds import attention as kinds
 from compiler.build import Make, main, project
 from compiler.modules.activations import ACTIVATIONS
@@ -53,6 +54,9 @@ class Attention(nn.Module):
         memory = node.bodies["memory"].output if self.memory is not None else make.stream
         self.bias_name = node.streams.get("score_bias")
         self.scores = node.outputs["scores"] if "scores" in node.reads else None
+        if self.scores is not None and spec.subsample is not None:
+            cause = "in training there are scores of a part of the memory alone"
+            raise SpecError(Problem(cause, "subsample: null, or do not read scores", node.path, node.raw.mark))
         if self.memory_name:
             memory = node.outer_types[self.memory_name]
         self.attend = Attend(spec, self.heads, self.head_width, memory, gives_scores=self.scores is not None)
