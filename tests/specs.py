@@ -86,6 +86,7 @@ def placed(role: str, node: Any) -> Any:
         "scale": {**layer, "channel": mlp, "scale": node},
         "scheme": {"kind": "partition", "scheme": node, "body": "layer"},
         "score": {**layer, "mixer": {**attention, "position": "rope", "score": node}},
+        "sharing": {**layer, "mixer": {"kind": "attention", "heads": 4, "kv_heads": 2, "sharing": node}},
         "selector": {"kind": "route", "take": node, "body": "layer"},
     }.get(role)
 

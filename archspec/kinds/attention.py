@@ -86,6 +86,9 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
     )
     gate: Activation | None = Field(None, description=GATE)
     gate_per: Literal["feature", "head"] = Field("feature", description=GATE_PER)
+    sharing: Annotated[Any, Slot(("sharing",))] = Field(
+        None, description="how many query heads read each key head; equally many by default"
+    )
     score: Annotated[Any, Slot(("score",))] = Field(
         None,
         description="a map of queries and keys to features whose product is the score; the plain product by default",
@@ -193,6 +196,8 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
                 at.slot("qk_norm", memory.wide(kv_heads * head_width), as_="key_norm", head_width=head_width)
         if at.has("value_norm"):
             at.slot("value_norm", memory.wide(value_width))
+        if at.has("sharing"):
+            at.slot("sharing", memory.wide(head_width))
         if at.has("score"):
             at.slot("score", asked.wide(head_width))
         if at.has("position") and memory.spans != asked.spans and not at.is_kind("position", "none"):

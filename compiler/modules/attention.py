@@ -48,6 +48,9 @@ class Attention(nn.Module):
         self.position = make.body("position") if make.has("position") else None
         if self.position is not None and hasattr(self.position, "sized"):
             self.position.sized(self.heads)
+        self.sharing = make.body("sharing") if make.has("sharing") else None
+        if self.sharing is not None:
+            self.sharing.fits(self.heads, self.kv_heads)  # type: ignore[operator]
         self.score = make.body("score") if make.has("score") else None
         if self.score is not None:
             self.score.fits(self.heads, self.kv_heads, self.position)  # type: ignore[operator]
@@ -117,6 +120,9 @@ class Attention(nn.Module):
             given = outer[self.bias_name].features.unflatten(1, (q.shape[1], -1)).permute(0, 3, 1, 2)
             bias = given if bias is None else bias + given
         valid = memory.valid if self.mask_name is None else outer[self.mask_name].features[..., 0] > 0
+        if self.sharing is not None:
+            shared = self.sharing(k, v, valid)
+            k, v = shared[0], shared[1]
         y = self.attend(
             q, k, v, bias, asked.coordinates, memory.coordinates, valid, asked.segment,
             memory.segment if asked.segment is not None else None,
