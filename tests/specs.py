@@ -58,6 +58,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "parallel": {"branches": [{"kind": "mlp", "ratio": 2}, {"kind": "mlp", "ratio": 1}]},
     "project": {"width": 16, "bias": True},
     "residual": {"norm": "layer_norm", "body": {"kind": "mlp", "ratio": 1}},
+    "relative_key": {"reach": 4},
     "rename": {"span": "others"},
     "sliding_window_attention": {"heads": 2, "window": 3},
     "strided": {"size": 2},
