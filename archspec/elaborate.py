@@ -204,6 +204,8 @@ class Elaborator(Skimming):
                 raise Broken
             when = self.time_of(called, refs, frame)
             node = Node(name, instance, tuple(refs), known, {}, when=when, shares=shares, path=called.path, raw=called)
+            owner = None if shares is None else frame.nodes[shares]
+            node.unlike = owner is not None and owner.types != known
             outputs = instance.infer(Place(self, node, raw, frame, numbers))
         except Refused as refused:
             self.refused(raw, refused)

@@ -227,9 +227,7 @@ def _sqlite(folder: Path) -> RDBStorage:
     with sqlite3.connect(path, timeout=60) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
     connection.close()
-    storage = _Database(
-        f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}}, skip_table_creation=False
-    )
+    storage = _Database(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}}, skip_table_creation=False)
 
     @event.listens_for(storage.engine, "connect")
     def _(connection: Any, _record: Any) -> None:

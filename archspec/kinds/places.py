@@ -33,11 +33,11 @@ class SinusoidalBias(Kind, kind="sinusoidal_bias", role=("position", "score_bias
         return x
 
 
-class LogPlace(Kind, kind="log_place"):
-    """A feature of each token, ``1 + gain log(1 + place)``, with a learned gain, zero at first.
+class LogPlaceScale(Kind, kind="log_place_scale"):
+    """``x (1 + gain log(1 + place))`` with a learned gain, zero at first.
 
-    Multiplied into what asks in an attention, it keeps attention sharp as more tokens are read: Zhang et al. 2024,
-    "Selective Attention: Enhancing Transformer through Principled Context Control", arXiv 2411.12892.
+    What asks in an attention is so kept sharp as more tokens are read: Zhang et al. 2024, "Selective Attention:
+    Enhancing Transformer through Principled Context Control", arXiv 2411.12892.
     """
 
     incremental = True
@@ -45,4 +45,4 @@ class LogPlace(Kind, kind="log_place"):
     def output(self, x: Stream) -> Stream:
         if len(x.axes) != 1 or x.content != "features":
             raise Refused("", f"a place needs one axis, not {x}")
-        return x.wide(1)
+        return x

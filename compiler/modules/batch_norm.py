@@ -55,9 +55,8 @@ class Statistics(Leaf):
             y = self.counted(x, valid.expand(x.shape[:2]))
         else:
             rows, mean, variance = x.flatten(0, -2), self.running_mean, self.running_var
-            y = F.batch_norm(
-                rows, mean, variance, self.weight, self.bias, self.training, self.momentum, self.eps
-            ).view_as(x)
+            several = self.training and rows.shape[0] > 1  # one alone has no variance: the running ones serve
+            y = F.batch_norm(rows, mean, variance, self.weight, self.bias, several, self.momentum, self.eps).view_as(x)
         return y if self.gain is None else y + self.gain * x
 
     def counted(self, x: Tensor, valid: Tensor) -> Tensor:

@@ -46,21 +46,20 @@ class SinusoidalBias(Keeper):
         return (rows.to(q.dtype) @ self.weight.t().to(q.dtype)).transpose(1, 2)[:, :, None]
 
 
-@builds(kinds.LogPlace)
-class LogPlace(nn.Module):
-    def __init__(self, spec: kinds.LogPlace, make: Make) -> None:
+@builds(kinds.LogPlaceScale)
+class LogPlaceScale(nn.Module):
+    def __init__(self, spec: kinds.LogPlaceScale, make: Make) -> None:
         super().__init__()
         self.gain = weight(1)
         self.initial = {"gain": 0.0}
         self.logs = Logs(make.stream)
 
     def forward(self, x: Tokens) -> Tensor:
-        out: Tensor = 1 + self.gain * self.logs(x.features, x.coordinates)
-        return out
+        return x.features * (1 + self.gain * self.logs(x.features, x.coordinates))
 
 
 class Logs(Keeper):
-    """``log(1 + place)`` of tokens ``[batch, tokens, width]``, ``[batch, tokens, 1]``."""
+    """``log(1 + place)`` of tokens ``[batch, tokens, width]``, ``[1 or batch, tokens, 1]``."""
 
     def __init__(self, stream: Stream) -> None:
         super().__init__()
@@ -71,4 +70,4 @@ class Logs(Keeper):
             place = self.decoding.places(x.shape[1], x.device)
         elif place is None:
             place = torch.arange(x.shape[1], device=x.device)[None]
-        return place.float().log1p().to(x.dtype)[..., None].expand(*x.shape[:2], 1)
+        return place.float().log1p().to(x.dtype)[..., None]

@@ -104,4 +104,4 @@ def test_it_decodes() -> None:
 
 def test_a_place_needs_one_axis() -> None:
     with pytest.raises(SpecError, match="a place needs one axis"):
-        body("{kind: log_place}", axes="row: 3, column: 4")
+        body("{kind: log_place_scale}", axes="row: 3, column: 4")

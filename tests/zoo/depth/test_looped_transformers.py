@@ -50,8 +50,9 @@ def test_a_round_reads_the_last_output_plus_the_examples() -> None:
 
 
 def test_one_block_for_all_rounds_has_a_twelfth_of_the_parameters_and_the_same_operations() -> None:
-    looped, deep = spec(NAME), spec(NAME, graph__loop__kind="repeat", graph__loop__history="last")
-    model, other = build(NAME), build(NAME, graph__loop__kind="repeat", graph__loop__history="last")
+    stacked = {"dims__rounds": 12, "graph__loop__kind": "repeat", "graph__loop__history": "last"}
+    looped, deep = spec(NAME, dims__rounds=12), spec(NAME, **stacked)
+    model, other = build(NAME, dims__rounds=12), build(NAME, **stacked)
     blocks = [p.numel() for name, p in model.named_parameters() if ".layer." in name]
     assert sum(blocks) == BLOCK == 789_760
     assert sum(p.numel() for name, p in other.named_parameters() if ".layer." in name) == 12 * BLOCK == 9_477_120
