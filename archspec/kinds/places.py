@@ -1,4 +1,4 @@
-"""Biases of attention's scores that depend on where the token is that is read."""
+"""What depends on a token's place alone: a bias of the scores by which it is read, and a number that grows."""
 
 from typing import Annotated
 
@@ -30,4 +30,19 @@ class SinusoidalBias(Kind, kind="sinusoidal_bias", role=("position", "score_bias
             raise Refused("length", f"{x} has no largest length", "length: 1024")
         if self.width % 2:
             raise Refused("width", f"sines and cosines need an even width, not {self.width}")
+        return x
+
+
+class LogPlaceScale(Kind, kind="log_place_scale"):
+    """``x (1 + gain log(1 + place))`` with a learned gain, zero at first.
+
+    What asks in an attention is so kept sharp as more tokens are read: Zhang et al. 2024, "Selective Attention:
+    Enhancing Transformer through Principled Context Control", arXiv 2411.12892.
+    """
+
+    incremental = True
+
+    def output(self, x: Stream) -> Stream:
+        if len(x.axes) != 1 or x.content != "features":
+            raise Refused("", f"a place needs one axis, not {x}")
         return x

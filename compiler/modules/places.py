@@ -1,16 +1,18 @@
-"""Biases by the memory's place (schema in archspec.kinds.place_bias)."""
+"""What depends on places alone (schemas in archspec.kinds.places)."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from archspec.kinds import place_bias as kinds
+from archspec.kinds import places as kinds
+from archspec.streams import Stream
 from compiler.build import Make, weight
 from compiler.modules.position import table
 from compiler.registry import Keeper, builds
+from compiler.tokens import Tokens
 
 
 @builds(kinds.SinusoidalBias)
@@ -42,3 +44,30 @@ class SinusoidalBias(Keeper):
         else:
             rows = self.waves[None, : k.shape[1]] if k_place is None else self.waves[k_place]
         return (rows.to(q.dtype) @ self.weight.t().to(q.dtype)).transpose(1, 2)[:, :, None]
+
+
+@builds(kinds.LogPlaceScale)
+class LogPlaceScale(nn.Module):
+    def __init__(self, spec: kinds.LogPlaceScale, make: Make) -> None:
+        super().__init__()
+        self.gain = weight(1)
+        self.initial = {"gain": 0.0}
+        self.logs = Logs(make.stream)
+
+    def forward(self, x: Tokens) -> Tensor:
+        return x.features * (1 + self.gain * self.logs(x.features, x.coordinates))
+
+
+class Logs(Keeper):
+    """``log(1 + place)`` of tokens ``[batch, tokens, width]``, ``[1 or batch, tokens, 1]``."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self.causal = stream.causal
+
+    def forward(self, x: Tensor, place: Tensor | None) -> Tensor:
+        if self.decoding is not None and self.causal:
+            place = self.decoding.places(x.shape[1], x.device)
+        elif place is None:
+            place = torch.arange(x.shape[1], device=x.device)[None]
+        return place.float().log1p().to(x.dtype)[..., None]
