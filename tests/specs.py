@@ -74,7 +74,7 @@ def placed(role: str, node: Any) -> Any:
     attention = {"kind": "attention", "heads": 2}
     layer = {"kind": "transformer_layer"}
     return {
-        "body": node,
+        "body": {"kind": "residual", "body": node} if node["kind"] == "delay" else node,
         "channel": {**layer, "channel": node},
         "history": {"kind": "repeat", "times": 3, "body": "layer", "history": node},
         "linear": {**layer, "channel": {"kind": "mlp", "hidden": 16, "linear": node}},

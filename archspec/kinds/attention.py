@@ -86,7 +86,9 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         None, description="a stream of pairs that is added to the scores, such as another attention's port scores"
     )
     mask: Annotated[Any, Slot(("mask",), stream=True)] = Field(
-        None, description="a stream of validity for the memory's tokens"
+        None,
+        description="which of the memory's tokens may be read: a stream of one feature for each of them, or for "
+        "each pair, above zero where they may",
     )
 
     def asked(self, x: Stream) -> Stream:
@@ -181,9 +183,10 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
                 named = at.stream(field)
                 if named is None:
                     raise Refused(field, f"no stream is called {at.raw(field)!r}")
-                if field == "mask" and (named.width != 1 or named.count != memory.count):
-                    raise Refused("mask", f"{at.raw(field)} is {named}; the memory is {memory}", "one feature a token")
                 alike = [axis.size for axis in named.axes] == [axis.size for axis in pairs.axes]
+                if field == "mask" and (named.width != 1 or not (alike or named.count == memory.count)):
+                    cause = f"{at.raw(field)} is {named}; the memory is {memory}, the scores are {pairs}"
+                    raise Refused("mask", cause, "one feature for each token of the memory, or for each pair")
                 if field == "score_bias" and (not alike or named.width not in (1, pairs.width)):
                     raise Refused("score_bias", f"{at.raw(field)} is {named}; the scores are {pairs}")
         self._maskable(at, asked, memory)

@@ -10,9 +10,10 @@ from archspec.kinds import attention as kinds
 from compiler.build import Make, main, project
 from compiler.modules.activations import ACTIVATIONS
 from compiler.modules.attend import Attend
+from compiler.modules.heads import addend
 from compiler.modules.rope import Rope
 from compiler.modules.temperature import Temperature
-from compiler.registry import builds
+from compiler.registry import Leaf, builds
 from compiler.tokens import Tokens
 
 
@@ -28,6 +29,9 @@ class Attention(nn.Module):
         self.memory = make.body("memory") if make.has("memory") else None
         self.memory_name = node.streams.get("memory")
         self.mask_name = node.streams.get("mask")
+        sizes = [axis.size for axis in node.outputs["scores"].axes]
+        mask = None if self.mask_name is None else node.outer_types[self.mask_name]
+        self.unseen = Unseen() if mask is not None and [axis.size for axis in mask.axes] == sizes else None
         alone = spec.query is None and self.memory is None and self.memory_name is None
         self.qkv = self.kv = self.gate = None
         roles = ("query", "key", "value") if spec.gate is None else ("query", "key", "value", "gate")
@@ -104,7 +108,12 @@ class Attention(nn.Module):
         if self.bias_name is not None:
             given = outer[self.bias_name].features.unflatten(1, (q.shape[1], -1)).permute(0, 3, 1, 2)
             bias = given if bias is None else bias + given
-        valid = memory.valid if self.mask_name is None else outer[self.mask_name].features[..., 0] > 0
+        valid = memory.valid
+        if self.mask_name is not None and self.unseen is not None:
+            unseen = self.unseen(outer[self.mask_name].features, q)
+            bias = unseen if bias is None else bias + unseen
+        elif self.mask_name is not None:
+            valid = outer[self.mask_name].features[..., 0] > 0
         y = self.attend(
             q, k, v, bias, asked.coordinates, memory.coordinates, valid, asked.segment,
             memory.segment if asked.segment is not None else None,
@@ -131,3 +140,10 @@ class Attention(nn.Module):
 def normed(norm: nn.Module, features: Tensor, tokens: Tokens, width: int) -> Tensor:
     """A norm applied to features that tokens have for the while."""
     return main(norm, tokens.give(features, tokens.stream.wide(width)), outer={}).features
+
+
+class Unseen(Leaf):
+    """What is added to scores of ``[batch, queries, heads, width]`` under a mask of pairs ``[batch, pairs, 1]``."""
+
+    def forward(self, mask: Tensor, q: Tensor) -> Tensor:
+        return addend(mask.unflatten(1, (q.shape[1], -1)).permute(0, 3, 1, 2) > 0, q)
