@@ -17,6 +17,7 @@ from compiler.build import Blocks, Body, collecting
 from compiler.initialise import materialise
 from compiler.model import _entry, _tie
 from compiler.modules.block_sparse_attention import BlockSparseAttend
+from compiler.modules.categorical import Choosing
 from compiler.modules.regularise import SampleDrop
 from compiler.modules.router import Choose, Draw, Jitter
 from compiler.registry import Leaf
@@ -85,6 +86,7 @@ RATES = (
     (Jitter, "rate"),
     (Choose, "noise"),
     (Draw, "noise"),
+    (Choosing, "noise"),
 )
 
 
