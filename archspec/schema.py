@@ -190,7 +190,7 @@ class _Schema:
                 "parameters": {
                     "type": "object",
                     "description": "names and their defaults",
-                    "additionalProperties": numbers,
+                    "additionalProperties": {"anyOf": [numbers, {"$ref": "#/$defs/moving"}]},
                 },
                 "defaults": {"type": "object"},
                 **self.body(),

@@ -10,6 +10,7 @@ from compiler.loss import with_loss
 from compiler.model import compile
 from compiler.modules.mixture import static_routing
 from compiler.moving import settle
+from compiler.upcycle import upcycle
 from compiler.weights import load, save
 
 __all__ = [
@@ -28,5 +29,6 @@ __all__ = [
     "settle",
     "static_routing",
     "stream",
+    "upcycle",
     "with_loss",
 ]

@@ -64,6 +64,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "rename": {"span": "others"},
     "sliding_window_attention": {"heads": 2, "window": 3},
     "strided": {"size": 2},
+    "tensor_attention": {"heads": 2},
     "transformer_layer": {name: LAYER[name] for name in ("mixer", "channel")},
     "windows": {"size": 2},
 }  # fmt: skip
@@ -87,6 +88,8 @@ def placed(role: str, node: Any) -> Any:
         "router": {"kind": "mixture", "experts": {"count": 4, "body": EXPERT}, "router": node},
         "scale": {**layer, "channel": mlp, "scale": node},
         "scheme": {"kind": "partition", "scheme": node, "body": "layer"},
+        "score": {**layer, "mixer": {**attention, "position": "rope", "score": node}},
+        "sharing": {**layer, "mixer": {"kind": "attention", "heads": 4, "kv_heads": 2, "sharing": node}},
         "selector": {"kind": "route", "take": node, "body": "layer"},
     }.get(role)
 

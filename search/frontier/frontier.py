@@ -176,7 +176,8 @@ class Frontier:
         if not len(pool):
             return pool
         known = score(seen) if len(seen) else points[:0]
-        return pool[batch(known[None], points[None], points.max(axis=0), (count + 1) // 2)]
+        half = (len(seen) + count + 1) // 2 - (len(seen) + 1) // 2  # of all, however few are asked for at a time
+        return pool[batch(known[None], points[None], points.max(axis=0), half)]
 
     def _filled(self, generator: np.random.Generator, found: Reals, seen: Reals, count: int) -> Reals:
         for _ in range(TRIES if self.problem.listed is None else 1):
