@@ -16,7 +16,9 @@ from archspec.streams import Size, Stream
 from compiler.build import Blocks, Body, collecting
 from compiler.initialise import materialise
 from compiler.model import _entry, _tie
+from compiler.modules.attend import Attend
 from compiler.modules.block_sparse_attention import BlockSparseAttend
+from compiler.modules.categorical import Choosing
 from compiler.modules.regularise import SampleDrop
 from compiler.modules.router import Choose, Draw, Jitter
 from compiler.registry import Leaf
@@ -80,11 +82,13 @@ def perturbed(model: nn.Module, seed: int = 0) -> nn.Module:
 RATES = (
     (nn.Dropout, "p"),
     (BlockSparseAttend, "training_only"),
+    (Attend, "subsample"),
     (SampleDrop, "rate"),
     (Leaf, "dropout"),
     (Jitter, "rate"),
     (Choose, "noise"),
     (Draw, "noise"),
+    (Choosing, "noise"),
 )
 
 

@@ -33,6 +33,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "block_diagonal": {"groups": 4},
     "block_sparse_attention": {"heads": 2, "block": 2, "random": 1},
     "by_label": {"label": "speaker", "body": "rms_norm"},
+    "categorical_attention": {"heads": 4, "values": 4, "noise": 0.0},
+    "categorical_mlp": {"count": 4, "values": 4, "noise": 0.0},
     "chunks": {"size": 4},
     "disentangled_attention": {"heads": 2},
     "relative_attention": {"heads": 2},
@@ -59,9 +61,11 @@ FIELDS: dict[str, dict[str, Any]] = {
     "project": {"width": 16, "bias": True},
     "shaped_attention": {"heads": 2},
     "residual": {"norm": "layer_norm", "body": {"kind": "mlp", "ratio": 1}},
+    "relative_key": {"reach": 4},
     "rename": {"span": "others"},
     "sliding_window_attention": {"heads": 2, "window": 3},
     "strided": {"size": 2},
+    "tensor_attention": {"heads": 2},
     "transformer_layer": {name: LAYER[name] for name in ("mixer", "channel")},
     "windows": {"size": 2},
 }  # fmt: skip
@@ -85,6 +89,8 @@ def placed(role: str, node: Any) -> Any:
         "router": {"kind": "mixture", "experts": {"count": 4, "body": EXPERT}, "router": node},
         "scale": {**layer, "channel": mlp, "scale": node},
         "scheme": {"kind": "partition", "scheme": node, "body": "layer"},
+        "score": {**layer, "mixer": {**attention, "position": "rope", "score": node}},
+        "sharing": {**layer, "mixer": {"kind": "attention", "heads": 4, "kv_heads": 2, "sharing": node}},
         "selector": {"kind": "route", "take": node, "body": "layer"},
     }.get(role)
 

@@ -51,6 +51,8 @@ class Lora(nn.Module):
         self.scale = spec.scale
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.scale == 0:
+            return F.linear(x, self.weight, self.bias)
         beside = self.up(self.down(x))
         return F.linear(x, self.weight, self.bias) + (beside if self.scale == 1 else beside * self.scale)
 
