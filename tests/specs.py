@@ -59,6 +59,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "nystrom_attention": {"heads": 2, "landmarks": 4},
     "parallel": {"branches": [{"kind": "mlp", "ratio": 2}, {"kind": "mlp", "ratio": 1}]},
     "project": {"width": 16, "bias": True},
+    "shaped_attention": {"heads": 2},
     "residual": {"norm": "layer_norm", "body": {"kind": "mlp", "ratio": 1}},
     "relative_key": {"reach": 4},
     "rename": {"span": "others"},
