@@ -198,15 +198,15 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
                 at.slot("qk_norm", memory.wide(kv_heads * head_width), as_="key_norm", head_width=head_width)
         if at.has("value_norm"):
             at.slot("value_norm", memory.wide(value_width))
-        if at.has("sharing"):
-            at.slot("sharing", memory.wide(head_width))
-        if at.has("score"):
-            at.slot("score", asked.wide(head_width))
         for field in ("qk_norm", "value_norm"):
             if at.has(field) and at.bodies[field].outer:
                 raise Refused(
                     field, f"a norm that reads {at.bodies[field].outer[0]}", "one of the heads' features alone"
                 )
+        if at.has("sharing"):
+            at.slot("sharing", memory.wide(head_width))
+        if at.has("score"):
+            at.slot("score", asked.wide(head_width))
         if at.has("position") and memory.spans != asked.spans and not at.is_kind("position", "none"):
             names = [axis.name for axis in asked.axes]
             if len(memory.spans) != 1 or [axis.name for axis in memory.axes] != names:

@@ -6,7 +6,8 @@ from pydantic import Field
 
 from archspec.errors import Refused, divisors
 from archspec.graph import Node
-from archspec.kind import Kept, Matrix, Weighted, Width
+from archspec.kind import Kept, Matrix, Slot, Weighted, Width
+from archspec.place import Place
 from archspec.streams import Stream
 
 
@@ -16,10 +17,13 @@ class LinearAttention(Weighted, kind="linear_attention", role=("mixer", "body"))
     Katharopoulos et al. 2020, "Transformers are RNNs", arXiv 2006.16236. It follows the causality of its stream. The
     feature map ``elu`` is theirs, ``elu(x) + 1``; ``softmax`` over a head's features is that of Shen et al. 2018,
     "Efficient Attention", arXiv 1812.01243; ``identity`` without normalisation that of Schlag et al. 2021, "Linear
-    Transformers Are Secretly Fast Weight Programmers", arXiv 2102.11174.
+    Transformers Are Secretly Fast Weight Programmers", arXiv 2102.11174. With ``relu``, a ``key_position`` and a
+    ``local`` convolution: Han et al. 2023, "FLatten Transformer", arXiv 2308.00442; Guo et al. 2024, "SLAB", arXiv
+    2405.11582.
     """
 
     incremental = True
+    rare = ("key_position", "local")
     example = "{kind: linear_attention, heads: 4}"
     heads: Width = Field(description="heads")
     head_width: Width | None = Field(
@@ -30,6 +34,12 @@ class LinearAttention(Weighted, kind="linear_attention", role=("mixer", "body"))
     normalize: bool = Field(True, description="the weights of what a token reads are divided by their sum")
     eps: Annotated[float, Field(ge=0)] = Field(1e-6, description="added to that sum")
     bias: bool = Field(False, description="biases on query, key, value and out")
+    key_position: Annotated[Any, Slot(("body",))] = Field(
+        None, description="a body applied to the keys before their feature map, such as learned_position"
+    )
+    local: Annotated[Any, Slot(("body",))] = Field(
+        None, description="a body applied to the values, such as a depthwise_convolution, and added to what is read"
+    )
 
     def shape(self, x: Stream) -> tuple[int, int, int]:
         """Heads, width of a head, width of its values."""
@@ -61,6 +71,18 @@ class LinearAttention(Weighted, kind="linear_attention", role=("mixer", "body"))
         if x.segmented:
             raise Refused("", f"reads beyond the segments of {x}", "shift: 0")
         return x
+
+    def infer(self, at: Place) -> Stream:
+        x, out = at.one(), super().infer(at)
+        heads, head_width, value_width = self.shape(x)
+        for field, width in (("key_position", heads * head_width), ("local", heads * value_width)):
+            expected = x.wide(width)
+            if at.has(field):
+                given = at.slot(field, expected).output
+                if (given.width, given.spans) != (expected.width, expected.spans):
+                    raise Refused(field, f"gives {given}, not {expected}")
+        assert isinstance(out, Stream)
+        return out
 
     def keeps(self, x: Stream) -> tuple[Kept, ...]:
         heads, head_width, value_width = self.shape(x)

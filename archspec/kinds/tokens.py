@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from archspec.errors import Refused, divisors
+from archspec.graph import Node
 from archspec.kind import Kind, Matrix, Weighted, Width
 from archspec.kinds.combinator import NORM
 from archspec.place import Place
@@ -157,6 +158,9 @@ class PatchMerging(Weighted, kind="patch_merging"):
             at.slot("norm", merged if self.place == "before" else out)
         at.own({"weight": Matrix(block, self.width, self.bias)})
         return out
+
+    def written(self, node: Node, writer: Any) -> dict[str, Any]:
+        return {"norm": "absent", **super().written(node, writer)}
 
 
 class PatchExpanding(Weighted, kind="patch_expanding"):

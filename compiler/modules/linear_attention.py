@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kinds import linear_attention as kinds
-from compiler.build import Make, project
+from compiler.build import Make, main, project
 from compiler.modules.recurrence import precise, real_tokens
 from compiler.registry import Keeper, builds
 from compiler.tokens import Tokens
@@ -31,10 +31,12 @@ class LinearAttention(nn.Module):
         self.qkv = make.fused(*roles) if make.plain(*roles) else None
         if self.qkv is None:
             self.query, self.key, self.value = (make.linear(role) for role in roles)
+        self.key_position = make.body("key_position") if make.has("key_position") else None
+        self.local = make.body("local") if make.has("local") else None
         self.attend = Attend(spec, causal=make.stream.causal)
         self.out = make.linear("out")
 
-    def forward(self, x: Tokens) -> Tensor:
+    def forward(self, x: Tokens, outer: Mapping[str, Tokens] | None = None) -> Tensor:
         width = self.heads * self.head_width
         if self.qkv is not None:
             parts = self.qkv(x.features).split((width, width, self.heads * self.value_width), dim=-1)
@@ -42,9 +44,16 @@ class LinearAttention(nn.Module):
         else:
             q, k = project(self.query, x.features, x), project(self.key, x.features, x)
             v = project(self.value, x.features, x)
+        if self.key_position is not None:
+            k = main(self.key_position, x.give(k, x.stream.wide(width)), outer=outer or {}).features
+        beside = (
+            None
+            if self.local is None
+            else main(self.local, x.give(v, x.stream.wide(self.heads * self.value_width)), outer=outer or {})
+        )
         q, k = q.unflatten(-1, (self.heads, -1)), k.unflatten(-1, (self.heads, -1))
-        y = self.attend(q, k, v.unflatten(-1, (self.heads, -1)), x.valid)
-        return project(self.out, y.flatten(2), x)
+        y = self.attend(q, k, v.unflatten(-1, (self.heads, -1)), x.valid).flatten(2)
+        return project(self.out, y if beside is None else y + beside.features, x)
 
 
 class Attend(Keeper):

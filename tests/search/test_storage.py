@@ -266,12 +266,14 @@ def test_a_server_that_comes_back_is_waited_for(tmp_path, monkeypatch):
         assert len(calls) == 3 and record.trials()[0].values == [1.0]
 
 
-def test_two_machines_share_a_study(study_file, tmp_path, anywhere):
+def test_two_machines_share_a_study(study_file, tmp_path, anywhere, meeting):
     if anywhere == "sqlite":
         pytest.skip("one machine")
     url, folders = shared(anywhere, tmp_path, "a", "b")
-    file = study_file(storage=url, trials="9", train="{steps: 1, batch: 4}", name=f"two-{tmp_path.name}")
-    machines = [go(file, folder, stop=False) for folder in folders]
+    lines = {"train": "{steps: 1, batch: 4}", "objectives": "[parameters, test/meets]", "name": f"two-{tmp_path.name}"}
+    file = study_file(**lines, storage=url, trials="9")
+    before = f"from search import plugins\nplugins.load([{str(meeting)!r}])"
+    machines = [go(file, folder, before, stop=False) for folder in folders]
     for machine in machines:
         _, err = machine.communicate(timeout=300)
         assert machine.returncode == 0, err

@@ -44,7 +44,7 @@ def trained(data: Any) -> Any:
 
 
 def with_k(k: int) -> Any:
-    return spec(NAME, blocks__layer__parameters__k=k)
+    return spec(NAME, blocks__layer__channel__router__k=k)
 
 
 def test_the_router_stays_bit_for_bit_and_all_else_learns(trained: Any) -> None:
