@@ -81,6 +81,7 @@ def placed(role: str, node: Any) -> Any:
     return {
         "body": {"kind": "residual", "body": node} if node["kind"] == "delay" else node,
         "channel": {**layer, "channel": node},
+        "filter": {**layer, "mixer": {"kind": "long_convolution", "filter": node}},
         "history": {"kind": "repeat", "times": 3, "body": "layer", "history": node},
         "linear": {**layer, "channel": {"kind": "mlp", "hidden": 16, "linear": node}},
         "mixer": {**layer, "mixer": node},
