@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Specs, spaces or studies.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Specs, spaces, studies or recipes.")],
     set: Set = None,
     plugin: Plugins = None,
     json: Json = False,
 ) -> None:
-    """Check files: specs, spaces and studies.
+    """Check files: specs, spaces, studies and recipes.
 
     Prints one line for each file, or everything that is wrong with it. With --json, one object a line.
 
@@ -70,7 +70,9 @@ def facts(file: Path, changes: Map) -> dict[str, Any]:
                 Problem("--set changes specs and spaces, not studies", mark=changes.where(next(iter(changes))))
             )
         return _study(file)
-    hint = "start with archspec: 1 (a spec), archspace: 1 (a space) or archstudy: 1 (a study)"
+    if header == "archrecipe":
+        return _recipe(file, changes)
+    hint = "start with archspec: 1 (a spec), archspace: 1 (a space), archstudy: 1 (a study) or archrecipe: 1 (a recipe)"
     raise SpecError(Problem("the file does not say what it is", hint, mark=tree.mark))
 
 
@@ -127,10 +129,37 @@ def _study(file: Path) -> dict[str, Any]:
     }
 
 
+def _recipe(file: Path, changes: Map) -> dict[str, Any]:
+    import compiler
+    from search.freezing import Freezing
+    from search.kinds import fields
+    from search.recipe import Recipe
+    from search.recipes import load_recipe
+
+    training = load_recipe(file, set=changes)
+    spec, recipe = training.spec, fields(Recipe, training.train, "train")
+    frozen = Freezing(compiler.compile(spec, device="meta"), recipe.freeze, recipe.steps)
+    return {
+        "kind": "recipe",
+        "name": spec.name,
+        "interface": spec.interface.name_,
+        "steps": recipe.steps,
+        "moving": {place: str(number) for place, number in spec.moving.items()},
+        "frozen": len(frozen.until),
+        "structure": spec.structure,
+        "full": spec.full,
+    }
+
+
 def _line(found: dict[str, Any]) -> str:
     if found["kind"] == "spec":
         parts = [found["interface"], f"{found['layers']} layers", f"{found['nodes']} nodes",
                  f"structure {found['structure'][:8]}", f"full {found['full'][:8]}"]  # fmt: skip
+    elif found["kind"] == "recipe":
+        counts = ((len(found["moving"]), "number", "move"), (found["frozen"], "parameter", "freeze"))
+        parts = [f"recipe for {found['interface']}", f"{found['steps']} steps",
+                 *(f"{count} {what}{'s' * (count != 1)} {does}" for count, what, does in counts),
+                 f"full {found['full'][:8]}"]  # fmt: skip
     elif found["kind"] == "space":
         parts = [f"space of {found['interface']}", f"{found['choices']} choices", f"{found['members']['text']} members",
                  f"{found['accepted']:.0%} of samples accepted"]  # fmt: skip

@@ -39,6 +39,9 @@ def cost(
         float | None,
         typer.Option("--progress", min=0, max=1, help="Of training, for numbers that move in it; its end by default."),
     ] = None,
+    part: Annotated[
+        str | None, typer.Option("--part", metavar="NAME", help="Of the model, an entry of its interface.")
+    ] = None,
     set: Set = None,
     plugin: Plugins = None,
     json: Json = False,
@@ -49,6 +52,7 @@ def cost(
         archc cost examples/tiny.yaml --device h100_sxm --dtype bfloat16 --batch 8
         archc cost examples/tiny.yaml --device l4 --phase decode --context 100 --operators
         archc cost examples/tiny.yaml --device h100_sxm --dtype bfloat16 --tokens 300e9 --on 64
+        archc cost examples/seq2seq.yaml --part encode --device l4
         archc cost --compare examples/tiny.yaml examples/zoo/language/gpt2.yaml --device l4
     """
     if devices:
@@ -79,6 +83,7 @@ def cost(
     if progress is not None and not moving:
         raise typer.BadParameter("no number of the spec moves in training", param_hint="--progress")
     specs = [one.at(1.0 if progress is None else progress) for one in specs]
+    specs = specs if part is None else [one.part(part) for one in specs]
     for name in where:
         setting(dtype=dtype, device=name, phase=phase)  # type: ignore[arg-type]
     for one in specs:

@@ -16,7 +16,7 @@ from archspec.source import Map, Seq, below, parse
 from archspec.spec import Spec
 from archspec.spec import load as load_spec
 
-HEADERS = {"archspec": "spec", "archspace": "space", "archstudy": "study"}
+HEADERS = {"archspec": "spec", "archspace": "space", "archstudy": "study", "archrecipe": "recipe"}
 
 
 def overrides(texts: Iterable[str] | None, option: str = "--set") -> Map:

@@ -17,10 +17,11 @@ class File(StrEnum):
     spec = "spec"
     space = "space"
     study = "study"
+    recipe = "recipe"
 
 
 def schema(
-    of: Annotated[File, typer.Argument(metavar="spec|space|study", help="Which files it describes.")],
+    of: Annotated[File, typer.Argument(metavar="spec|space|study|recipe", help="Which files it describes.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write to a file.")] = None,
     plugin: Plugins = None,
 ) -> None:
@@ -42,6 +43,10 @@ def made(of: File) -> dict[str, Any]:
         from search import study
 
         return study.schema()
+    if of == File.recipe:
+        from search import recipes
+
+        return recipes.schema()
     from archspec import schema as derived
 
     return derived.schema(space=of == File.space)

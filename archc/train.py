@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archc.files import echo_json, spec
+from archc.files import echo_json, overrides, spec
 from archc.options import Json, Plugins, Set
 from archspec.errors import Problem, SpecError
-from archspec.source import Map
+from archspec.resolve import merge
+from archspec.source import Map, read
 from search import memory
 from search.distributed import joined
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from search.data.batches import Data
     from search.distributed.group import Group
     from search.recipe import Recipe
+    from search.recipes import Training
 
 
 class Precision(StrEnum):
@@ -29,7 +31,7 @@ class Precision(StrEnum):
 
 
 def train(
-    file: Annotated[Path, typer.Argument(metavar="SPEC", help="A spec.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A spec, or a recipe.")],
     data: Annotated[
         str | None,
         typer.Option("--data", help="text, digits, a file or folder of text, or YAML as {kind: text, path: books}."),
@@ -50,7 +52,7 @@ def train(
     plugin: Plugins = None,
     json: Json = False,
 ) -> None:
-    """Train a spec. Interrupted and given again, the same command goes on where it was.
+    """Train a spec, or what a recipe says. Interrupted and given again, the same command goes on where it was.
 
     \b
         archc train examples/tiny.yaml --data text --steps 300 --length 128
@@ -59,11 +61,12 @@ def train(
     said = {"steps": steps, "batch": batch, "length": length, "accumulate": accumulate, "learning_rate": learning_rate,
             "precision": precision and precision.value, "device": device, "seed": seed}  # fmt: skip
     with joined() as group:
-        checked = spec(file, set)
-        chosen = _recipe({name: value for name, value in said.items() if value is not None}, recipe)
+        training = _training(file, set)
+        checked = training.spec
+        chosen = _recipe(training.train, {name: value for name, value in said.items() if value is not None}, recipe)
         folder = out or Path("runs") / checked.name
         silent = group is not None and group.rank > 0
-        result = _train(checked, _data(data, checked), chosen, folder, group, quiet=json or silent)
+        result = _train(checked, _data(data or training.data, checked), chosen, folder, group, quiet=json or silent)
     if silent:
         return
     if json:
@@ -75,23 +78,35 @@ def train(
         )
 
 
-def _recipe(said: dict[str, Any], more: str | None) -> Recipe:
+def _training(file: Path, changes: list[str] | None) -> Training:
+    """What a file says, a spec or a recipe."""
+    from search.recipes import Training, load_recipe
+
+    if "archrecipe" in read(file):
+        return load_recipe(file, set=overrides(changes))
+    return Training(spec(file, changes), Map(), None)
+
+
+def _recipe(base: Map, said: dict[str, Any], more: str | None) -> Recipe:
     from search.kinds import fields
     from search.recipe import Recipe
 
-    tree = _yaml(more, "--recipe") if more else Map()
-    if not isinstance(tree, Map):
+    further = _yaml(more, "--recipe") if more else Map()
+    if not isinstance(further, Map):
         raise typer.BadParameter("a recipe is a mapping, as {optimizer: {weight_decay: 0}}", param_hint="--recipe")
+    tree = merge(base, further)
     for name, value in said.items():
         tree.put(name, value, None, None)
-    return fields(Recipe, tree)
+    return fields(Recipe, tree, "train" if base else "")
 
 
-def _data(said: str | None, checked: Spec) -> Data:
+def _data(said: Any, checked: Spec) -> Data:
     from search.data.batches import Data
 
     if said is None:
         said = "digits" if checked.interface.name_ == "image_classification" else "text"
+    if not isinstance(said, str):
+        return Data.read(said, "data", getattr(said, "mark", None))
     value = Map({"kind": "text", "path": said}) if Path(said).exists() else _yaml(said, "--data")
     return Data.read(value, "data", None)
 

@@ -183,19 +183,28 @@ class Blocks(Fields):
         return result
 
     def shared(self, raw: Map, frame: Frame) -> tuple[Map, str]:
-        """A node that uses another's weights: that node's description with this one's name and inputs."""
+        """A node that uses another's weights: that node's description with this one's name and inputs.
+
+        With ``weights: {of: …}`` it is described itself, and uses the weights whose names and shapes it has as well.
+        """
         target = raw["weights"]
+        described = isinstance(target, Map)
+        if isinstance(target, Map):
+            self.keys(target, ("of",))
+            target = target.get("of")
         node = frame.nodes.get(target) if isinstance(target, str) else None
         if node is None:
             self.problem(raw, "weights", f"no node before this one in the same graph is called {target!r}",
                          did_you_mean(str(target), frame.nodes))  # fmt: skip
             raise Broken
+        if described:
+            return raw.move(*(key for key in raw if key != "weights")), node.shares or str(target)
         source = node.raw
         result = Map(source)
         for key in ("name", "from", "when"):
             result.pop(key, None)
         for key in raw:
-            if key not in ("weights", "kind") and key not in ("name", "from", "when") and raw[key] != source.get(key):
+            if key not in ("weights", "kind", "name", "from", "when") and raw[key] != source.get(key):
                 self.problem(raw, key, f"{key!r} is stated beside weights: {target}", "the node is described there")
         for key in ("name", "from", "when"):
             if key in raw:

@@ -62,8 +62,10 @@ class _Writer:
             result["from"] = texts[0] if len(texts) == 1 else texts
         if node.when != "always":
             result["when"] = node.when
-        if node.shares:
+        if node.shares and not node.described:
             return {"name": node.name, "weights": node.shares, "from": result["from"]}
+        if node.shares:
+            result["weights"] = {"of": node.shares}
         result |= settled(node)
         result |= node.streams
         result |= kind.written(node, self)

@@ -174,7 +174,7 @@ class Elaborator(Skimming):
         Errors:
             Broken: its problem is recorded, or lies in what it reads.
         """
-        shares = None
+        shares, described = None, isinstance(raw.get("weights"), Map)
         if "weights" in raw:
             raw, shares = self.shared(raw, frame)
         if not isinstance(raw.get("kind"), str):
@@ -204,6 +204,9 @@ class Elaborator(Skimming):
                 raise Broken
             when = self.time_of(called, refs, frame)
             node = Node(name, instance, tuple(refs), known, {}, when=when, shares=shares, path=called.path, raw=called)
+            owner = None if shares is None else frame.nodes[shares]
+            node.described = described
+            node.unlike = described or (owner is not None and owner.types != known)
             outputs = instance.infer(Place(self, node, raw, frame, numbers))
         except Refused as refused:
             self.refused(raw, refused)

@@ -42,7 +42,8 @@ class Node:
         outer: streams that its slots read by name, as refs into its own graph; ``outer_types`` are their types.
         streams: slots that hold a stream: field to name in ``outer``.
         reads: ports that somebody reads.
-        shares: the node of the same graph whose weights it uses.
+        shares: the node of the same graph whose weights it uses; ``described`` where it is not as that node is,
+            ``unlike`` where it is run by itself, since it is not or reads other types.
         tied: the path of the embedding whose table it uses.
     """
 
@@ -59,6 +60,8 @@ class Node:
     reads: set[str] = field(default_factory=set)
     when: str = "always"
     shares: str | None = None
+    described: bool = False
+    unlike: bool = False
     tied: str | None = None
     path: str = ""
     raw: Map = field(default_factory=Map)
@@ -75,7 +78,7 @@ class Node:
     @property
     def home(self) -> str:
         """The node of the same graph whose module it is run by."""
-        return self.name if self.shares is None or self.apart else self.shares
+        return self.name if self.shares is None or self.apart or self.unlike else self.shares
 
     def children(self) -> Iterator[Node]:
         """The nodes of its bodies and matrices."""

@@ -29,6 +29,11 @@ class Place:
         return self._node.types
 
     @property
+    def bodies(self) -> Mapping[str, Graph]:
+        """The bodies elaborated so far, by slot."""
+        return self._node.bodies
+
+    @property
     def names(self) -> tuple[str, ...]:
         """What the inputs are called where they come from; the last part of a dotted name."""
         return tuple(str(ref).rsplit(".", 1)[-1] for ref in self._node.inputs)
@@ -63,8 +68,8 @@ class Place:
         return raw is not None and raw != "absent"
 
     def is_kind(self, field: str, kind: str) -> bool:
-        """Whether a slot holds a kind of this name."""
-        raw = self._raw.get(field)
+        """Whether a slot holds a kind of this name, or a block that is no more than that."""
+        raw, _ = self._elaborator.unfold(self._raw.get(field), self._raw, field, self.scope)
         return (raw.get("kind") if isinstance(raw, Map) else raw) == kind
 
     def slot(

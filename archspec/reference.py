@@ -68,7 +68,7 @@ def _field(kind: type[Kind], name: str, info: FieldInfo) -> dict[str, Any]:
     plain = None if default is PydanticUndefined else default
     return {
         "name": info.alias or name,
-        "type": _slot(slot) if slot else annotated_type(info.annotation),
+        "type": _slot(slot) if slot else annotated_type(info.annotation) + ", may move" * (name in kind.moves),
         "required": info.is_required(),
         "default": plain if plain not in ({}, []) else None,
         "description": info.description or "",

@@ -22,7 +22,9 @@ SHARED = {
     "from": {"description": "the streams that it reads; the node before it by default",
              "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
     "when": {"enum": ["always", "training"], "description": "training: absent from inference"},
-    "weights": {"type": "string", "description": "a node whose weights it uses"},
+    "weights": {"description": "a node whose weights it uses; of: where it is described itself",
+                "anyOf": [{"type": "string"}, {"type": "object", "required": ["of"], "additionalProperties": False,
+                                               "properties": {"of": {"type": "string"}}}]},
 }  # fmt: skip
 NODE = {key: {"$ref": f"#/$defs/node.{key}"} for key in SHARED}
 EACH = {"type": "object", "properties": {"each": {"type": "array", "description": "one value a round"}},
@@ -188,7 +190,7 @@ class _Schema:
                 "parameters": {
                     "type": "object",
                     "description": "names and their defaults",
-                    "additionalProperties": numbers,
+                    "additionalProperties": {"anyOf": [numbers, {"$ref": "#/$defs/moving"}]},
                 },
                 "defaults": {"type": "object"},
                 **self.body(),

@@ -13,8 +13,9 @@ from archspec.elaborate import Elaborator
 from archspec.errors import Problem, Refused, SpecError, did_you_mean, either
 from archspec.graph import Graph, Identity, moving
 from archspec.kind import kinds_of, lookup
-from archspec.kinds.interface import Interface
+from archspec.kinds.interface import Backbone, Interface
 from archspec.moving import Course, Moving, again, is_course
+from archspec.part import part
 from archspec.place import Broken
 from archspec.resolve import resolve
 from archspec.reuse import Rounds
@@ -88,6 +89,21 @@ class Spec:
     def where(self, value: Callable[[Course], float]) -> Spec:
         """The spec with a number in place of each one that moves; itself, where none does."""
         return from_tree(_with_numbers(as_tree(self.canonical()), value)) if self.moving else self
+
+    def part(self, name: str) -> Spec:
+        """What an entry of the interface computes, to be priced by itself; its inputs are what the entry is handed.
+
+        Numbers that move in training are what they end at.
+
+        Errors:
+            SpecError: the interface has no such entry.
+        """
+        entry = self.interface.entries.get(name)
+        if entry is None:
+            hint = did_you_mean(name, self.interface.entries) or "parts are declared under entries: of the interface"
+            raise SpecError(Problem(f"{self.name} has no part {name!r}", hint, "interface.entries"))
+        graph = part(self.final.graph, entry.from_, entry.to)
+        return Spec(self.tree, f"{self.name}.{name}", Backbone.model_validate({"inputs": {}}), graph, self.init)
 
     def canonical(self) -> dict[str, Any]:
         """The canonical form: defaults filled, names resolved, rounds unrolled; itself a spec of the same hashes."""

@@ -132,7 +132,7 @@ class Body(nn.Module):
         for node in graph.nodes:
             if node.home == node.name:
                 self.add_module(attribute(node.name), blocks.node(node))
-            if node.shares is not None and node.apart:
+            if node.shares is not None and node.home == node.name:
                 tie(self._modules[attribute(node.name)], self._modules[attribute(node.shares)])
 
     def run(self, inputs: Sequence[Tokens], outer: Mapping[str, Tokens]) -> dict[str, Tokens]:

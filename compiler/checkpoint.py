@@ -24,6 +24,7 @@ from archspec.family import Imported, family_of
 from compiler.correspondence import NAME, WEIGHTS, Correspondence, Outgoing, fill
 from compiler.initialise import allocate
 from compiler.model import compile
+from compiler.moving import settle
 from compiler.stored import SAFE, Damaged, Stored, header, write
 from compiler.weights import BESIDE, read_beside, write_folder
 
@@ -65,9 +66,12 @@ def import_checkpoint(
 def export_checkpoint(model: fx.GraphModule, folder: str | Path) -> list[str]:
     """Writes a model as a checkpoint that ``from_pretrained`` of `transformers` loads; gives the names of its files.
 
+    Numbers that move in training are those at its end.
+
     Errors:
         SpecError: no family can say the model's spec; the folder cannot be written.
     """
+    model = settle(model)
     imported, config = source_of(model)
     shards: list[dict[str, tuple[Tensor, Outgoing]]] = [{}]
     size = 0

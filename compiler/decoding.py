@@ -213,9 +213,9 @@ def _refusal(node: Node) -> str | None:
         return None
     if not (node.kind.pointwise or node.kind.incremental):
         return "it does not say what it keeps"
-    bias = node.streams.get("score_bias")
-    whole = bias is not None and not node.outer_types[bias].causal
-    pairs = ["score_bias"] * whole + ["scores"] * ("scores" in node.reads)
+    named = {field: node.outer_types[node.streams[field]] for field in ("score_bias", "mask") if field in node.streams}
+    pairs = [field for field, stream in named.items() if len(stream.axes) == 2 and not stream.causal]
+    pairs += ["scores"] * ("scores" in node.reads)
     return f"{pairs[0]} are of all pairs of tokens" if pairs else None
 
 

@@ -44,6 +44,11 @@ def logical(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+def named(graph: Graph) -> Iterator[tuple[str, Node]]:
+    """Nodes of a graph and its bodies by their logical names."""
+    return ((name, node) for _, name, node in _named(graph, "", ""))
+
+
 def _views(module: nn.Module, last: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     """What a stored tensor is made of; names are below the module's parent where there are several."""
     roles: tuple[str, ...] | None = getattr(module, "roles", None)

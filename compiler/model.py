@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, fx, nn
 
 import compiler.modules  # noqa: F401  registers the built-in modules
-from archspec.graph import Graph, Node, Ref
+from archspec import part
+from archspec.graph import Graph, Node
 from archspec.kinds.interface import Entry
 from archspec.spec import Spec
-from archspec.streams import Stream
 from compiler.build import Blocks, Body, attribute, call, read
 from compiler.initialise import materialise
 from compiler.tokens import Tokens
@@ -52,36 +52,18 @@ def compile(
 
 def _part(root: Body, graph: Graph, entry: Entry) -> fx.Graph:
     """The graph from some streams to others: tensors ``[batch, tokens, width]`` in the order of the entry."""
-    needs = {name: _ref(graph, name) for name in entry.from_}
+    needs = {name: part.stream(graph, name) for name in entry.from_}
     signature = Signature(Graph({name: type_ for name, (_, type_) in needs.items()}, len(needs), [], {}, {}))
-    wanted = [_ref(graph, name)[0] for name in entry.to]
+    wanted = [part.stream(graph, name)[0] for name in entry.to]
 
     def run(root: Any, proxies: Any, losses: list[Tensor]) -> Any:
         tokens, _ = signature.unpack(proxies)
         values = {(ref.node, ref.port): value for (ref, _), value in zip(needs.values(), tokens, strict=True)}
-        root.compute(values, _between(graph, {name for name, _ in values}, wanted), tokens)
+        root.compute(values, part.between(graph, {name for name, _ in values}, wanted), tokens)
         results = {name: read(values, ref).features for name, ref in zip(entry.to, wanted, strict=True)}
         return next(iter(results.values())) if len(results) == 1 else results
 
     return traced_graph(root, signature, False, run)
-
-
-def _ref(graph: Graph, name: str) -> tuple[Ref, Stream]:
-    head, _, port = name.partition(".")
-    if head in graph.inputs:
-        return Ref(head), graph.inputs[head]
-    return Ref(head, port), graph.node(head).outputs[port]
-
-
-def _between(graph: Graph, given: set[str], wanted: list[Ref]) -> list[Node]:
-    """The nodes that must run to get from some streams to others."""
-    needed = {ref.node for ref in wanted}
-    chosen = []
-    for node in reversed(graph.nodes):
-        if node.name in needed and node.name not in given:
-            chosen.append(node)
-            needed |= {ref.node for ref in (*node.inputs, *node.outer.values())}
-    return chosen[::-1]
 
 
 def layers(graph: Graph) -> int:

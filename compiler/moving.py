@@ -76,7 +76,6 @@ def settle(model: fx.GraphModule) -> fx.GraphModule:
 
     The model itself, where none does.
     """
-    from compiler.initialise import compute_tables
     from compiler.model import compile
 
     if not model.spec.moving:  # type: ignore[union-attr]
@@ -85,6 +84,7 @@ def settle(model: fx.GraphModule) -> fx.GraphModule:
     for path, module in settled.named_modules():
         source = model.get_submodule(path)
         module._parameters.update({name: source._parameters[name] for name in module._parameters})
-        module._buffers.update({name: source._buffers[name] for name in module._buffers if name in source._buffers})
-    compute_tables(settled, next(model.parameters()).device)
+        module._buffers.update({name: source._buffers[name] for name in module._buffers})
+    if hasattr(model, "beside"):
+        settled.beside = model.beside
     return settled.train(model.training)

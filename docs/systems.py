@@ -16,6 +16,7 @@ import yaml
 
 from archspec.spec import Spec, load
 from search.cost.price import price
+from spaces import space as spaces
 
 ROOT = Path(__file__).parents[1]
 PAGE, ROWS, CHECKS = (ROOT / "docs" / name for name in ("systems.md", "systems.yaml", "checks.json"))
@@ -39,17 +40,23 @@ def rows() -> list[dict[str, Any]]:
 
 @cache
 def _files() -> dict[str, Path]:
-    return {path.stem: path for path in sorted((ROOT / "examples" / "zoo").rglob("*.yaml"))}
+    places = [*(ROOT / "spaces" / "library").glob("*.yaml"), *(ROOT / "examples" / "zoo").rglob("*.yaml")]
+    return {path.stem: path for path in sorted(places, key=lambda path: "zoo" in path.parts)}
 
 
 def specs(row: str) -> list[Path]:
-    """The files of a row: that of its name, and those of its published sizes, ``NAME_SIZE.yaml``."""
+    """The files of a row: a spec or a space of its name, and specs of its published sizes, ``NAME_SIZE.yaml``."""
     longer = [other["id"] for other in rows() if other["id"].startswith(f"{row}_")]
     mine = (
         path for name, path in _files().items()
         if name == row or (name.startswith(f"{row}_") and not any(name.startswith(other) for other in longer))
     )  # fmt: skip
     return sorted(mine, key=lambda path: (path.stem != row, path.stem))
+
+
+def spec_of(path: Path) -> Spec:
+    """The spec of a file; of a space, its default."""
+    return spaces.load(path).default().spec if path.parent.name == "library" else load(path)
 
 
 def page() -> str:
@@ -87,7 +94,7 @@ def _lines(row: dict[str, Any], checks: dict[str, Any]) -> list[str]:
         return [f"| {row['id']} | {title} | | | | |"]
     found = []
     for number, path in enumerate(files):
-        spec = load(path)
+        spec = spec_of(path)
         parameters, flops = _price(spec)
         first = (row["id"], title) if number == 0 else ("", "")
         state = _state(row["id"], checks) if number == 0 else ""
@@ -108,6 +115,6 @@ def _state(row: str, checks: dict[str, Any]) -> str:
         return "no test"
     if told["failed"]:
         return f"{told['failed']} of {told['passed'] + told['failed']} tests fail"
-    if told["specs"] != {path.stem: load(path).full for path in specs(row)}:
+    if told["specs"] != {path.stem: spec_of(path).full for path in specs(row)}:
         return "to be run again"
     return "holds"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pydantic import Field
-from torch import nn
 
 from archspec.errors import Problem, SpecError, did_you_mean
+from archspec.patterns import pattern, word
 from search.kinds import Fields
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Frozen(Fields):
@@ -33,11 +36,10 @@ class Freezing:
         self.until: dict[nn.Parameter, int] = {}
         names = dict(model.named_parameters(remove_duplicate=False))
         for number, one in enumerate(frozen or ()):
-            meant = _pattern(one.parameters)
+            meant = pattern(one.parameters, below=True)
             hits = [parameter for name, parameter in names.items() if meant.match(name)]
             if not hits:
-                word = next((part for part in reversed(one.parameters.split(".")) if "*" not in part), "")
-                hint = did_you_mean(word, {part for name in names for part in name.split(".")})
+                hint = did_you_mean(word(one.parameters), {part for name in names for part in name.split(".")})
                 hint = hint if hint and "did" in hint else "archc show lists the parts of a model"
                 place = f"train.freeze[{number}].parameters"
                 raise SpecError(Problem(f"no parameter is called {one.parameters!r}", hint, place))
@@ -55,10 +57,3 @@ class Freezing:
             parameter.requires_grad_(step < last)
             if step >= last:
                 parameter.grad = None
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    parts = []
-    for part in text.split("."):
-        parts.append(r"(?:[^.]+\.)*" if part == "**" else re.escape(part).replace(r"\*", "[^.]*") + r"(?:\.|$)")
-    return re.compile("".join(parts))

@@ -11,7 +11,7 @@ import hashlib
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice, repeat
 from random import Random
@@ -34,11 +34,13 @@ from archspec.errors import SpecError
 from archspec.spec import Spec
 from search.fidelity.rungs import Stage
 from search.figures import Figures
+from search.frontier import batch_begin
 from search.objectives import Priced
 from search.schedule import Further, Schedule
 from search.sources import History, Sources
 from search.storage import Record, candidate, counted, valid
 from search.study import SOURCES, Study
+from spaces.candidate import Candidate
 from spaces.encoding import Vectors, encode
 from spaces.space import Space
 
@@ -149,8 +151,10 @@ class Proposer:
     def _values(self, trials: list[FrozenTrial], seed: int) -> Iterator[dict[str, Any] | None]:
         """Choices worth a trial, the best first; None for those that the mirror's sampler is to make."""
         name = self.study.sampler
-        if name in SOURCES:
-            source = self.sources.of(name)(self.history(trials), seed)
+        if name == "frontier":
+            yield from (one.values for one in islice(self._batch(trials), FAITHFUL))
+        elif name in SOURCES:
+            source = self.sources.of(name)(self.history(trials, self.refused), seed)
             yield from (one.values for one in (source if name == "grid" else islice(source, FAITHFUL)))
             if name == "grid":
                 return
@@ -161,18 +165,27 @@ class Proposer:
         while True:
             yield self.space.draw(random).values
 
+    def _batch(self, trials: list[FrozenTrial]) -> Iterator[Candidate]:
+        """Those of a batch that were not tried. It goes by what was on record when its first was started."""
+        started = counted(trials)
+        begin = batch_begin(len(started))
+        then = trials if begin == len(started) else [t for t in trials if t.number < started[begin].number]
+        tried = {vector.tobytes() for vector in [*map(self._vector, valid(trials)), *self.refused]}
+        batch = self.sources.of("frontier")(self.history(then), _seed(self.study.seed, begin))
+        return (one for one in batch if encode(one).tobytes() not in tried)
+
     def _survey(self) -> None:
         """Puts on record, once, what of the space keeps the constraints."""
         if not self.surveyed and (found := self.sources.survey):
             self.record.remember("survey", found)
             self.surveyed = True
 
-    def history(self, trials: list[FrozenTrial]) -> History:
+    def history(self, trials: list[FrozenTrial], refused: Sequence[Vectors] = ()) -> History:
         """What the trials say of encoded candidates."""
         vectors = {candidate(trial)["hash"]: self._vector(trial) for trial in valid(trials)}
         foretold = self.schedule.foretold(trials)
         told = {key: values for key, values in foretold.items() if values is not None}
-        pending = [vectors[key] for key in foretold if key not in told] + self.refused
+        pending = [vectors[key] for key in foretold if key not in told] + list(refused)
         slots, objectives = len(self.space.slots), len(self.study.objectives)
         return History(
             np.array([vectors[key] for key in told]).reshape(-1, slots),

@@ -85,7 +85,7 @@ class Recipe(Fields):
     clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast, weights in float32")
     seed: int = Field(0, ge=0, description="of initialisation, batches and dropout")
-    freeze: list[Annotated[Frozen, BeforeValidator(_pattern)]] | None = Field(
+    freeze: list[Annotated[Frozen, BeforeValidator(_pattern, json_schema_input_type=str | Frozen)]] | None = Field(
         None, description="parameters that do not learn, as **.router, or {parameters: embedding, after: 0.2}"
     )
     evaluate_every: int | None = Field(None, ge=1, description="steps between validations; one is at the end anyway")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from search.figures import Figures
 from search.frontier.evolution import evolve, ranks
-from search.frontier.frontier import Frontier
+from search.frontier.frontier import Frontier, batch_size
 from search.frontier.members import Members
 from search.objectives import Objective
 from spaces.candidate import Candidate
@@ -28,7 +28,7 @@ from spaces.variation import Variation
 
 Reals = NDArray[np.float64]
 
-AHEAD = 16  # proposals of the frontier that are made at once when the first was refused
+AHEAD = 16  # proposals of the frontier that are made at once when those of a batch were refused
 POPULATION, TOURNAMENT = 32, 8  # of regularised evolution
 RARE = 0.02  # share of random members that keep the bounds, below which they are searched for
 POOL, GENERATIONS = 256, 40  # of the evolution towards the bounds
@@ -61,11 +61,16 @@ class Sources:
         self.signs = {o.name: -1.0 if o.direction == "maximize" else 1.0 for o in objectives}
         self.reference = {o.name: self.signs[o.name] * o.worst for o in objectives if o.worst is not None}
         self.frontier: Frontier | None = None  # the last that proposed
+        self._batch: tuple[int, list[Candidate], Iterator[Candidate]] = -1, [], iter(())  # its seed; made; to come
 
     @cached_property
     def members(self) -> Bounded:
         """The problem that the frontier solves."""
         return Bounded(self.space, self.objectives, self.figures)
+
+    @cached_property
+    def _untold(self) -> Frontier:
+        return Frontier(self.members, 0, reference=self.reference)
 
     @property
     def survey(self) -> dict[str, Any] | None:
@@ -98,15 +103,27 @@ class Sources:
         }[name]
 
     def _frontier(self, history: History, seed: int) -> Iterator[Candidate]:
-        """`search.frontier`: what may enlarge the front most, by what was learned so far."""
-        members = self.members
-        self.frontier = frontier = Frontier(members, seed, reference=self.reference)
+        """`search.frontier`: what may enlarge the front most, by what was known when its batch began.
+
+        Args:
+            seed: of the batch; while it is the same, so are the proposals.
+        """
+        if self._batch[0] != seed:
+            self._batch = seed, [], self._improving(history, seed)
+        _, made, more = self._batch
+        yield from list(made)
+        for one in more:
+            made.append(one)
+            yield one
+
+    def _improving(self, history: History, seed: int) -> Iterator[Candidate]:
+        self.frontier = frontier = self._untold.again(seed)
         if not len(frontier.random):
             return
         paid = [self.objectives.index(name) for name in frontier.paid]
         frontier.tell(history.vectors, history.values[:, paid])
         pending = history.pending
-        for count in itertools.chain([1], itertools.repeat(AHEAD)):
+        for count in itertools.chain([batch_size(len(history.vectors) + len(pending))], itertools.repeat(AHEAD)):
             found = frontier.ask(count, pending)
             if not len(found):
                 return

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spaces.inheriting import Children
 from spaces.space import Space
@@ -40,11 +41,12 @@ class Variation:
         reached = np.count_nonzero(~np.isnan(vectors), axis=1)
         rates = 1 / np.maximum(reached, 1) if rate is None else np.full(len(vectors), float(rate))
         result = self._children(generator, vectors[None], rates)
-        for _ in range(AGAIN):
-            same = np.flatnonzero(((result == vectors) | np.isnan(vectors)).all(axis=1) & (rates > 0))
-            if not len(same):
-                break
-            result[same] = self._children(generator, vectors[None, same], rates[same])
+        same = np.flatnonzero(~_differ(result, vectors) & (rates > 0))
+        if len(same):  # all that are made again are made at once, and the first that differs is taken
+            parents = np.repeat(same, AGAIN)
+            again = self._children(generator, vectors[None, parents], rates[parents])
+            first = _differ(again, vectors[parents]).reshape(-1, AGAIN).argmax(axis=1)
+            result[same] = again[np.arange(len(same)) * AGAIN + first]
         return result
 
     def cross(self, generator: np.random.Generator, a: Vectors, b: Vectors) -> Vectors:
@@ -72,3 +74,9 @@ class Variation:
             children.breed()
             result[:, chosen] = np.where(children.failed, given[0], out)
         return result.T
+
+
+def _differ(children: Vectors, parents: Vectors) -> NDArray[np.bool_]:
+    """Which children are not like their parents; a choice that only the child has comes with one that changed."""
+    same: NDArray[np.bool_] = ((children == parents) | np.isnan(parents)).all(axis=1)
+    return ~same

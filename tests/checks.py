@@ -28,11 +28,10 @@ class Checks:
                     self.counts[str(row)][report.outcome] += 1
 
     def pytest_sessionfinish(self) -> None:
-        from archspec.spec import load
-        from docs.systems import specs
+        from docs.systems import spec_of, specs
 
         found: dict[str, Any] = json.loads(self.file.read_text()) if self.file.exists() else {}
         for row, counts in self.counts.items():
-            hashes = {path.stem: load(path).full for path in specs(row)}
+            hashes = {path.stem: spec_of(path).full for path in specs(row)}
             found[row] = {outcome: counts[outcome] for outcome in ("passed", "failed", "skipped")} | {"specs": hashes}
         self.file.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n")

@@ -16,9 +16,11 @@ from archspec.streams import Size, Stream
 from compiler.build import Blocks, Body, collecting
 from compiler.initialise import materialise
 from compiler.model import _entry, _tie
+from compiler.modules.attend import Attend
 from compiler.modules.block_sparse_attention import BlockSparseAttend
+from compiler.modules.categorical import Choosing
 from compiler.modules.regularise import SampleDrop
-from compiler.modules.router import Draw, Jitter
+from compiler.modules.router import Choose, Draw, Jitter
 from compiler.registry import Leaf
 from compiler.trace import Signature
 
@@ -69,19 +71,24 @@ def runs(model: nn.Module, given: list[Tensor]) -> Outputs:
 def perturbed(model: nn.Module, seed: int = 0) -> nn.Module:
     """The model with noise on every parameter and stored buffer, so that no gate is closed and no gain is one."""
     generator = torch.Generator().manual_seed(seed)
-    for tensor in model.state_dict(keep_vars=True).values():
+    for name, tensor in model.state_dict(keep_vars=True).items():
         if tensor.is_floating_point():
             tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=0.2)
+        if name.endswith("running_var"):
+            tensor.abs_()
     return model
 
 
 RATES = (
     (nn.Dropout, "p"),
     (BlockSparseAttend, "training_only"),
+    (Attend, "subsample"),
     (SampleDrop, "rate"),
     (Leaf, "dropout"),
     (Jitter, "rate"),
+    (Choose, "noise"),
     (Draw, "noise"),
+    (Choosing, "noise"),
 )
 
 

@@ -29,14 +29,19 @@ LAYER = {
 EXPERT = {"kind": "glu", "hidden": 8}
 FIELDS: dict[str, dict[str, Any]] = {
     "attention": {"heads": 4, "kv_heads": 2},
+    "blend": {"factor": 0.25, "first": "layer_norm", "second": "rms_norm"},
     "block_diagonal": {"groups": 4},
     "block_sparse_attention": {"heads": 2, "block": 2, "random": 1},
     "by_label": {"label": "speaker", "body": "rms_norm"},
+    "categorical_attention": {"heads": 4, "values": 4, "noise": 0.0},
+    "categorical_mlp": {"count": 4, "values": 4, "noise": 0.0},
     "chunks": {"size": 4},
     "disentangled_attention": {"heads": 2},
     "relative_attention": {"heads": 2},
     "dynamic_convolution": {"heads": 2, "size": 3},
     "gated_delta_rule": {"heads": 4, "key_heads": 2},
+    "gaussian_mixture_features": {"count": 8, "components": 2},
+    "generated_features": {"count": 8, "noise": 4, "generator": {"kind": "mlp", "hidden": 6, "width": 8}},
     "glu": {"hidden": 24},
     "label_embedding": {"label": "speaker"},
     "label_router": {"label": "speaker"},
@@ -56,10 +61,13 @@ FIELDS: dict[str, dict[str, Any]] = {
     "nystrom_attention": {"heads": 2, "landmarks": 4},
     "parallel": {"branches": [{"kind": "mlp", "ratio": 2}, {"kind": "mlp", "ratio": 1}]},
     "project": {"width": 16, "bias": True},
+    "shaped_attention": {"heads": 2},
     "residual": {"norm": "layer_norm", "body": {"kind": "mlp", "ratio": 1}},
+    "relative_key": {"reach": 4},
     "rename": {"span": "others"},
     "sliding_window_attention": {"heads": 2, "window": 3},
     "strided": {"size": 2},
+    "tensor_attention": {"heads": 2},
     "transformer_layer": {name: LAYER[name] for name in ("mixer", "channel")},
     "windows": {"size": 2},
 }  # fmt: skip
@@ -73,8 +81,10 @@ def placed(role: str, node: Any) -> Any:
     attention = {"kind": "attention", "heads": 2}
     layer = {"kind": "transformer_layer"}
     return {
-        "body": node,
+        "body": {"kind": "residual", "body": node} if node["kind"] == "delay" else node,
         "channel": {**layer, "channel": node},
+        "feature_map": {**layer, "mixer": {"kind": "linear_attention", "heads": 2, "features": node}},
+        "filter": {**layer, "mixer": {"kind": "long_convolution", "filter": node}},
         "history": {"kind": "repeat", "times": 3, "body": "layer", "history": node},
         "linear": {**layer, "channel": {"kind": "mlp", "hidden": 16, "linear": node}},
         "mixer": {**layer, "mixer": node},
@@ -83,6 +93,8 @@ def placed(role: str, node: Any) -> Any:
         "router": {"kind": "mixture", "experts": {"count": 4, "body": EXPERT}, "router": node},
         "scale": {**layer, "channel": mlp, "scale": node},
         "scheme": {"kind": "partition", "scheme": node, "body": "layer"},
+        "score": {**layer, "mixer": {**attention, "position": "rope", "score": node}},
+        "sharing": {**layer, "mixer": {"kind": "attention", "heads": 4, "kv_heads": 2, "sharing": node}},
         "selector": {"kind": "route", "take": node, "body": "layer"},
     }.get(role)
 

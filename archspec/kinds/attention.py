@@ -11,6 +11,11 @@ from archspec.place import Place
 from archspec.streams import Axis, Span, Stream
 
 SHARPENED = "queries are multiplied by 1 + factor log(1 + floor((place + offset) / length))"
+SUBSAMPLE = (
+    "in training one in ratio tokens of the memory is read, drawn anew each time: the same for all queries; with "
+    "spread, each of ratio blocks of queries reads those that lie beside it once places are disturbed by spread of "
+    "the length"
+)
 GATE = "function of a linear map of the query token that multiplies what it reads, before out"
 GATE_PER = "what has a number of its own in the gate"
 
@@ -22,6 +27,16 @@ class Temperature(BaseModel):
     factor: Annotated[float, Field(ge=0)] = 0.1
     length: Width = 8192
     offset: Annotated[int, Field(ge=0)] = 0
+
+
+class Subsample(BaseModel):
+    """Which keys and values are read in training; all are in inference. Hussain, Zaki and Subramanian 2023, "The
+    Information Pathways Hypothesis: Transformers are Dynamic Self-Ensembles", arXiv 2306.01705.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    ratio: Annotated[int, Field(ge=1, le=4096)] = 4
+    spread: Annotated[float, Field(ge=0)] | None = None
 
 
 class Attention(Weighted, kind="attention", role=("mixer", "body")):
@@ -57,6 +72,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         False, description="a learned number for each head takes part in the softmax and gives nothing to read"
     )
     temperature: Temperature | None = Field(None, description=SHARPENED)
+    subsample: Subsample | None = Field(None, description=SUBSAMPLE)
     qk_norm: Annotated[Any, Slot(("norm",))] = Field(None, description="a norm on queries and keys")
     qk_norm_over: Literal["head", "heads"] = Field(
         "head",
@@ -70,6 +86,13 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
     )
     gate: Activation | None = Field(None, description=GATE)
     gate_per: Literal["feature", "head"] = Field("feature", description=GATE_PER)
+    sharing: Annotated[Any, Slot(("sharing",))] = Field(
+        None, description="how many query heads read each key head; equally many by default"
+    )
+    score: Annotated[Any, Slot(("score",))] = Field(
+        None,
+        description="a map of queries and keys to features whose product is the score; the plain product by default",
+    )
     softcap: Annotated[float, Field(gt=0)] | None = Field(None, description="scores s become cap * tanh(s / cap)")
     scale: Annotated[float, Field(gt=0)] | None = Field(
         None, description="factor on scores; 1 / sqrt(head_width) by default"
@@ -82,11 +105,16 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
     memory: Annotated[Any, Slot(("body",), stream=True)] = Field(
         None, description="what is read: a stream, or a body applied to the input"
     )
+    values: Annotated[Any, Slot(("mask",), stream=True)] = Field(
+        None, description="a stream of the memory's tokens that values are made of, where keys are made of another"
+    )
     score_bias: Annotated[Any, Slot(("mask",), stream=True)] = Field(
         None, description="a stream of pairs that is added to the scores, such as another attention's port scores"
     )
     mask: Annotated[Any, Slot(("mask",), stream=True)] = Field(
-        None, description="a stream of validity for the memory's tokens"
+        None,
+        description="which of the memory's tokens may be read: a stream of one feature for each of them, or for "
+        "each pair, above zero where they may",
     )
 
     def asked(self, x: Stream) -> Stream:
@@ -126,7 +154,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         bias = self.bias if self.qkv_bias is None else self.qkv_bias
         return {**shape, "width_out": node.output.width, "qkv_bias": bias}
 
-    def matrices(self, x: Stream, memory: Stream | None = None) -> dict[str, Matrix]:
+    def matrices(self, x: Stream, memory: Stream | None = None, values: Stream | None = None) -> dict[str, Matrix]:
         heads, kv_heads, head_width, value_width = self.shape(x)
         source = (memory or x).width
         bias = self.bias if self.qkv_bias is None else self.qkv_bias
@@ -136,7 +164,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         return {
             "query": Matrix(x.width, heads * head_width, bias),
             "key": Matrix(source, kv_heads * head_width, bias),
-            "value": Matrix(source, kv_heads * value_width, bias),
+            "value": Matrix(values.width if values else source, kv_heads * value_width, bias),
             **gate,
             "out": Matrix(heads * value_width, self.width_out or x.width, self.bias, "out"),
         }
@@ -147,10 +175,14 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
             raise Refused("", f"attention reads features, not {x}", "embed the tokens first")
         memory = self._memory(at, x)
         heads, kv_heads, head_width, value_width = self.shape(x)
-        at.own(self.matrices(x, memory))
+        at.own(self.matrices(x, memory, self._values(at, memory)))
         asked = self.asked(x)
         if self.window is not None and self.chunk is not None:
             raise Refused("chunk", "a window and chunks", "one of the two")
+        if self.subsample is not None and (self.window or self.chunk):
+            raise Refused("subsample", "a window or chunks, and a part of the memory", "one of the two")
+        if self.subsample is not None and self.subsample.spread is not None and memory.spans != asked.spans:
+            raise Refused("subsample.spread", f"{asked} have no place in {memory}", "subsample without spread")
         if self.chunk is not None and (len(memory.axes) != 1 or memory.spans != asked.spans):
             raise Refused("chunk", f"chunks need tokens along one axis, not {memory}",
                           "put the attention into a partition with chunks")  # fmt: skip
@@ -166,6 +198,15 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
                 at.slot("qk_norm", memory.wide(kv_heads * head_width), as_="key_norm", head_width=head_width)
         if at.has("value_norm"):
             at.slot("value_norm", memory.wide(value_width))
+        for field in ("qk_norm", "value_norm"):
+            if at.has(field) and at.bodies[field].outer:
+                raise Refused(
+                    field, f"a norm that reads {at.bodies[field].outer[0]}", "one of the heads' features alone"
+                )
+        if at.has("sharing"):
+            at.slot("sharing", memory.wide(head_width))
+        if at.has("score"):
+            at.slot("score", asked.wide(head_width))
         if at.has("position") and memory.spans != asked.spans and not at.is_kind("position", "none"):
             names = [axis.name for axis in asked.axes]
             if len(memory.spans) != 1 or [axis.name for axis in memory.axes] != names:
@@ -176,9 +217,10 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
                 named = at.stream(field)
                 if named is None:
                     raise Refused(field, f"no stream is called {at.raw(field)!r}")
-                if field == "mask" and (named.width != 1 or named.count != memory.count):
-                    raise Refused("mask", f"{at.raw(field)} is {named}; the memory is {memory}", "one feature a token")
                 alike = [axis.size for axis in named.axes] == [axis.size for axis in pairs.axes]
+                if field == "mask" and (named.width != 1 or not (alike or named.count == memory.count)):
+                    cause = f"{at.raw(field)} is {named}; the memory is {memory}, the scores are {pairs}"
+                    raise Refused("mask", cause, "one feature for each token of the memory, or for each pair")
                 if field == "score_bias" and (not alike or named.width not in (1, pairs.width)):
                     raise Refused("score_bias", f"{at.raw(field)} is {named}; the scores are {pairs}")
         self._maskable(at, asked, memory)
@@ -215,6 +257,16 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         if named is not None:
             return named
         return at.slot("memory", x).output
+
+    def _values(self, at: Place, memory: Stream) -> Stream | None:
+        if not at.has("values"):
+            return None
+        named = at.stream("values")
+        if named is None:
+            raise Refused("values", f"no stream is called {at.raw('values')!r}")
+        if named.spans != memory.spans or named.content != "features":
+            raise Refused("values", f"{at.raw('values')} is {named}; keys are made of {memory}", "the same tokens")
+        return named
 
     def keeps(self, x: Stream) -> tuple[Kept, ...]:
         _, kv_heads, head_width, value_width = self.shape(x)

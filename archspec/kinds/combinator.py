@@ -85,12 +85,12 @@ class Residual(Kind, kind="residual"):
 class Parallel(Kind, kind="parallel"):
     """Several bodies of one input; their outputs are added, concatenated or mixed by a learned gate.
 
-    ``gate`` weighs the branches by a softmax of a linear map of each token.
+    ``gate`` weighs the branches by a softmax of a linear map of each token. Without any branch the input passes.
     """
 
     pointwise = True
     arity = (1, 99)
-    branches: Annotated[list[Any], Slot(("body",), many=True)] = Field(min_length=1)
+    branches: Annotated[list[Any], Slot(("body",), many=True)]
     merge: Literal["sum", "concat", "gate", "mean"] = "sum"
     dropout: Annotated[Rate, Free(), Moves()] = Field(0.0, description="on the output of each branch")
 
@@ -111,6 +111,9 @@ class Parallel(Kind, kind="parallel"):
         if self.merge == "gate":
             at.own({"gate": Matrix(at.inputs[0].width, len(outs))})
         return outs[0].wide(sum(out.width for out in outs)) if self.merge == "concat" else outs[0]
+
+    def written(self, node: Node, writer: Any) -> dict[str, Any]:
+        return {"branches": [], **super().written(node, writer)}
 
 
 class TransformerLayer(Kind, kind="transformer_layer"):

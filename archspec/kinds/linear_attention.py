@@ -6,7 +6,8 @@ from pydantic import Field
 
 from archspec.errors import Refused, divisors
 from archspec.graph import Node
-from archspec.kind import Kept, Matrix, Weighted, Width
+from archspec.kind import Kept, Matrix, Slot, Weighted, Width
+from archspec.place import Place
 from archspec.streams import Stream
 
 
@@ -16,7 +17,9 @@ class LinearAttention(Weighted, kind="linear_attention", role=("mixer", "body"))
     Katharopoulos et al. 2020, "Transformers are RNNs", arXiv 2006.16236. It follows the causality of its stream. The
     feature map ``elu`` is theirs, ``elu(x) + 1``; ``softmax`` over a head's features is that of Shen et al. 2018,
     "Efficient Attention", arXiv 1812.01243; ``identity`` without normalisation that of Schlag et al. 2021, "Linear
-    Transformers Are Secretly Fast Weight Programmers", arXiv 2102.11174.
+    Transformers Are Secretly Fast Weight Programmers", arXiv 2102.11174. With ``relu``, a ``key_position`` and a
+    ``local`` convolution: Han et al. 2023, "FLatten Transformer", arXiv 2308.00442; Guo et al. 2024, "SLAB", arXiv
+    2405.11582.
     """
 
     incremental = True
@@ -26,10 +29,21 @@ class LinearAttention(Weighted, kind="linear_attention", role=("mixer", "body"))
         None, description="features of a head's queries and keys; width / heads by default"
     )
     value_width: Width | None = Field(None, description="features of a head's values; head_width by default")
-    feature_map: Literal["elu", "relu", "softmax", "identity"] = Field("elu", description="of queries and keys")
+    feature_map: Literal["elu", "relu", "softmax", "identity"] = Field(
+        "elu", description="of queries and keys, unless features has another"
+    )
     normalize: bool = Field(True, description="the weights of what a token reads are divided by their sum")
     eps: Annotated[float, Field(ge=0)] = Field(1e-6, description="added to that sum")
     bias: bool = Field(False, description="biases on query, key, value and out")
+    key_position: Annotated[Any, Slot(("body",))] = Field(
+        None, description="a body applied to the keys before their feature map, such as learned_position"
+    )
+    local: Annotated[Any, Slot(("body",))] = Field(
+        None, description="a body applied to the values, such as a depthwise_convolution, and added to what is read"
+    )
+    features: Annotated[Any, Slot(("feature_map",))] = Field(
+        None, description="a learned map of queries and keys, in the place of feature_map"
+    )
 
     def shape(self, x: Stream) -> tuple[int, int, int]:
         """Heads, width of a head, width of its values."""
@@ -54,14 +68,31 @@ class LinearAttention(Weighted, kind="linear_attention", role=("mixer", "body"))
     def output(self, x: Stream) -> Stream:
         if x.content != "features" or not x.spans:
             raise Refused("", f"attention reads features of tokens, not {x}", "embed the tokens first")
-        if self.normalize and self.feature_map == "identity":
-            raise Refused("normalize", "weights of both signs may sum to zero", "normalize: false")
         if x.causal and len(x.axes) != 1:
             raise Refused("", f"cannot be causal on {x}", "one axis")
         if x.segmented:
             raise Refused("", f"reads beyond the segments of {x}", "shift: 0")
         return x
 
-    def keeps(self, x: Stream) -> tuple[Kept, ...]:
+    def infer(self, at: Place) -> Stream:
+        x, out = at.one(), super().infer(at)
         heads, head_width, value_width = self.shape(x)
-        return (Kept(heads * head_width * (value_width + self.normalize), per="sequence"),)
+        for field, width in (("key_position", heads * head_width), ("local", heads * value_width)):
+            expected = x.wide(width)
+            if at.has(field):
+                given = at.slot(field, expected).output
+                if (given.width, given.spans) != (expected.width, expected.spans):
+                    raise Refused(field, f"gives {given}, not {expected}")
+        if at.has("features"):
+            if self.feature_map != "elu":
+                raise Refused("feature_map", f"{self.feature_map}, and features", "one of the two")
+            at.slot("features", x.wide(head_width))
+        elif self.normalize and self.feature_map == "identity":
+            raise Refused("normalize", "weights of both signs may sum to zero", "normalize: false")
+        assert isinstance(out, Stream)
+        return out
+
+    def kept(self, node: Node) -> tuple[Kept, ...]:
+        heads, head_width, value_width = self.shape(node.types[0])
+        width = node.bodies["features"].output.width if "features" in node.bodies else head_width
+        return (Kept(heads * width * (value_width + self.normalize), per="sequence"),)

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from archspec.errors import Refused, divisors
 from archspec.graph import Node
-from archspec.kind import Activation, Count, Kept, Matrix, Weighted, Width
+from archspec.kind import Activation, Count, Kept, Kind, Matrix, Weighted, Width
 from archspec.streams import Stream
 
 
@@ -52,6 +52,29 @@ class RgLru(Weighted, kind="rg_lru", role=("mixer", "body")):
 
     def keeps(self, x: Stream) -> tuple[Kept, ...]:
         return (Kept(max(1, self.convolution) * self.inner(x), per="sequence"),)
+
+
+class QuasiRecurrent(Kind, kind="quasi_recurrent", role=("mixer", "body")):
+    """Gates from a convolution, then a recurrence without matrices: ``c[t] = f c[t-1] + (1 - f) z``, ``o c``.
+
+    Bradbury et al. 2017, "Quasi-Recurrent Neural Networks", arXiv 1611.01576, with the pooling that it calls fo:
+    ``z = tanh(W * x)``, ``f`` and ``o`` are sigmoids of other convolutions over the same ``size`` tokens, the last of
+    which is the token itself.
+    """
+
+    incremental = True
+    width: Width | None = Field(None, description="features of the recurrence and the output; the input's by default")
+    size: Width = Field(2, description="taps of the convolution")
+    bias: bool = True
+
+    def output(self, x: Stream) -> Stream:
+        return in_order(x).wide(self.width or x.width)
+
+    def settle(self, node: Node) -> dict[str, Any]:
+        return {"width": node.output.width}
+
+    def keeps(self, x: Stream) -> tuple[Kept, ...]:
+        return (Kept((self.size - 1) * x.width + (self.width or x.width), per="sequence"),)
 
 
 def in_order(x: Stream) -> Stream:

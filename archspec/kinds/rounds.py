@@ -6,7 +6,7 @@ from pydantic import Field
 
 from archspec.errors import Refused, did_you_mean
 from archspec.graph import Graph, Node
-from archspec.kind import Free, Kind, Matrix, Real, Slot, Width
+from archspec.kind import Free, Kind, Matrix, Moves, Real, Slot, Width
 from archspec.kinds.combinator import BODY, ports
 from archspec.place import Place
 from archspec.source import Map, Seq
@@ -229,7 +229,7 @@ class AddInput(Kind, kind="add_input", role="history"):
     incremental = True
 
     arity = (1, MAX_ROUNDS + 1)
-    factor: Real = 1.0
+    factor: Annotated[Real, Moves()] = 1.0
 
     def infer(self, at: Place) -> Stream:
         return at.inputs[-1]

@@ -46,6 +46,10 @@ class TopK(Scored, kind="top_k", role="router"):
     bias: DeepSeek-AI 2024, "DeepSeek-V3", arXiv 2412.19437. ``balance: loss`` adds the loss of Fedus et al. 2021,
     "Switch Transformers", arXiv 2101.03961; ``z_loss`` that of Zoph et al. 2022, "ST-MoE", arXiv 2202.08906. The
     softmax over the chosen scores alone is the softmax over all, normalised.
+
+    A ``temperature`` that falls while the model trains, with ``noise``, a ``threshold`` and all experts for k, is the
+    dense-to-sparse gate of Nie et al. 2021, "EvoMoE", arXiv 2112.14397; a k that grows is Chen et al. 2023, "Sparse MoE
+    as the New Dropout", arXiv 2303.01610.
     """
 
     exempt = {
@@ -53,7 +57,15 @@ class TopK(Scored, kind="top_k", role="router"):
         "batch": "with a capacity, samples share the room of each expert",
     }
 
-    rare: ClassVar[tuple[str, ...]] = (*Scored.rare, "order", "group_score", "room", "temperature", "threshold")
+    rare: ClassVar[tuple[str, ...]] = (
+        *Scored.rare,
+        "order",
+        "group_score",
+        "room",
+        "temperature",
+        "noise",
+        "threshold",
+    )
 
     @property
     def apart(self) -> bool:  # type: ignore[override]
@@ -74,9 +86,12 @@ class TopK(Scored, kind="top_k", role="router"):
         "best_two", description="a group is as good as its two best experts together, or as its best one"
     )
     scale: Annotated[Real, Moves()] = Field(1.0, description="factor on the weights")
-    temperature: Annotated[Real, Moves(), Field(gt=0)] = Field(1.0, description="what scores are divided by before")
+    temperature: Annotated[Real, Moves(), Field(gt=0)] = Field(1.0, description="what the logits are divided by")
+    noise: Annotated[Real, Free(), Moves(), Field(ge=0)] = Field(
+        0.0, description="factor on Gumbel noise that is added to the logits in training"
+    )
     threshold: Annotated[Rate, Moves()] = Field(
-        0.0, description="experts with a lower score are left out; where no number of them is fixed, k is all of them"
+        0.0, description="experts whose score is not above it are left out, so that a token may meet fewer than k"
     )
     balance: Literal["none", "loss", "bias"] = "loss"
     balance_weight: Annotated[Real, Free(), Moves()] = Field(0.01, description=BALANCE)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from archspec.errors import Refused, divisors
+from archspec.graph import Node
 from archspec.kind import Kind, Matrix, Weighted, Width
 from archspec.kinds.combinator import NORM
 from archspec.place import Place
@@ -60,10 +61,12 @@ class Join(Kind, kind="join"):
     """The tokens of several streams one after another, each keeping its spans.
 
     If any of the streams says which of its tokens are real, those of the others all are. Labels stay that the tokens
-    of all streams carry.
+    of all streams carry. With ``span`` they become one list, in which nothing tells any more whose they were; it is
+    causal if one of the streams is.
     """
 
     arity = (1, 99)
+    span: str | None = Field(None, description="makes one span of this name of all")
 
     def infer(self, at: Place) -> Stream:
         spans: list[Span] = []
@@ -73,7 +76,7 @@ class Join(Kind, kind="join"):
                               "project one of them first")  # fmt: skip
             spans += stream.spans
         names = [span.name for span in spans]
-        for name in names:
+        for name in names if self.span is None else ():
             if names.count(name) > 1:
                 raise Refused(
                     "from", f"two of the streams have a span {name!r}", "give learned tokens a span of another name"
@@ -85,22 +88,32 @@ class Join(Kind, kind="join"):
             )
         first, *others = at.inputs
         return replace(
-            first.on(*spans),
+            first.on(*spans) if self.span is None else self.listed(first.on(*spans)),
             labels=tuple(label for label in first.labels if all(label in stream.labels for stream in others)),
             placed=first.placed and not others,
             valid=any(stream.valid for stream in at.inputs),
         )
 
+    def listed(self, x: Stream) -> Stream:
+        """All tokens as one list, along the axis of those that are causal."""
+        axes = [axis for span in x.spans for axis in span.axes]
+        causal = [span for span in x.spans if any(axis.causal for axis in span.axes)]
+        if len(causal) > 1 or any(len(span.axes) > 1 for span in causal):
+            raise Refused("span", f"more than one list along {', '.join(sorted(x.causal_axes))}, which would know all")
+        axis = next((axis for axis in axes if axis.causal), axes[0] if axes else Axis("token", 0))
+        assert self.span is not None
+        return x.on(Span(self.span, (Axis(axis.name, x.count, axis.causal, x.most),)))
+
 
 class Combine(Kind, kind="combine"):
-    """Adds or multiplies streams, or puts their features side by side.
+    """Adds or multiplies streams, subtracts the others from the first, or puts their features side by side.
 
     A stream of one token (or of none, a vector) goes to every token of the first.
     """
 
     incremental = True
     arity = (1, 99)
-    how: Literal["add", "multiply", "concat", "mean"] = "add"
+    how: Literal["add", "subtract", "multiply", "concat", "mean"] = "add"
 
     def infer(self, at: Place) -> Stream:
         first = at.inputs[0]
@@ -145,6 +158,9 @@ class PatchMerging(Weighted, kind="patch_merging"):
             at.slot("norm", merged if self.place == "before" else out)
         at.own({"weight": Matrix(block, self.width, self.bias)})
         return out
+
+    def written(self, node: Node, writer: Any) -> dict[str, Any]:
+        return {"norm": "absent", **super().written(node, writer)}
 
 
 class PatchExpanding(Weighted, kind="patch_expanding"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from archspec.kinds import attention as kinds
 from archspec.streams import Stream
 from compiler.build import weight
 from compiler.modules.kernel import attention, blocks, joined
+from compiler.modules.subsample import draw
 from compiler.registry import Keeper
 
 
@@ -35,6 +37,8 @@ class Attend(Keeper):
         self.stride = math.prod(int(axis.size) for axis in grid[place + 1 :])  # a grid's last axis runs fastest
         self.scale = spec.scale or 1 / math.sqrt(head_width)
         self.dropout = spec.dropout
+        self.subsample = None if spec.subsample is None or spec.subsample.ratio == 1 else spec.subsample
+        self.drawing = False
         self.talking = spec.talking_heads
         self.initial: dict[str, object] = {}
         if self.talking:
@@ -53,8 +57,27 @@ class Attend(Keeper):
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if self.decoding is not None and self.causal:
             return self.decode(q, k, v, bias)
+        if self.subsample and (self.training or self.drawing):
+            q_place, k_place = (self.places(x) if at is None else at for x, at in ((q, q_place), (k, k_place)))
+            parts = []
+            for rows, chosen in draw(self.subsample, q.shape[2], k.shape[2], causal=self.causal, device=q.device):
+                told = (None if x is None else x[..., chosen] for x in (k_place, valid, k_segment))
+                at, real, segment = told
+                asked = None if q_segment is None else q_segment[:, rows]
+                some = None if bias is None else bias[..., rows if bias.shape[-2] > 1 else slice(None), :][..., chosen]
+                parts.append(self.whole(
+                    q[:, :, rows], k[:, :, chosen], v[:, :, chosen], some, q_place[:, rows], at, real, asked, segment
+                ))  # fmt: skip
+            return torch.cat(parts, dim=1)
+        return self.whole(q, k, v, bias, q_place, k_place, valid, q_segment, k_segment)
+
+    def whole(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, q_place: Tensor | None, k_place: Tensor | None,
+        valid: Tensor | None, q_segment: Tensor | None, k_segment: Tensor | None,
+    ) -> Any:  # fmt: skip
+        """The attention of whole sequences, all of ``[batch, heads, tokens, width]``."""
         rate = self.dropout if self.training else 0.0
-        flat = self.stride == self.rows == 1 and q_place is None
+        flat = self.stride == self.rows == 1 and q_place is None and k_place is None
         if flat and valid is None and q_segment is None and bias is None and not self.gives_scores:
             return self.plainly(q, k, v, rate).transpose(1, 2).flatten(2)
         mask = self.mask(q, k, q_place, k_place, valid, q_segment, k_segment)

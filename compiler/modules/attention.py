@@ -6,13 +6,15 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from archspec.errors import Problem, SpecError
 from archspec.kinds import attention as kinds
 from compiler.build import Make, main, project
 from compiler.modules.activations import ACTIVATIONS
 from compiler.modules.attend import Attend
+from compiler.modules.heads import addend
 from compiler.modules.rope import Rope
 from compiler.modules.temperature import Temperature
-from compiler.registry import builds
+from compiler.registry import Leaf, builds
 from compiler.tokens import Tokens
 
 
@@ -27,8 +29,12 @@ class Attention(nn.Module):
         self.heads, self.kv_heads, self.head_width, self.value_width = spec.shape(make.stream)
         self.memory = make.body("memory") if make.has("memory") else None
         self.memory_name = node.streams.get("memory")
-        self.mask_name = node.streams.get("mask")
-        alone = spec.query is None and self.memory is None and self.memory_name is None
+        self.mask_name, self.values_name = node.streams.get("mask"), node.streams.get("values")
+        sizes = [axis.size for axis in node.outputs["scores"].axes]
+        mask = None if self.mask_name is None else node.outer_types[self.mask_name]
+        self.unseen = Unseen() if mask is not None and [axis.size for axis in mask.axes] == sizes else None
+        together = self.values_name is None
+        alone = together and spec.query is None and self.memory is None and self.memory_name is None
         self.qkv = self.kv = self.gate = None
         roles = ("query", "key", "value") if spec.gate is None else ("query", "key", "value", "gate")
         if alone and make.plain(*roles):
@@ -36,7 +42,7 @@ class Attention(nn.Module):
         else:
             self.gate = None if spec.gate is None else make.linear("gate")
             self.query = make.linear("query")
-            if make.plain("key", "value"):
+            if together and make.plain("key", "value"):
                 self.kv = make.fused("key", "value")
             else:
                 self.key, self.value = make.linear("key"), make.linear("value")
@@ -46,9 +52,18 @@ class Attention(nn.Module):
         self.position = make.body("position") if make.has("position") else None
         if self.position is not None and hasattr(self.position, "sized"):
             self.position.sized(self.heads)
+        self.sharing = make.body("sharing") if make.has("sharing") else None
+        if self.sharing is not None:
+            self.sharing.fits(self.heads, self.kv_heads)  # type: ignore[operator]
+        self.score = make.body("score") if make.has("score") else None
+        if self.score is not None:
+            self.score.fits(self.heads, self.kv_heads, self.position)  # type: ignore[operator]
         memory = node.bodies["memory"].output if self.memory is not None else make.stream
         self.bias_name = node.streams.get("score_bias")
         self.scores = node.outputs["scores"] if "scores" in node.reads else None
+        if self.scores is not None and spec.subsample is not None:
+            cause = "in training there are scores of a part of the memory alone"
+            raise SpecError(Problem(cause, "subsample: null, or do not read scores", node.path, node.raw.mark))
         if self.memory_name:
             memory = node.outer_types[self.memory_name]
         self.attend = Attend(spec, self.heads, self.head_width, memory, gives_scores=self.scores is not None)
@@ -78,7 +93,8 @@ class Attention(nn.Module):
                 parts = self.kv(memory.features).split(widths[1:], dim=-1)
                 k, v = parts[0], parts[1]
             else:
-                k, v = project(self.key, memory.features, memory), project(self.value, memory.features, memory)
+                told = memory if self.values_name is None else outer[self.values_name]
+                k, v = project(self.key, memory.features, memory), project(self.value, told.features, told)
         q = q.unflatten(-1, (self.heads, self.head_width))
         k = k.unflatten(-1, (self.kv_heads, self.head_width))
         v = v.unflatten(-1, (self.kv_heads, self.value_width))
@@ -89,6 +105,9 @@ class Attention(nn.Module):
             k = self.normed(self.key_norm, k, memory, self.kv_heads)
         if spec.clip is not None:
             q, k, v = (part.clamp(-spec.clip, spec.clip) for part in (q, k, v))
+        if self.score is not None:
+            mapped = self.score(q, k)
+            q, k = mapped[0], mapped[1]
         bias = None
         if isinstance(self.position, Rope):
             turned = self.position(q, k, asked.coordinates, memory.coordinates, v if self.position.values else None)
@@ -104,7 +123,15 @@ class Attention(nn.Module):
         if self.bias_name is not None:
             given = outer[self.bias_name].features.unflatten(1, (q.shape[1], -1)).permute(0, 3, 1, 2)
             bias = given if bias is None else bias + given
-        valid = memory.valid if self.mask_name is None else outer[self.mask_name].features[..., 0] > 0
+        valid = memory.valid
+        if self.mask_name is not None and self.unseen is not None:
+            unseen = self.unseen(outer[self.mask_name].features, q)
+            bias = unseen if bias is None else bias + unseen
+        elif self.mask_name is not None:
+            valid = outer[self.mask_name].features[..., 0] > 0
+        if self.sharing is not None:
+            shared = self.sharing(k, v, valid)
+            k, v = shared[0], shared[1]
         y = self.attend(
             q, k, v, bias, asked.coordinates, memory.coordinates, valid, asked.segment,
             memory.segment if asked.segment is not None else None,
@@ -131,3 +158,10 @@ class Attention(nn.Module):
 def normed(norm: nn.Module, features: Tensor, tokens: Tokens, width: int) -> Tensor:
     """A norm applied to features that tokens have for the while."""
     return main(norm, tokens.give(features, tokens.stream.wide(width)), outer={}).features
+
+
+class Unseen(Leaf):
+    """What is added to scores of ``[batch, queries, heads, width]`` under a mask of pairs ``[batch, pairs, 1]``."""
+
+    def forward(self, mask: Tensor, q: Tensor) -> Tensor:
+        return addend(mask.unflatten(1, (q.shape[1], -1)).permute(0, 3, 1, 2) > 0, q)

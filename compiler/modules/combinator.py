@@ -75,11 +75,11 @@ class Parallel(nn.Module):
         super().__init__()
         self.merge = spec.merge
         self.branches = nn.ModuleList(make.body(slot) for slot in make.slots("branches"))
-        self.gate = make.linear("gate") if spec.merge == "gate" else None
+        self.gate = make.linear("gate") if "gate" in make.node.matrices else None
         self.dropout = dropout(spec.dropout)
 
-    def forward(self, *inputs: Tokens, outer: Outer) -> Tokens:
-        outs = [main(branch, *inputs, outer=outer) for branch in self.branches]
+    def forward(self, *inputs: Tokens, outer: Outer | None = None) -> Tokens:
+        outs = [main(branch, *inputs, outer=outer or {}) for branch in self.branches]
         if not outs:
             return inputs[0]
         features = [out.features if self.dropout is None else self.dropout(out.features) for out in outs]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,7 +57,7 @@ class PatchEmbedding(nn.Module):
         self.norm = make.body("norm") if make.has("norm") else None
         self.stream_out = make.node.output
 
-    def forward(self, x: Tokens, outer: object = None) -> Tokens:
+    def forward(self, x: Tokens, outer: Mapping[str, Tokens] | None = None) -> Tokens:
         if self.whole:
             patches = blocks(x.features, self.sizes, self.size)
             y = self.linear(patches.flatten(2))
@@ -69,7 +71,7 @@ class PatchEmbedding(nn.Module):
                 .transpose(1, 2)
             )
         out = Tokens(y, self.stream_out)
-        return out if self.norm is None else main(self.norm, out, outer={})
+        return out if self.norm is None else main(self.norm, out, outer=outer or {})
 
 
 def blocks(x: Tensor, sizes: list[int], size: int) -> Tensor:

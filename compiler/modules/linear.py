@@ -17,6 +17,14 @@ from compiler.registry import Leaf, builds
 from compiler.tokens import Tokens
 
 
+@builds(kinds.PlainMatrix)
+class PlainMatrix(nn.Linear):
+    def __new__(cls, spec: kinds.PlainMatrix, stream: Stream, matrix: Matrix) -> nn.Linear:  # type: ignore[misc]
+        linear = plain_linear(matrix)
+        linear.initial = {"weight": (spec.start, spec.gain)}  # type: ignore[assignment]
+        return linear
+
+
 @builds(kinds.LowRank)
 class LowRank(nn.Module):
     def __init__(self, spec: kinds.LowRank, stream: Stream, matrix: Matrix) -> None:
@@ -43,6 +51,8 @@ class Lora(nn.Module):
         self.scale = spec.scale
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.scale == 0:
+            return F.linear(x, self.weight, self.bias)
         beside = self.up(self.down(x))
         return F.linear(x, self.weight, self.bias) + (beside if self.scale == 1 else beside * self.scale)
 

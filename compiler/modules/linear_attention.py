@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kinds import linear_attention as kinds
-from compiler.build import Make, project
+from compiler.build import Make, main, project
 from compiler.modules.recurrence import precise, real_tokens
 from compiler.registry import Keeper, builds
 from compiler.tokens import Tokens
@@ -31,10 +31,16 @@ class LinearAttention(nn.Module):
         self.qkv = make.fused(*roles) if make.plain(*roles) else None
         if self.qkv is None:
             self.query, self.key, self.value = (make.linear(role) for role in roles)
-        self.attend = Attend(spec, causal=make.stream.causal)
+        self.key_position = make.body("key_position") if make.has("key_position") else None
+        self.local = make.body("local") if make.has("local") else None
+        self.features = make.body("features") if make.has("features") else None
+        if self.features is not None:
+            self.features.fits(self.heads)  # type: ignore[operator]
+        self.attend = Attend(spec, spec.feature_map if self.features is None else "identity",
+                             causal=make.stream.causal)  # fmt: skip
         self.out = make.linear("out")
 
-    def forward(self, x: Tokens) -> Tensor:
+    def forward(self, x: Tokens, outer: Mapping[str, Tokens] | None = None) -> Tensor:
         width = self.heads * self.head_width
         if self.qkv is not None:
             parts = self.qkv(x.features).split((width, width, self.heads * self.value_width), dim=-1)
@@ -42,18 +48,28 @@ class LinearAttention(nn.Module):
         else:
             q, k = project(self.query, x.features, x), project(self.key, x.features, x)
             v = project(self.value, x.features, x)
+        if self.key_position is not None:
+            k = main(self.key_position, x.give(k, x.stream.wide(width)), outer=outer or {}).features
+        beside = (
+            None
+            if self.local is None
+            else main(self.local, x.give(v, x.stream.wide(self.heads * self.value_width)), outer=outer or {})
+        )
         q, k = q.unflatten(-1, (self.heads, -1)), k.unflatten(-1, (self.heads, -1))
-        y = self.attend(q, k, v.unflatten(-1, (self.heads, -1)), x.valid)
-        return project(self.out, y.flatten(2), x)
+        if self.features is not None:
+            mapped = self.features(q, k)
+            q, k = mapped[0], mapped[1]
+        y = self.attend(q, k, v.unflatten(-1, (self.heads, -1)), x.valid).flatten(2)
+        return project(self.out, y if beside is None else y + beside.features, x)
 
 
 class Attend(Keeper):
     """Linear attention for queries and keys ``[batch, tokens, heads, width]``, values ``[batch, tokens, heads, value
     width]``; gives these of what is read."""
 
-    def __init__(self, spec: kinds.LinearAttention, *, causal: bool) -> None:
+    def __init__(self, spec: kinds.LinearAttention, feature_map: str, *, causal: bool) -> None:
         super().__init__()
-        self.map, self.normalize, self.eps, self.causal = spec.feature_map, spec.normalize, spec.eps, causal
+        self.map, self.normalize, self.eps, self.causal = feature_map, spec.normalize, spec.eps, causal
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> Tensor:
         features, dtype = FEATURE_MAPS[self.map], v.dtype

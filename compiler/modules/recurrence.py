@@ -94,6 +94,38 @@ class GatedRecurrence(Keeper):
         return h.to(x.dtype)
 
 
+@builds(kinds.QuasiRecurrent)
+class QuasiRecurrent(nn.Module):
+    """One convolution for candidates, forget gates and output gates, then the pooling."""
+
+    def __init__(self, spec: kinds.QuasiRecurrent, make: Make) -> None:
+        super().__init__()
+        gates = causal_convolution(make.stream, spec.size, bias=spec.bias, width=3 * (spec.width or make.stream.width))
+        assert gates is not None
+        self.gates, self.pooling = gates, Pooling()
+
+    def forward(self, x: Tokens) -> Tensor:
+        features = x.features if x.valid is None else x.features * x.valid[..., None]  # padding is silence
+        z, f, o = self.gates(features).chunk(3, dim=-1)
+        return torch.sigmoid(o) * self.pooling(torch.tanh(z), torch.sigmoid(f), x.valid)
+
+
+class Pooling(Keeper):
+    """``c[t] = f[t] c[t-1] + (1 - f[t]) z[t]``, all ``[batch, tokens, width]``; padding leaves the state as it is."""
+
+    def forward(self, z: Tensor, f: Tensor, valid: Tensor | None) -> Tensor:
+        a, written = precise(f), precise(z)
+        b = (1 - a) * written
+        if (real := real_tokens(self, z, valid)) is not None:
+            a, b = torch.where(real[..., None], a, 1.0), b * real[..., None]
+        if self.decoding is None:
+            return scan(a, b).to(z.dtype)
+        state = self.decoding.kept(self)
+        c = scan(a, b, state.get("state"))
+        state["state"] = c[:, -1].clone()
+        return c.to(z.dtype)
+
+
 def precise(x: Tensor) -> Tensor:
     """At least in single precision."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
@@ -106,12 +138,16 @@ def real_tokens(leaf: Keeper, x: Tensor, valid: Tensor | None) -> Tensor | None:
     return leaf.decoding.real(x.shape[1])
 
 
-def causal_convolution(stream: Stream, size: int, *, bias: bool) -> GridConvolution | None:
-    """A convolution that reads the past of a recurrence, whether or not its stream is causal; None for no taps."""
+def causal_convolution(stream: Stream, size: int, *, bias: bool, width: int | None = None) -> GridConvolution | None:
+    """A convolution that reads the past of a recurrence, whether or not its stream is causal; None for no taps.
+
+    Args:
+        width: of the output, to which all features contribute; by default each is filtered on its own.
+    """
     if not size:
         return None
     spans = [replace(span, axes=tuple(replace(axis, causal=True) for axis in span.axes)) for span in stream.spans]
-    return GridConvolution(stream.on(*spans), size=size, bias=bias)
+    return GridConvolution(stream.on(*spans), size=size, bias=bias, width=width or 0, groups=1 if width else 0)
 
 
 def spread(count: int, low: float, high: float, *, other: bool = False) -> list[float]:

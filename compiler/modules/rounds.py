@@ -12,6 +12,8 @@ from archspec.kinds import rounds as kinds
 from compiler.build import Make, call, main, project, tie, weight
 from compiler.modules.combinator import named
 from compiler.modules.route import ExpertChoice, scatter, weighed
+from compiler.moving import now
+from compiler.moving import number as kept
 from compiler.registry import builds
 from compiler.tokens import Tokens
 
@@ -119,10 +121,10 @@ class LearnedMix(nn.Module):
 class AddInput(nn.Module):
     def __init__(self, spec: kinds.AddInput, make: Make) -> None:
         super().__init__()
-        self.factor = spec.factor
+        self.factor = kept(spec.factor)
 
     def forward(self, *inputs: Tokens) -> Tensor:
-        return inputs[-1].features + self.factor * inputs[0].features
+        return inputs[-1].features + now(self.factor) * inputs[0].features
 
 
 @builds(kinds.ConcatHistory)

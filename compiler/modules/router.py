@@ -122,6 +122,7 @@ class Choose(Keeper):
         self.many = Many(spec.k)
         self.losing = Losing(spec, self.many)
         self.scale, self.temperature, self.threshold = map(number, (spec.scale, spec.temperature, spec.threshold))
+        self.noise, self.moving = spec.noise, moved(spec.noise)
         if spec.balance == "bias":
             self.register_buffer("balance_bias", torch.empty(experts, device="meta"))
 
@@ -133,7 +134,11 @@ class Choose(Keeper):
         if self.decoding is not None and self.causal and valid is None:
             valid = self.decoding.real(tokens)
         logits, valid = rows(logits, valid)
-        warm = logits if spec.temperature == 1 else logits / now(self.temperature)
+        warm = logits
+        if self.training and self.noise:
+            warm = logits + gumbel(logits) * (self.noise if self.moving is None else self.moving())
+        if spec.temperature != 1:
+            warm = warm / now(self.temperature)
         scores = warm.softmax(-1) if spec.score == "softmax" else warm.sigmoid()
         ranking = scores
         if spec.balance == "bias":
@@ -214,9 +219,8 @@ class Draw(Leaf):
             share = close.softmax(-1)
             if self.training and self.noise:
                 first = pick
-                gumbel = -torch.empty_like(close).exponential_().log()
                 noise = self.noise if self.moving is None else self.moving()
-                pick = (close + noise * gumbel).argmax(-1, keepdim=True)
+                pick = (close + noise * gumbel(close)).argmax(-1, keepdim=True)
                 whole = (pick == first) | (torch.rand_like(best) > 0.75)
                 weight = share.gather(-1, pick)
                 weight = weight - (weight * ~whole * (2 / 3)).detach()  # its value alone: the gradient is the whole's
@@ -230,6 +234,11 @@ class Draw(Leaf):
         if (taken := self.many.taken(places)) is not None:
             picked, weighed = picked * taken[:, None], weighed * taken
         return weighed, places, self.losing(logits, logits.softmax(-1), picked.sum(1), valid, self.over_all)
+
+
+def gumbel(like: Tensor) -> Tensor:
+    """Noise with which the highest of noisy scores is one drawn by their softmax."""
+    return -torch.empty_like(like).exponential_().log()
 
 
 def rows(logits: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:

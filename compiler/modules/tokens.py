@@ -114,7 +114,10 @@ class Combine(nn.Module):
             return first.give(torch.cat(wide, dim=-1), self.out)
         total = features[0]
         for other in features[1:]:
-            total = total * other if self.how == "multiply" else total + other
+            if self.how == "multiply":
+                total = total * other
+            else:
+                total = total - other if self.how == "subtract" else total + other
         return first.give(total / len(inputs) if self.how == "mean" else total, self.out)
 
 
@@ -130,9 +133,9 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tokens, outer: Outer | None = None) -> Tokens:
         merged = Tokens(blocks(x.features, self.sizes, self.factor).flatten(2), self.out)
         if self.norm is not None and self.place == "before":
-            merged = main(self.norm, merged, outer={})
+            merged = main(self.norm, merged, outer=outer or {})
         out = Tokens(project(self.linear, merged.features, merged), self.out)
-        return main(self.norm, out, outer={}) if self.norm is not None and self.place == "after" else out
+        return main(self.norm, out, outer=outer or {}) if self.norm is not None and self.place == "after" else out
 
 
 @builds(kinds.PatchExpanding)
@@ -162,9 +165,9 @@ class Gather(nn.Module):
     def forward(self, x: Tokens, outer: Outer | None = None) -> Tokens:
         joined = Tokens(x.features.unflatten(1, (-1, self.group)).flatten(2), self.out)
         if self.norm is not None:
-            joined = main(self.norm, joined, outer={})
+            joined = main(self.norm, joined, outer=outer or {})
         out = Tokens(project(self.linear, joined.features, joined), self.out)
-        return out if self.norm_after is None else main(self.norm_after, out, outer={})
+        return out if self.norm_after is None else main(self.norm_after, out, outer=outer or {})
 
 
 @builds(kinds.Regroup)

@@ -30,7 +30,8 @@ def check(spec: Spec) -> None:
     """
     for node in _nodes(spec.graph):
         if not node.kind.apart:
-            cause = f"{node.kind.name_} cannot be trained by several processes: {node.kind.exempt['batch']}"
+            why = node.kind.exempt.get("batch", "in training, samples share their statistics")
+            cause = f"{node.kind.name_} cannot be trained by several processes: {why}"
             raise SpecError(Problem(cause, "change that field, or train in one process", node.path, node.raw.mark))
 
 

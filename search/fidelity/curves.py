@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import gammaincinv
 
 Reals = NDArray[np.float64]
 Curve = Sequence[tuple[int, float]]  # steps done, and the loss then
@@ -96,7 +96,7 @@ def _regressed(now: float, known: Sequence[tuple[float, float]]) -> Foretold:
     deviation = max(deviation * math.sqrt(1 + leverage), 1e-9 * abs(now))
     # Student's t is a mixture of Gaussians whose inverse variances are chi-squared.
     shares = (np.arange(PARTS) + 0.5) / PARTS
-    deviations = deviation / np.sqrt(chi2.ppf(shares, freedom) / freedom)
+    deviations = deviation / np.sqrt(2 * gammaincinv(freedom / 2, shares) / freedom)
     mean = after.mean() + slope * (now - centre)
     return Foretold(np.full(PARTS, 1 / PARTS), np.full(PARTS, mean), deviations)
 

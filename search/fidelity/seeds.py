@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from scipy.stats import t
+from scipy.special import stdtrit
 
 SURE = 0.975  # of a difference's sign: beyond that one candidate counts as better
 
@@ -69,7 +69,7 @@ def deserving(
     """
     found = means(paid)
     spread = noise(list(paid.values()))
-    sure = float(t.ppf(SURE, spread.freedom)) if spread else 0.0
+    sure = float(stdtrit(spread.freedom, SURE)) if spread else 0.0
 
     def beaten(key: str) -> bool:
         mine = found[key]

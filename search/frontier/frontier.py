@@ -7,6 +7,7 @@ surrogate of each foretells the rest. A proposal is a function of the seed and o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any, Protocol
 
 import numpy as np
@@ -63,6 +64,14 @@ def batch_size(evaluated: int) -> int:
     return 4 if evaluated < 50 else 8
 
 
+def batch_begin(evaluated: int) -> int:
+    """How many evaluations the batch that the next proposal belongs to goes by."""
+    begin = 0
+    while begin + batch_size(begin) <= evaluated:
+        begin += batch_size(begin)
+    return begin
+
+
 class Frontier:
     """The search of one problem.
 
@@ -93,6 +102,13 @@ class Frontier:
         """Paid objectives of members as of the last proposal: by name ``[n, 3]``, the middle and an interval."""
         features = self.problem.features(vectors)
         return {name: surrogate.interval(features) for name, surrogate in self.surrogates.items()}
+
+    def again(self, seed: int) -> Frontier:
+        """A search of the same problem with another seed, told nothing."""
+        other = copy(self)
+        other.seed, other.surrogates = seed, {}
+        other.vectors, other.values = self.vectors[:0], self.values[:0]
+        return other
 
     def tell(self, vectors: Reals, values: Reals) -> None:
         """Takes evaluations: paid objectives ``[n, paid]`` in their order, NaN where one failed."""

@@ -26,7 +26,7 @@ LENGTH = (math.sqrt(2), math.sqrt(3))  # plus half the log of the number of colu
 # A fit starts from lengths shorter than that by so many logs, since from long ones it may end where all is noise, and
 # from little noise as well as from much, since from either it may end at a wrong one.
 SHORTER, NOISY = 1.5, math.log(0.15)
-STEPS, FITTED = 40, 256  # of L-BFGS; points that the hyperparameters are fitted to, at most
+STEPS, FITTED = 40, 128  # of L-BFGS; points that the hyperparameters are fitted to, at most
 JITTER = 1e-8
 BOUNDS = (-14.0, 6.0)
 NOISE_BOUNDS = (math.log(1e-7), 0.0)
@@ -88,7 +88,7 @@ def fit(x: Inputs, targets: Reals) -> Posterior:
     noise = math.exp(theta[-1])
     factor = _cholesky(known.covariance(known) + noise * np.eye(len(x)))
     weights = cho_solve((factor, True), standard, check_finite=False)
-    precision = np.diag(_inverse(factor))
+    precision = np.diag(dpotri(factor, lower=1)[0])
     foretold, deviation = standard - weights / precision, 1 / np.sqrt(precision)
     density = -0.5 * (((standard - foretold) / deviation) ** 2 + np.log(2 * math.pi * deviation**2))
     left_out = np.column_stack([middle + scale * foretold, scale * deviation])
@@ -113,14 +113,16 @@ def _hyperparameters(x: Inputs, targets: Reals) -> Reals:
     def loss(theta: Reals) -> tuple[float, Reals]:
         covariance, slope_of = gram.at(theta)
         noise = math.exp(theta[-1])
-        covariance[np.diag_indices_from(covariance)] += noise + JITTER
+        covariance[gram.own] += noise + JITTER
         try:
-            factor = cholesky(covariance, lower=True, check_finite=False)
+            factor = cholesky(gram.matrix(covariance), lower=True, overwrite_a=True, check_finite=False)
         except np.linalg.LinAlgError:
             return 1e10, np.zeros_like(theta)
         weights = cho_solve((factor, True), y, check_finite=False)
-        pull = _inverse(factor) - np.outer(weights, weights)
-        slope = 0.5 * np.concatenate([slope_of(pull), [noise * float(np.trace(pull))]])
+        pull = gram.pairs(dpotri(factor, lower=1)[0]) - weights[gram.first] * weights[gram.second]
+        trace = float(pull[gram.own].sum())
+        pull[gram.own] *= 0.5  # every other pair stands for two entries
+        slope = np.concatenate([slope_of(pull), [0.5 * noise * trace]])
         away = (theta - mean) / deviation
         value = 0.5 * float(y @ weights) + float(np.log(np.diag(factor)).sum()) + 0.5 * float(away @ away)
         return value, slope + away / deviation
@@ -143,12 +145,6 @@ def _some(count: int) -> NDArray[np.intp]:
         return np.arange(count)
     newest = np.arange(count - FITTED // 2, count)
     return np.concatenate([np.linspace(0, count - FITTED // 2 - 1, FITTED // 2).astype(np.intp), newest])
-
-
-def _inverse(factor: Reals) -> Reals:
-    inverse, _ = dpotri(factor, lower=1)
-    found: Reals = np.tril(inverse) + np.tril(inverse, -1).T
-    return found
 
 
 def _cholesky(covariance: Reals) -> Reals:

@@ -112,16 +112,24 @@ def _rbf(a: Reals, b: Reals) -> Reals:
 class Gram:
     """Covariances of candidates with themselves and their derivatives, for many hyperparameters.
 
-    Matrices of one kind are rows of one array, so that sums and derivatives over all of them are single products.
+    A symmetric matrix is the row of its entries on and below the diagonal, its *pairs*. Those of one kind are rows of
+    one array, so that sums and derivatives over all of them are single products.
+
+    Attributes:
+        first, second: the candidates of each pair.
+        own: which pairs are of a candidate with itself.
     """
 
     def __init__(self, x: Inputs) -> None:
         self.x, self.count = x, len(x)
-        self.linear, self.effects = _products(x.linear, self.count), _products(x.effects, self.count)
-        self.smooth, self.frame = _half_squares(x.smooth), _half_squares(x.frame)
+        self.first, self.second = np.tril_indices(self.count)
+        self.own = np.flatnonzero(self.first == self.second)
+        self._places = self.second * self.count + self.first  # in memory, column by column as LAPACK has it
+        self.linear, self.effects = self._products(x.linear), self._products(x.effects)
+        self.smooth, self.frame = self._half_squares(x.smooth), self._half_squares(x.frame)
 
     def at(self, theta: Reals) -> tuple[Reals, Callable[[Reals], Reals]]:
-        """The covariance, and what turns a derivative by it, ``[n, n]``, into one by the log hyperparameters."""
+        """The covariance's pairs, and what turns a derivative by them into one by the log hyperparameters."""
         kernel = Kernel(self.x, theta)
         total = 1.0 + kernel.linear @ self.linear
         if len(kernel.amplitude):
@@ -133,27 +141,35 @@ class Gram:
             total += near * effects
 
         def slope(by: Reals) -> Reals:
-            flat = by.ravel()
-            found = [kernel.linear * (self.linear @ flat)]
+            found = [kernel.linear * (self.linear @ by)]
             lengths: list[Reals] = []
             if len(kernel.amplitude):
-                through = flat * smooth
+                through = by * smooth
                 found.append(np.array([through.sum()]))
                 lengths.append(2 * kernel.lengths**-2 * (self.smooth @ through))
             if len(kernel.effects):
-                through = flat * near
+                through = by * near
                 found.append(kernel.effects * (self.effects @ through))
                 lengths.append(2 * kernel.frame**-2 * (self.frame @ (through * effects)))
             return np.concatenate(found + lengths)
 
-        return total.reshape(self.count, self.count), slope
+        return total, slope
 
+    def matrix(self, pairs: Reals) -> Reals:
+        """The lower triangle ``[n, n]``, zeros above it."""
+        found = np.zeros(self.count**2)
+        found[self._places] = pairs
+        return found.reshape(self.count, self.count).T
 
-def _products(blocks: Sequence[Reals], count: int) -> Reals:
-    return np.array([(block @ block.T).ravel() for block in blocks]).reshape(len(blocks), count**2)
+    def pairs(self, matrix: Reals) -> Reals:
+        """The entries on and below a matrix's diagonal."""
+        found: Reals = matrix.T.ravel()[self._places]
+        return found
 
+    def _products(self, blocks: Sequence[Reals]) -> Reals:
+        found = [self.pairs(block @ block.T) for block in blocks]
+        return np.array(found).reshape(len(blocks), len(self.first))
 
-def _half_squares(columns: Reals) -> Reals:
-    apart = columns.T[:, :, None] - columns.T[:, None]
-    found: Reals = 0.5 * apart.reshape(columns.shape[1], len(columns) ** 2) ** 2
-    return found
+    def _half_squares(self, columns: Reals) -> Reals:
+        found: Reals = 0.5 * (columns[self.first] - columns[self.second]).T ** 2
+        return np.ascontiguousarray(found)

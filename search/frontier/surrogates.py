@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata
+from scipy.special import ndtri
 
 from search.frontier.features import Features
 from search.frontier.gaussian_process import Posterior, fit
@@ -79,7 +79,7 @@ class Surrogate:
     def interval(self, features: Features, level: float = 0.9) -> Reals:
         """What an observation will be, ``[n, 3]`` in the objective's units: the middle, and the ends of an interval."""
         mean, deviation = self.posterior.marginal(self.inputs(features))
-        away = float(norm.ppf((1 + level) / 2)) * np.hypot(deviation, self.posterior.noise)
+        away = float(ndtri((1 + level) / 2)) * np.hypot(deviation, self.posterior.noise)
         return self.back(np.column_stack([mean, mean - away, mean + away]))
 
     def draws(self, features: Features, normal: Reals) -> Reals:
@@ -128,6 +128,8 @@ def strata_of(costs: Reals | None, count: int) -> NDArray[np.intp]:
 
 def rank_within(a: Reals, b: Reals, strata: NDArray[np.intp]) -> float:
     """Mean over strata of Spearman's correlation, 0 where a side is constant."""
+    from scipy.stats import rankdata  # its import takes most of a second, which other samplers save
+
     found = []
     for stratum in np.unique(strata):
         mine = strata == stratum

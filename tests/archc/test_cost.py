@@ -32,6 +32,17 @@ def test_a_table_of_parts_and_the_totals() -> None:
     assert max(map(len, rest)) <= 130
 
 
+def test_numbers_that_move_are_priced_at_the_end_or_as_asked() -> None:
+    moving = EXAMPLES / "growing_mixture.yaml"
+    flops = [read(moving, "--device", "l4", *words)["flops"]["forward"]
+             for words in ((), ("--progress", 1), ("--progress", 0))]  # fmt: skip
+    assert flops[0] == flops[1] > flops[2]
+    text = invoke("cost", moving, "--device", "l4", "--progress", 0.3).stdout
+    assert text.startswith("numbers that move in training: as at progress 0.3 of it\n")
+    assert invoke("cost", moving, "--device", "l4").stdout.startswith("numbers that move in training: as at the end")
+    assert "no number of the spec moves" in invoke("cost", TINY, "--progress", 0.3, code=2).stderr
+
+
 def test_the_parts_of_a_phase() -> None:
     text = invoke("cost", TINY, "--device", "l4", "--phase", "step").stdout
     assert re.search(r"^optimizer +adamw", text, re.M)

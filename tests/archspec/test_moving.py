@@ -238,9 +238,10 @@ def test_every_value_that_it_takes_must_be_right(k: str, cause: str) -> None:
 
 def test_a_dim_cannot_move_and_no_other_field_reads_it() -> None:
     with pytest.raises(SpecError, match="a dim is a number or an expression"):
-        loads("archspec: 1\ndims: {a: {bind: step, from: 1, to: 2}}\n"
-              "interface: {kind: causal_lm, vocab: 8, length: 8}\n"
-              "graph: [{kind: token_embedding, width: 8}, lm_head]\n")  # fmt: skip
+        loads(
+            "archspec: 1\ndims: {a: {bind: step, from: 1, to: 2}}\ninterface: {kind: causal_lm, vocab: 8, length: 8}"
+            "\ngraph: [{kind: token_embedding, width: 8}, lm_head]\n"
+        )
     with pytest.raises(SpecError, match="nothing here is called 'factor'"):
         spec(factor="{bind: step, from: 1, to: 2}\n    skip: factor * 2")
 

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from search import plugins
+from search.objectives import Objective
+from tests.search.studies import MEETS
+
 SPACE = """
     archspace: 1
     name: tiny
@@ -46,3 +50,13 @@ def study_file(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def meeting(tmp_path):
+    """The file of an objective ``test/meets``, which the first trials of two workers end together."""
+    path = tmp_path / "meets.py"
+    path.write_text(MEETS)
+    plugins.load([path])
+    yield path
+    Objective.registered.pop("test/meets")

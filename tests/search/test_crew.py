@@ -57,27 +57,26 @@ def plugin(tmp_path):
 
 def test_one_worker_outlives_candidates_that_crash_hang_grow_or_return_nan(study_file, tmp_path, plugin):
     lines = {"train": "{steps: 1, batch: 4}", "objectives": "[parameters, test/strikes]", "workers": "1"}
-    study = load(study_file(**lines, trials="6", limits="{minutes: 0.3, memory: 500 MB}"))
+    study = load(study_file(**lines, trials="6", limits="{minutes: 0.15, memory: 500 MB}"))
     run(study, out=tmp_path / "run", plugin_files=[plugin], quiet=True)
     rows = [row for row in trials(tmp_path / "run") if not row.user_attrs.get("again")]
     ended = {candidate(row)["hash"]: row for row in rows}
     crashed, hung, grown, nan, *fine = (ended[name] for name in (tmp_path / "strikes.known").read_text().split())
     assert crashed.user_attrs["reason"] == "the process died while it trained this, for the 3rd time"
-    assert hung.user_attrs["reason"] == "it took longer than its limit of 0.3 minutes"
+    assert hung.user_attrs["reason"] == "it took longer than its limit of 0.15 minutes"
     assert "can't allocate memory: you tried to allocate 4000000000 bytes" in grown.user_attrs["reason"]
     assert nan.user_attrs["reason"] == "ValueError: test/strikes is nan"
     assert [row.state for row in fine] == [TrialState.COMPLETE] * 2 and len(rows) == 6
 
 
-def test_workers_share_a_study(study_file, tmp_path):
-    file = study_file(trials="8", workers="2", train="{steps: 1, batch: 4}")
-    status, said = go(file, tmp_path / "run")
-    assert status == 0, said
+def test_workers_share_a_study(study_file, tmp_path, meeting, capsys):
+    lines = {"train": "{steps: 1, batch: 4}", "objectives": "[parameters, test/meets]", "workers": "2"}
+    run(load(study_file(**lines, trials="8")), out=tmp_path / "run", plugin_files=[meeting])
     rows = trials(tmp_path / "run")
     assert len(rows) == 8 and {row.state for row in rows} == {TrialState.COMPLETE}
     assert len({candidate(row)["key"] for row in rows}) == 8
     assert len({candidate(row)["worker"] for row in rows}) == 2
-    assert said.count("trial ") == 8
+    assert capsys.readouterr().err.count("trial ") == 8
 
 
 @pytest.mark.parametrize("stop", interrupts.STOPS)

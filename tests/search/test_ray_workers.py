@@ -47,10 +47,10 @@ def cluster():
 
 @pytest.mark.slow
 @pytest.mark.services
-def test_a_study_runs_on_a_cluster(study_file, tmp_path, cluster):
-    storage = f"journal:{tmp_path / 'shared.journal'}"
-    file = study_file(trials="6", workers="2", storage=storage, train="{steps: 1, batch: 4}")
-    run(load(file), out=tmp_path / "run", ray=cluster, quiet=True)
+def test_a_study_runs_on_a_cluster(study_file, tmp_path, cluster, meeting):
+    lines = {"train": "{steps: 1, batch: 4}", "objectives": "[parameters, test/meets]", "workers": "2"}
+    study = load(study_file(**lines, trials="6", storage=f"journal:{tmp_path / 'shared.journal'}"))
+    run(study, out=tmp_path / "run", plugin_files=[meeting], ray=cluster, quiet=True)
     (tmp_path / "shared.journal").rename(tmp_path / "run" / "study.journal")
     rows = trials(tmp_path / "run")
     assert [row.state for row in rows if not row.user_attrs.get("again")] == [TrialState.COMPLETE] * 6

@@ -11,7 +11,7 @@ from archspec.errors import SpecError
 from search.figures import Figures
 from search.session import Asked, OpenStudy
 from search.sources import Bounded
-from search.storage import candidate
+from search.storage import candidate, valid
 from search.study import load
 from spaces import space as spaces
 from spaces.encoding import decode, sample_encoded
@@ -63,17 +63,31 @@ def test_bounds_are_kept_and_nothing_is_tried_twice(tmp_path, sampler):
     assert max(price(spec, length=16).parameters for spec in sizes) <= 1.5e6
 
 
-def test_what_is_proposed_is_a_function_of_seed_and_record(tmp_path):
-    def run(name: str, parts: int) -> list[str]:
-        for _ in range(parts):
-            with closing(OpenStudy(study_of(tmp_path, "frontier", trials="12"), tmp_path / name)) as study:
-                for _ in range(12 // parts):
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_is_proposed_is_a_function_of_seed_and_record(tmp_path, lost):
+    def run(name: str, *parts: int) -> list[str]:
+        for part in parts:
+            with closing(OpenStudy(study_of(tmp_path, "frontier", trials="20"), tmp_path / name)) as study:
+                for _ in range(part):
                     asked = study.ask()
                     study.tell(asked, [float(len(asked.proposal.params)), 1.0])
-                found = [candidate(trial)["hash"] for trial in study.record.trials()]
-        return found
+                if lost and len(parts) > 1:  # it is taken up again, and the batch goes on as if nothing had been
+                    study.ask()
+                found = [candidate(trial)["hash"] for trial in valid(study.record.trials())]
+        return found[: sum(parts)]
 
-    assert run("whole", 1) == run("parts", 3)
+    assert run("whole", 18) == run("parts", 5, 4, 6, 3)  # within batches of 4, and between them
+
+
+def test_a_batch_goes_by_what_was_known_when_it_began(tmp_path):
+    with closing(OpenStudy(study_of(tmp_path, "frontier", trials="20"), tmp_path / "out")) as study:
+        models = []
+        for number in range(17):
+            asked = study.ask()
+            models.append(study.proposer.sources.frontier)
+            study.tell(asked, [float(number), 1.0])
+    assert [len(model.vectors) for model in models] == [number - number % 4 for number in range(17)]
+    assert len({id(model) for model in models}) == 5
 
 
 def test_a_small_space_is_searched_to_its_last_member(study_file, tmp_path):

@@ -7,8 +7,11 @@ import time
 import warnings
 from contextlib import ExitStack, closing, contextmanager
 
+import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
+from sqlalchemy import event
 
 from archspec.errors import SpecError
 from benchmarks import servers
@@ -263,12 +266,14 @@ def test_a_server_that_comes_back_is_waited_for(tmp_path, monkeypatch):
         assert len(calls) == 3 and record.trials()[0].values == [1.0]
 
 
-def test_two_machines_share_a_study(study_file, tmp_path, anywhere):
+def test_two_machines_share_a_study(study_file, tmp_path, anywhere, meeting):
     if anywhere == "sqlite":
         pytest.skip("one machine")
     url, folders = shared(anywhere, tmp_path, "a", "b")
-    file = study_file(storage=url, trials="9", train="{steps: 1, batch: 4}", name=f"two-{tmp_path.name}")
-    machines = [go(file, folder, stop=False) for folder in folders]
+    lines = {"train": "{steps: 1, batch: 4}", "objectives": "[parameters, test/meets]", "name": f"two-{tmp_path.name}"}
+    file = study_file(**lines, storage=url, trials="9")
+    before = f"from search import plugins\nplugins.load([{str(meeting)!r}])"
+    machines = [go(file, folder, before, stop=False) for folder in folders]
     for machine in machines:
         _, err = machine.communicate(timeout=300)
         assert machine.returncode == 0, err
@@ -293,3 +298,24 @@ def test_a_full_disk_leaves_a_journal_whole(tmp_path, monkeypatch):
         assert (tmp_path / "run" / storages.JOURNAL).read_bytes() == before
         monkeypatch.undo()
         assert record.finish(trial, [1.0], {})
+
+
+def test_a_choice_of_a_trial_takes_one_statement(tmp_path):
+    def statements(record, choices):
+        said = []
+
+        def listener(*given):
+            said.append(given[2])
+
+        event.listen(record.storage.engine, "before_cursor_execute", listener)
+        names = [f"choice{number}" for number in range(choices)]
+        params, of = dict.fromkeys(names, "b"), dict.fromkeys(names, CategoricalDistribution(["a", "b"]))
+        record.start(params, of, {}, key=f"{choices} choices")
+        event.remove(record.storage.engine, "before_cursor_execute", listener)
+        return len(said)
+
+    with closing(Record("sqlite", "many", ["minimize"], tmp_path)) as record:
+        statements(record, 1)  # sees an empty study
+        assert statements(record, 60) <= statements(record, 2) + 58
+    plain = optuna.load_study(study_name="many", storage=f"sqlite:///{tmp_path / 'study.db'}")  # Optuna's own reader
+    assert plain.trials[1].params == {f"choice{number}": "b" for number in range(60)}

@@ -115,7 +115,7 @@ def test_a_price_is_what_the_compiled_model_does(name: str) -> None:
 
 @pytest.mark.parametrize("file", FILES)
 def test_a_price_of_an_example_is_what_it_does(file: Path) -> None:
-    example = load(file)
+    example = load(file).final
     agrees(example, 64 if "length" in resolve_lengths(example, 64) else None)
 
 

@@ -30,6 +30,7 @@ EXPERTS = (
     "{kind: mixture, experts: {count: 4, body: {kind: glu, hidden: 24}}, "
     "router: {kind: top_k, k: 2, balance: %s, z_loss: 0.01}}"
 )
+MOVING = EXPERTS.replace("k: 2", "k: {bind: step, from: 1, to: 4}, scale: {bind: step, range: [0.5, 2], default: 1}")
 IMAGES = """
 archspec: 1
 name: images
@@ -40,6 +41,7 @@ SPECS = {
     "decoder": MODEL % ("causal_lm", 16, 3, LAYER % "{kind: mlp, hidden: 33}"),
     "masked": MODEL % ("masked_lm", 16, 1, LAYER % "{kind: mlp, hidden: 32}"),
     "mixture": MODEL % ("causal_lm", 16, 2, LAYER % EXPERTS % "loss"),
+    "moving mixture": MODEL % ("causal_lm", 16, 2, LAYER % MOVING % "loss"),
     "biased mixture": MODEL % ("causal_lm", 16, 2, LAYER % EXPERTS % "bias"),
     "images": IMAGES % (LAYER % "{kind: mlp, hidden: 20}"),
 }

@@ -235,6 +235,6 @@ def test_most_kinds_can_be_trained_together():
             if why := reason(members([small] * 2), Noise(small), recipes(2)):
                 refused[name.rsplit("-", 1)[0]] = why
     assert count > 300 and set(refused) <= {
-        *("label_router", "mamba", "mixture", "mixture_of_attention", "rg_lru", "rwkv_time_mixing"),
+        *("blend", "label_router", "mamba", "mixture", "mixture_of_attention", "rg_lru", "rwkv_time_mixing"),
         *("sliding_window_attention", "sparse_mixer", "top_k"),
     }, refused
