@@ -54,6 +54,22 @@ def test_proposals_follow_from_the_seed_and_what_was_told() -> None:
     assert not np.array_equal(other.ask(4), asked)
 
 
+def test_every_second_of_the_first_is_random_also_one_by_one() -> None:
+    """What lies along the front of cost and size is the same for every seed where all members are listed."""
+    problem = Digits(digits=4, slots=4)
+    problem.listed = problem.all()
+    problem.draw = lambda generator, count: problem.listed[generator.permutation(len(problem.listed))[:count]]
+    found = []
+    for seed in range(5):
+        frontier = Frontier(problem, seed)
+        for _ in range(2):
+            asked = frontier.ask()
+            frontier.tell(asked, problem.loss(asked)[:, None])
+        found.append(frontier.vectors)
+    first, second = ({tuple(vectors[place]) for vectors in found} for place in (0, 1))
+    assert len(first) == 1 and len(second) > 2
+
+
 @pytest.mark.parametrize("told", [0, 20])
 def test_what_is_pending_is_not_proposed_again(told: int) -> None:
     problem = Digits()
