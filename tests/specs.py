@@ -62,6 +62,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "residual": {"norm": "layer_norm", "body": {"kind": "mlp", "ratio": 1}},
     "relative_key": {"reach": 4},
     "rename": {"span": "others"},
+    "shared_atoms": {"count": 3},
     "sliding_window_attention": {"heads": 2, "window": 3},
     "strided": {"size": 2},
     "tensor_attention": {"heads": 2},
