@@ -155,6 +155,10 @@ class Kind(BaseModel):
         """What decoding keeps of each sequence; nothing where the input is not causal or the memory another stream."""
         return ()
 
+    def kept(self, node: "Node") -> tuple[Kept, ...]:
+        """What decoding keeps, for kinds whose slots have a say in it; without what bodies keep themselves."""
+        return self.keeps(node.types[0])
+
     def settle(self, node: "Node") -> dict[str, Any]:
         """Fields that may be said in several ways, as they came out."""
         return {}

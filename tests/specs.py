@@ -40,6 +40,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "relative_attention": {"heads": 2},
     "dynamic_convolution": {"heads": 2, "size": 3},
     "gated_delta_rule": {"heads": 4, "key_heads": 2},
+    "gaussian_mixture_features": {"count": 8, "components": 2},
+    "generated_features": {"count": 8, "noise": 4, "generator": {"kind": "mlp", "hidden": 6, "width": 8}},
     "glu": {"hidden": 24},
     "label_embedding": {"label": "speaker"},
     "label_router": {"label": "speaker"},
@@ -81,6 +83,8 @@ def placed(role: str, node: Any) -> Any:
     return {
         "body": {"kind": "residual", "body": node} if node["kind"] == "delay" else node,
         "channel": {**layer, "channel": node},
+        "feature_map": {**layer, "mixer": {"kind": "linear_attention", "heads": 2, "features": node}},
+        "filter": {**layer, "mixer": {"kind": "long_convolution", "filter": node}},
         "history": {"kind": "repeat", "times": 3, "body": "layer", "history": node},
         "linear": {**layer, "channel": {"kind": "mlp", "hidden": 16, "linear": node}},
         "mixer": {**layer, "mixer": node},

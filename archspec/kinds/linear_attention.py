@@ -23,14 +23,15 @@ class LinearAttention(Weighted, kind="linear_attention", role=("mixer", "body"))
     """
 
     incremental = True
-    rare = ("key_position", "local")
     example = "{kind: linear_attention, heads: 4}"
     heads: Width = Field(description="heads")
     head_width: Width | None = Field(
         None, description="features of a head's queries and keys; width / heads by default"
     )
     value_width: Width | None = Field(None, description="features of a head's values; head_width by default")
-    feature_map: Literal["elu", "relu", "softmax", "identity"] = Field("elu", description="of queries and keys")
+    feature_map: Literal["elu", "relu", "softmax", "identity"] = Field(
+        "elu", description="of queries and keys, unless features has another"
+    )
     normalize: bool = Field(True, description="the weights of what a token reads are divided by their sum")
     eps: Annotated[float, Field(ge=0)] = Field(1e-6, description="added to that sum")
     bias: bool = Field(False, description="biases on query, key, value and out")
@@ -39,6 +40,9 @@ class LinearAttention(Weighted, kind="linear_attention", role=("mixer", "body"))
     )
     local: Annotated[Any, Slot(("body",))] = Field(
         None, description="a body applied to the values, such as a depthwise_convolution, and added to what is read"
+    )
+    features: Annotated[Any, Slot(("feature_map",))] = Field(
+        None, description="a learned map of queries and keys, in the place of feature_map"
     )
 
     def shape(self, x: Stream) -> tuple[int, int, int]:
@@ -64,8 +68,6 @@ class LinearAttention(Weighted, kind="linear_attention", role=("mixer", "body"))
     def output(self, x: Stream) -> Stream:
         if x.content != "features" or not x.spans:
             raise Refused("", f"attention reads features of tokens, not {x}", "embed the tokens first")
-        if self.normalize and self.feature_map == "identity":
-            raise Refused("normalize", "weights of both signs may sum to zero", "normalize: false")
         if x.causal and len(x.axes) != 1:
             raise Refused("", f"cannot be causal on {x}", "one axis")
         if x.segmented:
@@ -81,9 +83,16 @@ class LinearAttention(Weighted, kind="linear_attention", role=("mixer", "body"))
                 given = at.slot(field, expected).output
                 if (given.width, given.spans) != (expected.width, expected.spans):
                     raise Refused(field, f"gives {given}, not {expected}")
+        if at.has("features"):
+            if self.feature_map != "elu":
+                raise Refused("feature_map", f"{self.feature_map}, and features", "one of the two")
+            at.slot("features", x.wide(head_width))
+        elif self.normalize and self.feature_map == "identity":
+            raise Refused("normalize", "weights of both signs may sum to zero", "normalize: false")
         assert isinstance(out, Stream)
         return out
 
-    def keeps(self, x: Stream) -> tuple[Kept, ...]:
-        heads, head_width, value_width = self.shape(x)
-        return (Kept(heads * head_width * (value_width + self.normalize), per="sequence"),)
+    def kept(self, node: Node) -> tuple[Kept, ...]:
+        heads, head_width, value_width = self.shape(node.types[0])
+        width = node.bodies["features"].output.width if "features" in node.bodies else head_width
+        return (Kept(heads * width * (value_width + self.normalize), per="sequence"),)

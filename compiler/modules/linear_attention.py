@@ -33,7 +33,11 @@ class LinearAttention(nn.Module):
             self.query, self.key, self.value = (make.linear(role) for role in roles)
         self.key_position = make.body("key_position") if make.has("key_position") else None
         self.local = make.body("local") if make.has("local") else None
-        self.attend = Attend(spec, causal=make.stream.causal)
+        self.features = make.body("features") if make.has("features") else None
+        if self.features is not None:
+            self.features.fits(self.heads)  # type: ignore[operator]
+        self.attend = Attend(spec, spec.feature_map if self.features is None else "identity",
+                             causal=make.stream.causal)  # fmt: skip
         self.out = make.linear("out")
 
     def forward(self, x: Tokens, outer: Mapping[str, Tokens] | None = None) -> Tensor:
@@ -52,6 +56,9 @@ class LinearAttention(nn.Module):
             else main(self.local, x.give(v, x.stream.wide(self.heads * self.value_width)), outer=outer or {})
         )
         q, k = q.unflatten(-1, (self.heads, -1)), k.unflatten(-1, (self.heads, -1))
+        if self.features is not None:
+            mapped = self.features(q, k)
+            q, k = mapped[0], mapped[1]
         y = self.attend(q, k, v.unflatten(-1, (self.heads, -1)), x.valid).flatten(2)
         return project(self.out, y if beside is None else y + beside.features, x)
 
@@ -60,9 +67,9 @@ class Attend(Keeper):
     """Linear attention for queries and keys ``[batch, tokens, heads, width]``, values ``[batch, tokens, heads, value
     width]``; gives these of what is read."""
 
-    def __init__(self, spec: kinds.LinearAttention, *, causal: bool) -> None:
+    def __init__(self, spec: kinds.LinearAttention, feature_map: str, *, causal: bool) -> None:
         super().__init__()
-        self.map, self.normalize, self.eps, self.causal = spec.feature_map, spec.normalize, spec.eps, causal
+        self.map, self.normalize, self.eps, self.causal = feature_map, spec.normalize, spec.eps, causal
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> Tensor:
         features, dtype = FEATURE_MAPS[self.map], v.dtype

@@ -29,7 +29,7 @@ def kept_of(graph: Graph) -> list[Kept]:
             bodies = node.kind.bodies(node)[:1]
         else:
             bodies = list(node.bodies.values())
-        return [*(node.kind.keeps(node.types[0]) if own else ()), *(one for body in bodies for one in kept(body))]
+        return [*(node.kind.kept(node) if own else ()), *(one for body in bodies for one in kept(body))]
 
     return kept(graph)
 
