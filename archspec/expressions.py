@@ -47,6 +47,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "floor": math.floor,
     "ceil": math.ceil,
     "sqrt": math.sqrt,
+    "log": math.log,
     "log2": math.log2,
 }
 _LARGEST = 2**63

@@ -1,6 +1,6 @@
 """Searches of trained decoders by replay: how much of the front is found with a part of the training compute.
 
-    OPENBLAS_NUM_THREADS=1 python -m benchmarks.replay [--rows NAME ...] [--seeds 20]
+    OPENBLAS_NUM_THREADS=1 python -m benchmarks.replay [--rows NAME ...] [--seeds 20] [--workers 2]
 
 The table is that of `benchmarks.trained`: a study may propose only what is in it, and is told what was measured there
 instead of training. All else is the study's own path (`search.session`), with rungs or without. A study is told the
@@ -26,9 +26,11 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from functools import cached_property
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -279,21 +281,30 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first", type=int, default=0, help="of the seeds; nothing is kept of those from 1000 on")
+    parser.add_argument("--workers", type=int, default=1, help="studies at a time")
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     table = Table(trained.rows())
     stored = json.loads(RESULTS.read_text()) if RESULTS.exists() and args.first < TUNING else {}
     runs: Runs = stored["runs"] if stored.get("table") == table.digest else {}
-    for seed in range(args.first, args.first + args.seeds):
-        for name in args.rows:
-            if str(seed) not in runs.setdefault(name, {}):
-                runs[name][str(seed)] = run(table, ROWS[name], seed)
-                if args.first < TUNING:
-                    _write(runs, table)
+    todo = [
+        (name, seed) for seed in range(args.first, args.first + args.seeds) for name in args.rows
+        if str(seed) not in runs.setdefault(name, {})
+    ]  # fmt: skip
+    with ProcessPoolExecutor(args.workers, get_context("spawn"), initializer=_alone) as pool:
+        running = {pool.submit(run, table, ROWS[name], seed): (name, str(seed)) for name, seed in todo}
+        for future in as_completed(running):
+            name, key = running[future]
+            runs[name][key] = future.result()
+            if args.first < TUNING:
+                _write(runs, table)
     for line in lines(runs):
         print({key: round(value, 4) if isinstance(value, float) else value for key, value in line.items()})
+
+
+def _alone() -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def _write(runs: Runs, table: Table) -> None:

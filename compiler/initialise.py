@@ -109,10 +109,14 @@ def _fill(
     elif record is not None and record[0] == "fan_in":
         bound = 1 / math.sqrt(math.prod(value.shape[1:]))
         value.uniform_(-bound, bound, generator=generator)
+    elif record is not None and record[0] == "identity":
+        nn.init.eye_(value).mul_(record[1])
     elif name == "bias" or value.ndim < 2:
         value.zero_()
     else:
         _scheme(value, module, init, layers, generator)
+        if record is not None and len(record) > 1:
+            value.mul_(record[1])
 
 
 def _scheme(value: Tensor, module: nn.Module, init: dict[str, Any], layers: int, generator: torch.Generator) -> None:

@@ -18,6 +18,7 @@ from compiler.initialise import materialise
 from compiler.model import _entry, _tie
 from compiler.modules.attend import Attend
 from compiler.modules.block_sparse_attention import BlockSparseAttend
+from compiler.modules.categorical import Choosing
 from compiler.modules.regularise import SampleDrop
 from compiler.modules.router import Choose, Draw, Jitter
 from compiler.registry import Leaf
@@ -87,6 +88,7 @@ RATES = (
     (Jitter, "rate"),
     (Choose, "noise"),
     (Draw, "noise"),
+    (Choosing, "noise"),
 )
 
 

@@ -33,6 +33,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "block_diagonal": {"groups": 4},
     "block_sparse_attention": {"heads": 2, "block": 2, "random": 1},
     "by_label": {"label": "speaker", "body": "rms_norm"},
+    "categorical_attention": {"heads": 4, "values": 4, "noise": 0.0},
+    "categorical_mlp": {"count": 4, "values": 4, "noise": 0.0},
     "chunks": {"size": 4},
     "disentangled_attention": {"heads": 2},
     "relative_attention": {"heads": 2},

@@ -1,14 +1,29 @@
 """What a weight matrix may be instead of a plain one."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from archspec.errors import Refused
 from archspec.graph import Node
-from archspec.kind import Kind, Matrix, Real, Slot, Width
+from archspec.kind import Free, Kind, Matrix, Real, Slot, Width
 from archspec.place import Place
 from archspec.streams import Stream
+
+
+class PlainMatrix(Kind, kind="matrix", role="linear"):
+    """A plain matrix with first values of its own: ``gain`` times those of the spec's scheme, or times the identity.
+
+    A gain that follows the depth: Wang et al. 2022, "Foundation Transformers", arXiv 2210.06423; identities and zeros:
+    He and Hofmann 2023, "Simplifying Transformer Blocks", arXiv 2311.01906.
+    """
+
+    start: Annotated[Literal["scheme", "identity"], Free()] = "scheme"
+    gain: Annotated[Real, Free()] = Field(1.0, description="what its first values are multiplied by; 0 makes them zero")
+
+    def fit(self, matrix: Matrix, x: Stream) -> None:
+        if self.start == "identity" and matrix.inputs != matrix.outputs:
+            raise Refused("start", f"an identity cannot map {matrix.inputs} features to {matrix.outputs}", "scheme")
 
 
 class LowRank(Kind, kind="low_rank", role="linear"):

@@ -17,6 +17,14 @@ from compiler.registry import Leaf, builds
 from compiler.tokens import Tokens
 
 
+@builds(kinds.PlainMatrix)
+class PlainMatrix(nn.Linear):
+    def __new__(cls, spec: kinds.PlainMatrix, stream: Stream, matrix: Matrix) -> nn.Linear:  # type: ignore[misc]
+        linear = plain_linear(matrix)
+        linear.initial = {"weight": (spec.start, spec.gain)}  # type: ignore[assignment]
+        return linear
+
+
 @builds(kinds.LowRank)
 class LowRank(nn.Module):
     def __init__(self, spec: kinds.LowRank, stream: Stream, matrix: Matrix) -> None:

@@ -7,13 +7,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from archspec.errors import SpecError
 from archspec.spec import loads
 from compiler.model import compile
 
 LAYERS, WIDTH, HIDDEN = 4, 256, 512
 
 
-def weights(init: str = "normal", *, times: int = LAYERS, extra: str = "", seed: int = 0) -> dict[str, Tensor]:
+MIXER = "mixer: {kind: attention, heads: 4, kv_heads: 2, bias: true}"
+
+
+def weights(
+    init: str = "normal", *, times: int = LAYERS, extra: str = "", seed: int = 0, mixer: str = MIXER
+) -> dict[str, Tensor]:
     text = f"""
 archspec: 1
 name: init
@@ -22,7 +28,7 @@ init: {init}
 blocks:
   layer:
     kind: transformer_layer
-    mixer: {{kind: attention, heads: 4, kv_heads: 2, bias: true}}
+    {mixer}
     channel: {{kind: glu, hidden: {HIDDEN}, bias: true}}
 graph:
   - {{kind: token_embedding, width: {WIDTH}}}
@@ -143,3 +149,25 @@ graph: [{{kind: token_embedding, width: {WIDTH}}}, {experts}, lm_head]
     found = dict(compile(loads(text)).named_parameters())
     assert_std(found["m.experts.up.weight"].detach(), 1 / math.sqrt(WIDTH))
     assert_std(found["m.experts.down.weight"].detach(), 1 / math.sqrt(HIDDEN))
+
+
+def test_a_matrix_with_a_gain_or_an_identity() -> None:
+    plain = weights("xavier", times=2)
+    kinds = {
+        "query": "{kind: matrix, gain: 0}",
+        "value": "{kind: matrix, start: identity, gain: 0.5}",
+        "out": "{kind: matrix, gain: sqrt(log(2 * 8))}",
+    }
+    linears = ", ".join(f"{role}: {kind}" for role, kind in kinds.items())
+    mixer = f"mixer: {{kind: attention, heads: 4, bias: true, linears: {{{linears}}}}}"
+    changed = weights("xavier", times=2, mixer=mixer)
+    assert torch.equal(changed["layers.1.mixer.body.query.weight"], torch.zeros(WIDTH, WIDTH))
+    assert torch.equal(changed["layers.1.mixer.body.value.weight"], 0.5 * torch.eye(WIDTH))
+    torch.testing.assert_close(changed[OUT.format(1)], math.sqrt(math.log(16)) * plain[OUT.format(1)])
+    assert torch.equal(changed[DOWN.format(1)], plain[DOWN.format(1)])
+
+
+def test_an_identity_of_a_matrix_that_is_not_square_is_refused() -> None:
+    mixer = "mixer: {kind: attention, heads: 4, kv_heads: 2, linears: {key: {kind: matrix, start: identity}}}"
+    with pytest.raises(SpecError, match="identity cannot map 256 features to 128"):
+        weights(mixer=mixer)
