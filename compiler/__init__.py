@@ -1,7 +1,9 @@
 """What a spec becomes: modules that train."""
 
+from compiler.adopt import adopt
 from compiler.checkpoint import Checkpoint, export_checkpoint, import_checkpoint
 from compiler.decoding import Decoding
+from compiler.ensemble import ensemble
 from compiler.flatten import flatten
 from compiler.fold import fold
 from compiler.generate import generate, stream
@@ -16,7 +18,9 @@ from compiler.weights import load, save
 __all__ = [
     "Checkpoint",
     "Decoding",
+    "adopt",
     "compile",
+    "ensemble",
     "export_checkpoint",
     "flatten",
     "fold",

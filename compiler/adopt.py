@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx
 
+from archspec.errors import Problem, SpecError
 from archspec.patterns import pattern
 from archspec.spec import Spec
 from compiler.logical import logical, named
 from compiler.model import compile
+from compiler.stored import few
 
 
 @torch.no_grad()
@@ -27,15 +29,13 @@ def adopt(model: fx.GraphModule, spec: Spec, *, zero: Iterable[str] = ()) -> fx.
             others start as the spec says.
 
     Errors:
-        ValueError: a weight of the model has no place in the spec, or another shape there; a pattern means none.
+        SpecError: a weight of the model has no place in the spec, or another shape there; a pattern means none.
     """
     first = next(model.parameters())
     made = compile(spec, device=first.device, dtype=first.dtype).train(model.training)
     given, wanted = logical(model), logical(made)
     if lost := sorted(given.keys() - wanted.keys()):
-        raise ValueError(
-            f"{lost[0]} has no place in {spec.name}" + f"; nor have {len(lost) - 1} more" * (len(lost) > 1)
-        )
+        _refuse(f"the spec has no place for {few(lost)}")
     heads = {
         name: node.kind.shape(node.types[0])[1]  # type: ignore[attr-defined]
         for name, node in named(spec.graph) if node.kind.name_ == "attention"
@@ -45,12 +45,12 @@ def adopt(model: fx.GraphModule, spec: Spec, *, zero: Iterable[str] = ()) -> fx.
         if target.shape != value.shape:
             value = _pooled(value, target, heads.get(name.rpartition(".")[0].rpartition(".")[0]))
             if value is None:
-                raise ValueError(f"{name} is {list(given[name].shape)}; in {spec.name} it is {list(target.shape)}")
+                _refuse(f"{name} is {list(given[name].shape)}; in the spec it is {list(target.shape)}")
         target.copy_(value)
     for text in zero:
         found = [name for name in wanted.keys() - given.keys() if pattern(text, below=True).match(name)]
         if not found:
-            raise ValueError(f"no new weight is called {text}")
+            _refuse(f"no new weight is called {text}")
         for name in found:
             wanted[name].zero_()
     return made
@@ -62,3 +62,7 @@ def _pooled(value: Tensor, target: Tensor, heads: int | None) -> Any:
         return None
     groups = value.shape[0] // target.shape[0]
     return value.unflatten(0, (heads, groups, -1)).mean(1).flatten(0, 1)
+
+
+def _refuse(cause: str) -> NoReturn:
+    raise SpecError(Problem(cause, "the spec should be the model's with something put in, or with fewer kv_heads"))

@@ -2,6 +2,8 @@
 
 from typing import Annotated
 
+from pydantic import Field
+
 from archspec.kind import Free, Kind, Moves, Rate, Real
 from archspec.streams import Stream
 
@@ -38,7 +40,9 @@ class LayerScale(Kind, kind="layer_scale", role=("scale", "body")):
     """
 
     pointwise = True
+    rare = ("single",)
     init: Annotated[Real, Free()] = 1e-5
+    single: bool = Field(False, description="one gain for all features")
 
     def output(self, x: Stream) -> Stream:
         return x

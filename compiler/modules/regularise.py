@@ -77,7 +77,7 @@ class DropPath(nn.Module):
 class LayerScale(nn.Module):
     def __init__(self, spec: kinds.LayerScale, make: Make) -> None:
         super().__init__()
-        self.weight = weight(make.stream.width)
+        self.weight = weight(1 if spec.single else make.stream.width)
         self.initial = {"weight": spec.init}
 
     def forward(self, x: Tokens) -> Tensor:

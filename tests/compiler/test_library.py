@@ -22,6 +22,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "flexibert": TEXT,
     "mad_hybrid": TEXT,
     "small_decoder": TEXT,
+    "mixers": TEXT,
+    "wide_attention": {"interface.vocab": 97},
     "heterogeneous_heads": TEXT,
     "brainformer": {**TEXT, "dims.width": 32, "dims.blocks": 1, "dims.experts": 3},
     "language_model": TEXT,

@@ -119,7 +119,8 @@ def test_children_in_the_library(name):
         decode(found, vector)
     assert np.array_equal(variation.cross(generator, a, a), a, equal_nan=True)
     # Two members of a large space are alike in few choices; a mutant and its parent in most.
-    assert _differ(changed, a).mean() < _differ(b, a).mean() / 2
+    if len(found.slots) > 2:
+        assert _differ(changed, a).mean() < _differ(b, a).mean() / 2
     # What both parents chose at a place, or one of them, is what the child has nearly everywhere.
     inherited = _same(crossed, a) | _same(crossed, b)
     assert inherited.mean() > 0.95

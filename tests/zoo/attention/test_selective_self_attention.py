@@ -56,7 +56,7 @@ def test_put_into_a_trained_model_it_changes_nothing_at_first() -> None:
         for parameter in made.get_submodule(f"layers.0.{name}").parameters():
             parameter.add_(0.1)
     assert not torch.allclose(made(TOKENS), plain(TOKENS), atol=1e-2)
-    with pytest.raises(ValueError, match="no new weight is called"):
+    with pytest.raises(SpecError, match="no new weight is called"):
         adopt(plain, spec(NAME), zero=["layers.*.key_token"])
 
 
