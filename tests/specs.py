@@ -37,6 +37,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "categorical_mlp": {"count": 4, "values": 4, "noise": 0.0},
     "chunks": {"size": 4},
     "cluster_attention": {"heads": 2, "clusters": 3, "window": 4},
+    "combiner": {"heads": 2, "segment": 4},
     "disentangled_attention": {"heads": 2},
     "relative_attention": {"heads": 2},
     "dynamic_convolution": {"heads": 2, "size": 3},
