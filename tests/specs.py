@@ -66,6 +66,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "relative_key": {"reach": 4},
     "rename": {"span": "others"},
     "sliding_window_attention": {"heads": 2, "window": 3},
+    "softmax_free_attention": {"heads": 2},
     "strided": {"size": 2},
     "tensor_attention": {"heads": 2},
     "transformer_layer": {name: LAYER[name] for name in ("mixer", "channel")},
