@@ -44,6 +44,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "gated_delta_rule": {"heads": 4, "key_heads": 2},
     "gaussian_mixture_features": {"count": 8, "components": 2},
     "generated_features": {"count": 8, "noise": 4, "generator": {"kind": "mlp", "hidden": 6, "width": 8}},
+    "global_local_attention": {"heads": 2, "radius": 3, "reach": 4},
     "glu": {"hidden": 24},
     "label_embedding": {"label": "speaker"},
     "label_router": {"label": "speaker"},
@@ -78,6 +79,7 @@ FIELDS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 DISTANT = ("disentangled_attention", "relative_attention")  # kinds that read a stream of distances
+SPANNED = ("global_local_attention",)  # kinds that read two spans
 
 
 def placed(role: str, node: Any) -> Any:
@@ -147,6 +149,9 @@ def in_its_places(kind: type[Kind], **values: Any) -> Iterator[str]:
         fields = {"positions": "far", **fields}
         far = {"name": "far", "kind": "learned_distances", "reach": 4, "width": 8}
         yield whole({"masked": [far, {"from": "token_embedding", "kind": name, **fields}]})
+        return
+    if name in SPANNED:
+        yield whole({"classify": [{"kind": "class_token", "count": 2}, {"kind": name, **fields}]})
         return
     for node in (placed(role, {"kind": name, **fields}) for role in kind.roles):
         if node is not None:

@@ -113,7 +113,7 @@ def summary(q: Tensor, k: Tensor, v: Tensor, real: Tensor) -> tuple[Tensor, Tens
     filled = real.any(-1)
     ask, key = (masked(x, real[..., None]).amax(3).masked_fill(~filled[..., None], 0.0) for x in (q, k))
     value = F.scaled_dot_product_attention(ask[:, :, :, None], k, v, attn_mask=readable(real), scale=1.0)
-    return key, value.squeeze(3), filled.expand(1 if real.shape[0] == 1 else -1, -1, -1)
+    return key, value.squeeze(3), filled
 
 
 def readable(real: Tensor) -> Tensor:
