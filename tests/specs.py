@@ -68,6 +68,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "sliding_window_attention": {"heads": 2, "window": 3},
     "strided": {"size": 2},
     "tensor_attention": {"heads": 2},
+    "token_parameters": {"count": 6},
     "transformer_layer": {name: LAYER[name] for name in ("mixer", "channel")},
     "windows": {"size": 2},
 }  # fmt: skip

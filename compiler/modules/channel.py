@@ -15,7 +15,6 @@ from compiler.modules.regularise import dropout, dropped
 from compiler.registry import builds
 from compiler.tokens import Tokens
 
-
 Outer = Mapping[str, Tokens]
 
 

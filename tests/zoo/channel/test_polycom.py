@@ -77,9 +77,9 @@ def test_starts_at_the_mean_of_the_powers() -> None:
             assert value.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3])
 
 
-@pytest.mark.parametrize("node", ["kind: mlp, ratio: 2, activate: poly_relu", "kind: glu, ratio: 2, activate: poly_norm"])
+@pytest.mark.parametrize("node", ["mlp, ratio: 2, activate: poly_relu", "glu, ratio: 2, activate: poly_norm"])
 def test_the_second_derivative_is_finite(node: str) -> None:
-    model: Any = random(compile(loads(body(node))))
+    model: Any = random(compile(loads(body(f"kind: {node}"))))
     x = torch.randn(2, 6, 16, requires_grad=True)
     (first,) = torch.autograd.grad(model(x).square().sum(), x, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), x)
