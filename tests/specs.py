@@ -36,6 +36,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "categorical_attention": {"heads": 4, "values": 4, "noise": 0.0},
     "categorical_mlp": {"count": 4, "values": 4, "noise": 0.0},
     "chunks": {"size": 4},
+    "dense_sparse": {"rank": 6, "nonzeros": 2},
     "disentangled_attention": {"heads": 2},
     "relative_attention": {"heads": 2},
     "dynamic_convolution": {"heads": 2, "size": 3},
