@@ -44,6 +44,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "gaussian_mixture_features": {"count": 8, "components": 2},
     "generated_features": {"count": 8, "noise": 4, "generator": {"kind": "mlp", "hidden": 6, "width": 8}},
     "glu": {"hidden": 24},
+    "hash_memory": {"bits": 4},
     "label_embedding": {"label": "speaker"},
     "label_router": {"label": "speaker"},
     "label_selector": {"label": "speaker", "values": [1]},
