@@ -36,6 +36,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "categorical_attention": {"heads": 4, "values": 4, "noise": 0.0},
     "categorical_mlp": {"count": 4, "values": 4, "noise": 0.0},
     "chunks": {"size": 4},
+    "dense_sparse": {"rank": 6, "nonzeros": 2},
     "cluster_attention": {"heads": 2, "clusters": 3, "window": 4},
     "combiner": {"heads": 2, "segment": 4},
     "disentangled_attention": {"heads": 2},
@@ -46,6 +47,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "generated_features": {"count": 8, "noise": 4, "generator": {"kind": "mlp", "hidden": 6, "width": 8}},
     "global_local_attention": {"heads": 2, "radius": 3, "reach": 4},
     "glu": {"hidden": 24},
+    "hash_memory": {"bits": 4},
     "label_embedding": {"label": "speaker"},
     "label_router": {"label": "speaker"},
     "label_selector": {"label": "speaker", "values": [1]},
@@ -74,6 +76,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "softmax_free_attention": {"heads": 2},
     "strided": {"size": 2},
     "tensor_attention": {"heads": 2},
+    "token_parameters": {"count": 6},
     "transformer_layer": {name: LAYER[name] for name in ("mixer", "channel")},
     "windows": {"size": 2},
 }  # fmt: skip
