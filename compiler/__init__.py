@@ -7,6 +7,7 @@ from compiler.ensemble import ensemble
 from compiler.flatten import flatten
 from compiler.fold import fold
 from compiler.generate import generate, stream
+from compiler.grow import grow
 from compiler.inference import pack, quantize
 from compiler.loss import with_loss
 from compiler.model import compile
@@ -25,6 +26,7 @@ __all__ = [
     "flatten",
     "fold",
     "generate",
+    "grow",
     "import_checkpoint",
     "load",
     "pack",

@@ -36,13 +36,18 @@ FIELDS: dict[str, dict[str, Any]] = {
     "categorical_attention": {"heads": 4, "values": 4, "noise": 0.0},
     "categorical_mlp": {"count": 4, "values": 4, "noise": 0.0},
     "chunks": {"size": 4},
+    "dense_sparse": {"rank": 6, "nonzeros": 2},
+    "cluster_attention": {"heads": 2, "clusters": 3, "window": 4},
+    "combiner": {"heads": 2, "segment": 4},
     "disentangled_attention": {"heads": 2},
     "relative_attention": {"heads": 2},
     "dynamic_convolution": {"heads": 2, "size": 3},
     "gated_delta_rule": {"heads": 4, "key_heads": 2},
     "gaussian_mixture_features": {"count": 8, "components": 2},
     "generated_features": {"count": 8, "noise": 4, "generator": {"kind": "mlp", "hidden": 6, "width": 8}},
+    "global_local_attention": {"heads": 2, "radius": 3, "reach": 4},
     "glu": {"hidden": 24},
+    "hash_memory": {"bits": 4},
     "label_embedding": {"label": "speaker"},
     "label_router": {"label": "speaker"},
     "label_selector": {"label": "speaker", "values": [1]},
@@ -58,6 +63,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "mixture": {"experts": {"count": 4, "body": EXPERT}},
     "mixture_of_attention": {"experts": 4, "heads": 2, "router": {"kind": "top_k", "balance": "none"}},
     "mlp": {"ratio": 2, "bias": True},
+    "monarch": {"blocks": 4},
     "nystrom_attention": {"heads": 2, "landmarks": 4},
     "parallel": {"branches": [{"kind": "mlp", "ratio": 2}, {"kind": "mlp", "ratio": 1}]},
     "project": {"width": 16, "bias": True},
@@ -65,14 +71,18 @@ FIELDS: dict[str, dict[str, Any]] = {
     "residual": {"norm": "layer_norm", "body": {"kind": "mlp", "ratio": 1}},
     "relative_key": {"reach": 4},
     "rename": {"span": "others"},
+    "shared_atoms": {"count": 3},
     "sliding_window_attention": {"heads": 2, "window": 3},
+    "softmax_free_attention": {"heads": 2},
     "strided": {"size": 2},
     "tensor_attention": {"heads": 2},
+    "token_parameters": {"count": 6},
     "transformer_layer": {name: LAYER[name] for name in ("mixer", "channel")},
     "windows": {"size": 2},
 }  # fmt: skip
 
 DISTANT = ("disentangled_attention", "relative_attention")  # kinds that read a stream of distances
+SPANNED = ("global_local_attention",)  # kinds that read two spans
 
 
 def placed(role: str, node: Any) -> Any:
@@ -142,6 +152,9 @@ def in_its_places(kind: type[Kind], **values: Any) -> Iterator[str]:
         fields = {"positions": "far", **fields}
         far = {"name": "far", "kind": "learned_distances", "reach": 4, "width": 8}
         yield whole({"masked": [far, {"from": "token_embedding", "kind": name, **fields}]})
+        return
+    if name in SPANNED:
+        yield whole({"classify": [{"kind": "class_token", "count": 2}, {"kind": name, **fields}]})
         return
     for node in (placed(role, {"kind": name, **fields}) for role in kind.roles):
         if node is not None:

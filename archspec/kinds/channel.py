@@ -6,7 +6,7 @@ from pydantic import Field
 
 from archspec.errors import Refused
 from archspec.graph import Node
-from archspec.kind import LARGEST, Activation, Free, Kind, Matrix, Moves, Rate, Real, Weighted, Width
+from archspec.kind import LARGEST, Activation, Free, Kind, Matrix, Moves, Rate, Real, Slot, Weighted, Width
 from archspec.place import Place
 from archspec.streams import Stream
 
@@ -21,6 +21,9 @@ class Inner(Weighted):
     multiple_of: Width = Field(1, description="the inner width is rounded up to a multiple of this")
     width: Width | None = Field(None, description="output width; the input's by default")
     activation: Activation = "gelu"
+    activate: Annotated[Any, Slot(("channel",))] = Field(
+        None, description="a body in the place of activation, such as poly_relu, which may have weights of its own"
+    )
     bias: bool = False
     dropout: Annotated[Rate, Free(), Moves()] = Field(0.0, description="on the inner features")
 
@@ -37,6 +40,19 @@ class Inner(Weighted):
 
     def output(self, x: Stream) -> Stream:
         return x.wide(self.width or x.width)
+
+    def infer(self, at: Place) -> Stream:
+        x = at.one()
+        at.own(self.matrices(x))
+        if at.has("activate"):
+            usual = type(self).model_fields["activation"].default
+            if self.activation != usual:
+                raise Refused("activate", f"{self.activation} is the activation already", f"activation: {usual}")
+            inner = x.wide(self.inner(x))
+            given = at.slot("activate", inner).output
+            if (given.width, given.spans) != (inner.width, inner.spans):
+                raise Refused("activate", f"gives {given}, not {inner}")
+        return self.output(x)
 
     def settle(self, node: Node) -> dict[str, Any]:
         return {"hidden": self.inner(node.types[0]), "ratio": None, "multiple_of": 1, "width": node.output.width}
@@ -68,8 +84,7 @@ class Mlp(Inner, kind="mlp", role=("channel", "body")):
         x = at.one()
         if self.depthwise and (len(x.spans) != 1 or any(axis.causal for axis in x.axes)):
             raise Refused("depthwise", f"needs one grid of tokens without a causal axis, not {x}")
-        at.own(self.matrices(x))
-        return self.output(x)
+        return super().infer(at)
 
 
 class Glu(Inner, kind="glu", role=("channel", "body")):

@@ -2,49 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from archspec.kinds import channel as kinds
-from compiler.build import Make, project
+from compiler.build import Make, main, project
 from compiler.modules.activations import ACTIVATIONS
 from compiler.modules.convolution import GridConvolution
 from compiler.modules.regularise import dropout, dropped
 from compiler.registry import builds
 from compiler.tokens import Tokens
 
+Outer = Mapping[str, Tokens]
+
+
+class Inner(nn.Module):
+    """Between the matrices: a function by its name, or a body."""
+
+    def __init__(self, spec: kinds.Inner, make: Make) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[spec.activation]
+        self.activate = make.body("activate") if make.has("activate") else None
+        self.inner = make.stream.wide(spec.inner(make.stream))
+        self.dropout = dropout(spec.dropout)
+
+    def function(self, x: Tokens, outer: Outer | None) -> Callable[[Tensor], Tensor]:
+        """What it does to inner features of these tokens."""
+        body = self.activate
+        if body is None:
+            return self.activation
+        return lambda inner: main(body, x.give(inner, self.inner), outer=outer or {}).features
+
 
 @builds(kinds.Mlp)
-class Mlp(nn.Module):
+class Mlp(Inner):
     def __init__(self, spec: kinds.Mlp, make: Make) -> None:
-        super().__init__()
+        super().__init__(spec, make)
         self.up, self.down = make.linear("up"), make.linear("down")
         self.depthwise = None
         if spec.depthwise:
             grid = make.stream.wide(make.node.matrices["up"][0].outputs)
             self.depthwise = GridConvolution(grid, size=spec.depthwise, bias=True)
-        self.activation = ACTIVATIONS[spec.activation]
-        self.dropout = dropout(spec.dropout)
 
-    def forward(self, x: Tokens) -> Tensor:
+    def forward(self, x: Tokens, outer: Outer | None = None) -> Tensor:
         inner = project(self.up, x.features, x)
         if self.depthwise is not None:
             inner = self.depthwise(inner)
-        return project(self.down, dropped(self.dropout, self.activation(inner)), x)
+        return project(self.down, dropped(self.dropout, self.function(x, outer)(inner)), x)
 
 
-def gating(spec: kinds.Glu) -> Callable[[Tensor, Tensor], Tensor]:
-    """``f(gate) * (up + up_offset)``, as the schema says."""
-    function, alpha, limit = ACTIVATIONS[spec.activation], spec.alpha, spec.limit
+def gating(spec: kinds.Glu) -> Callable[..., Tensor]:
+    """``f(gate) * (up + up_offset)``, as the schema says; of another function than its own where one is given."""
+    own, alpha, limit = ACTIVATIONS[spec.activation], spec.alpha, spec.limit
 
-    def gated(gate: Tensor, up: Tensor) -> Tensor:
+    def gated(gate: Tensor, up: Tensor, function: Callable[[Tensor], Tensor] = own) -> Tensor:
         if limit is not None:
             gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
         if alpha == 1:
             gate = function(gate)
-        elif spec.activation == "silu":
+        elif function is own and spec.activation == "silu":
             gate = gate * torch.sigmoid(alpha * gate)
         else:
             gate = function(alpha * gate) / alpha
@@ -67,23 +85,22 @@ def activation(spec: kinds.Inner) -> Callable[[Tensor], Tensor]:
 
 
 @builds(kinds.Glu)
-class Glu(nn.Module):
+class Glu(Inner):
     def __init__(self, spec: kinds.Glu, make: Make) -> None:
-        super().__init__()
+        super().__init__(spec, make)
         self.gate_up = make.fused("gate", "up") if make.plain("gate", "up") else None  # one product, split after
         if self.gate_up is None:
             self.gate, self.up = make.linear("gate"), make.linear("up")
         self.down = make.linear("down")
         self.gated = gating(spec)
-        self.dropout = dropout(spec.dropout)
 
-    def forward(self, x: Tokens) -> Tensor:
+    def forward(self, x: Tokens, outer: Outer | None = None) -> Tensor:
         if self.gate_up is not None:
             parts = self.gate_up(x.features).chunk(2, dim=-1)
             gate, up = parts[0], parts[1]
         else:
             gate, up = project(self.gate, x.features, x), project(self.up, x.features, x)
-        return project(self.down, dropped(self.dropout, self.gated(gate, up)), x)
+        return project(self.down, dropped(self.dropout, self.gated(gate, up, self.function(x, outer))), x)
 
 
 @builds(kinds.Project)

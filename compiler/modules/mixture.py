@@ -85,6 +85,7 @@ def stackable(graph: Graph) -> bool:
         and isinstance(node.kind, (channel.Glu, channel.Mlp))
         and all(plan is None for _, plan in node.matrices.values())
         and not getattr(node.kind, "depthwise", None)
+        and not node.bodies
     )
 
 

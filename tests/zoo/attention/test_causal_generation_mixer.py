@@ -35,7 +35,7 @@ def test_jacobian_is_lower_triangular() -> None:
 def test_fewer_parameters_than_attention_and_less_time() -> None:
     width, layers = 96, 4
     mixer, attention = build(NAME), build(NAME, **ATTENTION)
-    assert parameters(attention) - parameters(mixer) == layers * (4 * width * width - width)
+    assert parameters(attention) - parameters(mixer) == layers * (4 * width * width - 2 * width)
     for changes, device in ((SHIFT, "l4"), (SHIFT, "xeon_8480"), ({}, "raspberry_pi_5")):
         costs = [price(spec(NAME, **change), length=256, device=device) for change in (changes, ATTENTION)]
         assert costs[0].forward < costs[1].forward
@@ -44,11 +44,14 @@ def test_fewer_parameters_than_attention_and_less_time() -> None:
 
 @torch.no_grad()
 def test_each_token_mixes_with_its_predecessor() -> None:
-    model = body("{name: m, kind: token_shift}", causal="token")
-    (mix,) = model.parameters()
-    expected = torch.stack([mix * X[:, t] + (1 - mix) * (X[:, t - 1] if t else 0) for t in range(12)], dim=1)
+    stream = {"axes": {"token": 12}, "width": 16, "causal": "token"}
+    model = random(build(NAME, interface={"kind": "backbone", "inputs": {"x": stream}}, graph=["token_shift"]))
+    (taps,) = model.parameters()
+    before, own = taps[:, 0].unbind(1)
+    expected = torch.stack([own * X[:, t] + before * (X[:, t - 1] if t else 0) for t in range(12)], dim=1)
     torch.testing.assert_close(model(X), expected)
-    mix.fill_(1)
+    before.zero_()
+    own.fill_(1)
     assert torch.equal(model(X), X)
 
 

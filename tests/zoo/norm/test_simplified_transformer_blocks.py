@@ -103,14 +103,16 @@ def test_each_part_goes_or_stays_by_itself(removed: str) -> None:
 
 
 def test_blocks_have_about_15_percent_fewer_parameters_than_the_usual_ones() -> None:
-    size = {"dims__width": 768, "dims__layers": 18}
-    usual = {"kind": "transformer_layer", "norm": "rms_norm", "mixer": {"kind": "attention", "heads": HEADS},
+    usual = {"kind": "transformer_layer", "norm": "rms_norm", "mixer": {"kind": "attention", "heads": 12},
              "channel": {"kind": "mlp", "ratio": 4}}  # fmt: skip
-    simple = build(NAME, device="meta", **size)
-    default = build(NAME, device="meta", **size, blocks__first=usual, blocks__layer=usual)
-    embeddings = (256 + 64) * 768 + 768
-    share = (parameters(simple) - embeddings) / (parameters(default) - embeddings)
-    assert parameters(default) - embeddings == 18 * (12 * 768**2 + 2 * 768) and 0.83 < share < 0.86
+    simple = parameters(build(f"{NAME}_18_layers", device="meta"))
+    default = parameters(build(f"{NAME}_18_layers", device="meta", blocks__first=usual, blocks__layer=usual))
+    width, embeddings = 768, (50_000 + 1024) * 768 + 768
+    layer = 2 * (width**2 + width) + 8 * width**2 + width + 3 * 12 + 2  # gains of heads and branches
+    assert simple == embeddings + 18 * layer + width**2  # the values of the first layer
+    assert default == embeddings + 18 * (12 * width**2 + 2 * width)
+    assert 1 - (simple - embeddings) / (default - embeddings) == pytest.approx(0.162, abs=0.001)
+    assert 1 - simple / default == pytest.approx(0.124, abs=0.001)
 
 
 def test_it_trains_without_skips() -> None:

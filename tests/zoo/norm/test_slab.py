@@ -14,7 +14,7 @@ from compiler.moving import move
 from search.data.digits import Digits
 from search.recipe import Recipe
 from search.train import train
-from tests.zoo.published import build, random, spec
+from tests.zoo.published import build, parameters, random, spec
 
 pytestmark = pytest.mark.system("slab")
 NAME = "norm/slab"
@@ -108,6 +108,16 @@ def naive(x: Tensor, state: dict[str, Tensor]) -> Tensor:
     kernel = state["local.convolution.weight"].reshape(WIDTH, 1, 5, 5)
     beside = F.conv2d(grid, kernel, state["local.convolution.bias"], padding=2, groups=WIDTH)
     return F.linear(torch.cat(outputs, -1) + beside.flatten(2).transpose(1, 2), state["out.weight"], state["out.bias"])
+
+
+def test_the_tiny_one_has_the_parameters_of_the_authors_code() -> None:
+    width, patches, hidden, filters = 192, 14 * 14, 768, 192 // 3  # filters of 5 by 5, shared by three heads
+    norm = 4 * width + 1
+    attention = 4 * (width**2 + width) + filters * 26 + patches * width
+    layer = 2 * norm + attention + 2 * width * hidden + hidden + width
+    theirs = (16 * 16 * 3 + 1) * width + patches * width + width + 12 * layer + norm + 1000 * (width + 1)
+    own = 12 * (width - filters) * 26  # a filter for each feature
+    assert parameters(build("norm/slab_deit_t", device="meta")) == theirs + own - width == 6_238_145
 
 
 @pytest.mark.parametrize(("field", "body"), [("local", {"kind": "project", "width": 5}), ("key_position", "pool")])

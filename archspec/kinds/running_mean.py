@@ -1,25 +1,9 @@
-"""Causal mixers almost without weights: the token before, and the mean of what came so far."""
+"""The mean of what came so far."""
 
 from archspec.errors import Refused
 from archspec.kind import Kept, Kind
 from archspec.kinds.recurrence import in_order
 from archspec.streams import Stream
-
-
-class TokenShift(Kind, kind="token_shift", role=("mixer", "body")):
-    """Each feature mixes a token with the one before it, ``mix x[t] + (1 - mix) x[t-1]``.
-
-    Peng et al. 2023, "RWKV", arXiv 2305.13048, which does so before its matrices; as a mixer of its own: Hilsenbek
-    2024, "Breaking the Attention Bottleneck", arXiv 2406.10906. Before the first token is a zero.
-    """
-
-    incremental = True
-
-    def output(self, x: Stream) -> Stream:
-        return in_order(x)
-
-    def keeps(self, x: Stream) -> tuple[Kept, ...]:
-        return (Kept(x.width, per="sequence"),)
 
 
 class RunningMean(Kind, kind="running_mean", role=("mixer", "body")):

@@ -1,26 +1,15 @@
-"""Causal mixers almost without weights (schemas in archspec.kinds.token_shift)."""
+"""Running means (schema in archspec.kinds.running_mean)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from archspec.kinds import token_shift as kinds
+from archspec.kinds import running_mean as kinds
 from compiler.build import Make
-from compiler.modules import rwkv
 from compiler.modules.recurrence import precise, real_tokens
 from compiler.registry import Keeper, builds
 from compiler.tokens import Tokens
-
-
-@builds(kinds.TokenShift)
-class TokenShift(nn.Module):
-    def __init__(self, spec: kinds.TokenShift, make: Make) -> None:
-        super().__init__()
-        self.shift = rwkv.TokenShift(make.stream.width, "mix")
-
-    def forward(self, x: Tokens) -> Tensor:
-        return self.shift(x)[0]
 
 
 @builds(kinds.RunningMean)
