@@ -23,6 +23,7 @@ def kinds(
     """
     from archspec.kind import REGISTRY
     from archspec.reference import reference
+    from archspec.serving import serves
 
     if name is None:
         found = {kind: reference(REGISTRY[kind]) for kind in sorted(REGISTRY)}
@@ -35,7 +36,7 @@ def kinds(
         raise SpecError(
             Problem(f"no kind is called {name!r}", did_you_mean(name, REGISTRY) or "archc kinds lists them")
         )
-    page = reference(REGISTRY[name])
+    page = reference(REGISTRY[name]) | {"serves": list(serves(REGISTRY[name]))}
     if json:
         echo_json(page)
     else:
@@ -56,6 +57,8 @@ def _list(found: dict[str, dict[str, Any]]) -> list[str]:
 
 def _page(page: dict[str, Any]) -> str:
     lines = [f"{page['kind']}  ({', '.join(page['roles'])})", "", page["doc"]]
+    if page["serves"]:
+        lines += ["", f"serves: {', '.join(page['serves'])}"]
     if page["fields"]:
         lines += ["", "fields:"]
     widths = [max((len(row[key]) for row in page["fields"]), default=0) for key in ("name", "type")]

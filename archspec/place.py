@@ -119,6 +119,12 @@ class Place:
         """The output of a slot's body of one output; the stream itself where the slot is empty."""
         return self.slot(field, stream).output if self.has(field) else stream
 
+    def source(self, field: str, stream: Stream) -> Stream:
+        """What a slot says to read: the stream that it names, what its body makes of this one, or this one itself."""
+        if not self.has(field):
+            return stream
+        return self.stream(field) or self.slot(field, stream).output
+
     def stream(self, field: str) -> Stream | None:
         """The stream that a slot names, or None if it holds a node or nothing."""
         text = self._raw.get(field)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from archspec.errors import Mark, Problem, Refused, SpecError, did_you_mean
-from archspec.kind import Kind
+from archspec.kind import REGISTRY, Kind, kinds_of, lookup
 from archspec.source import Map, Seq
 
 
@@ -28,8 +28,13 @@ class Problems:
     def unknown_field(self, raw: Map, key: str, known: Iterable[str], of: str = "") -> None:
         """A problem with a key rather than with its value."""
         cause = f"unknown field {key!r}" + (f" of {of}" if of else "")
+        hint = did_you_mean(key, known)
+        kind = lookup(of)
+        if key == "memory" and kind is not None and "mixer" in kind.roles:
+            cause = f"{of} reads its own tokens alone, it serves no cross-attention"
+            hint = f"try {' or '.join(name for name in kinds_of('mixer') if 'memory' in REGISTRY[name].slots)}"
         mark = raw.key_marks.get(key) or raw.mark
-        self.problems.append(Problem(cause, did_you_mean(key, known), raw.path_of(key), mark))
+        self.problems.append(Problem(cause, hint, raw.path_of(key), mark))
 
     def keys(self, raw: Map, known: tuple[str, ...]) -> None:
         for key in raw:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from archspec.kind import REGISTRY
 from archspec.reference import reference
+from archspec.serving import serves
 from docs import systems
 
 PAGE = Path(__file__).parent / "reference.md"
@@ -23,6 +24,8 @@ def page() -> str:
         lines += [f"## {family.replace('_', ' ').capitalize()}", ""]
         for kind in members:
             lines += [f"### `{kind['kind']}`", "", kind["doc"], ""]
+            if patterns := serves(REGISTRY[kind["kind"]]):
+                lines += [f"Serves: {', '.join(patterns)}.", ""]
             if kind["fields"]:
                 lines += ["| field | takes | default | |", "|---|---|---|---|"]
                 for field in kind["fields"]:

@@ -186,6 +186,8 @@ def _sql_url(url: str) -> str:
     scheme = _checked(url)
     try:
         parsed = make_url(url)
+        if "@" in (parsed.host or ""):
+            raise ValueError  # the rest of a password, which the driver would tell
     except (ArgumentError, ValueError):
         raise ValueError(
             "it is no URL of a database; signs like / or @ in a password are written as %2F, %40"

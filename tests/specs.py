@@ -71,6 +71,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "rename": {"span": "others"},
     "shared_atoms": {"count": 3},
     "sliding_window_attention": {"heads": 2, "window": 3},
+    "softmax_free_attention": {"heads": 2},
     "strided": {"size": 2},
     "tensor_attention": {"heads": 2},
     "transformer_layer": {name: LAYER[name] for name in ("mixer", "channel")},

@@ -173,7 +173,7 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         x = at.one()
         if x.content != "features":
             raise Refused("", f"attention reads features, not {x}", "embed the tokens first")
-        memory = self._memory(at, x)
+        memory = at.source("memory", x)
         heads, kv_heads, head_width, value_width = self.shape(x)
         at.own(self.matrices(x, memory, self._values(at, memory)))
         asked = self.asked(x)
@@ -249,14 +249,6 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         """The type of the scores: pairs of a query and a memory token, a feature for each head."""
         axes = (Axis("query", asked.count), Axis("memory", memory.count))
         return Stream(self.shape(asked)[0], (Span("pairs", axes),))
-
-    def _memory(self, at: Place, x: Stream) -> Stream:
-        if not at.has("memory"):
-            return x
-        named = at.stream("memory")
-        if named is not None:
-            return named
-        return at.slot("memory", x).output
 
     def _values(self, at: Place, memory: Stream) -> Stream | None:
         if not at.has("values"):

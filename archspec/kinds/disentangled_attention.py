@@ -23,6 +23,9 @@ class DisentangledAttention(Heads, kind="disentangled_attention", role=("mixer",
     """
 
     keeps_segments: ClassVar[bool] = True
+    example = """\
+- {name: far, kind: learned_distances, reach: 64, width: 64}
+- {from: x, kind: disentangled_attention, heads: 4, positions: far}"""
     positions: Annotated[Any, Slot(("mask",), stream=True)] = Field(description="a stream of distances, by name")
     terms: list[Literal["content_to_position", "position_to_content"]] = Field(
         default=["content_to_position", "position_to_content"], min_length=1

@@ -17,6 +17,7 @@ class DynamicConvolution(Weighted, kind="dynamic_convolution", role=("mixer", "b
 
     arity = (1, 2)
     incremental = True
+    example = "{kind: dynamic_convolution, heads: 8, size: 3}"
     heads: Width
     size: Width
     bias: bool = True

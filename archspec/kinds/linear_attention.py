@@ -17,9 +17,10 @@ class LinearAttention(Weighted, kind="linear_attention", role=("mixer", "body"))
     Katharopoulos et al. 2020, "Transformers are RNNs", arXiv 2006.16236. It follows the causality of its stream. The
     feature map ``elu`` is theirs, ``elu(x) + 1``; ``softmax`` over a head's features is that of Shen et al. 2018,
     "Efficient Attention", arXiv 1812.01243; ``identity`` without normalisation that of Schlag et al. 2021, "Linear
-    Transformers Are Secretly Fast Weight Programmers", arXiv 2102.11174. With ``relu``, a ``key_position`` and a
-    ``local`` convolution: Han et al. 2023, "FLatten Transformer", arXiv 2308.00442; Guo et al. 2024, "SLAB", arXiv
-    2405.11582.
+    Transformers Are Secretly Fast Weight Programmers", arXiv 2102.11174. Keys and values come from ``memory``: the
+    input itself, another stream by name, or a body applied to the input; another one is read whole. With ``relu``, a
+    ``key_position`` and a ``local`` convolution: Han et al. 2023, "FLatten Transformer", arXiv 2308.00442; Guo et al.
+    2024, "SLAB", arXiv 2405.11582.
     """
 
     incremental = True
@@ -41,6 +42,9 @@ class LinearAttention(Weighted, kind="linear_attention", role=("mixer", "body"))
     local: Annotated[Any, Slot(("body",))] = Field(
         None, description="a body applied to the values, such as a depthwise_convolution, and added to what is read"
     )
+    memory: Annotated[Any, Slot(("body",), stream=True)] = Field(
+        None, description="what is read: a stream, or a body applied to the input"
+    )
     features: Annotated[Any, Slot(("feature_map",))] = Field(
         None, description="a learned map of queries and keys, in the place of feature_map"
     )
@@ -56,29 +60,24 @@ class LinearAttention(Weighted, kind="linear_attention", role=("mixer", "body"))
         _, head_width, value_width = self.shape(node.types[0])
         return {"head_width": head_width, "value_width": value_width}
 
-    def matrices(self, x: Stream) -> dict[str, Matrix]:
+    def matrices(self, x: Stream, memory: Stream | None = None) -> dict[str, Matrix]:
         heads, head_width, value_width = self.shape(x)
+        source = (memory or x).width
         return {
             "query": Matrix(x.width, heads * head_width, self.bias),
-            "key": Matrix(x.width, heads * head_width, self.bias),
-            "value": Matrix(x.width, heads * value_width, self.bias),
+            "key": Matrix(source, heads * head_width, self.bias),
+            "value": Matrix(source, heads * value_width, self.bias),
             "out": Matrix(heads * value_width, x.width, self.bias, "out"),
         }
 
-    def output(self, x: Stream) -> Stream:
-        if x.content != "features" or not x.spans:
-            raise Refused("", f"attention reads features of tokens, not {x}", "embed the tokens first")
-        if x.causal and len(x.axes) != 1:
-            raise Refused("", f"cannot be causal on {x}", "one axis")
-        if x.segmented:
-            raise Refused("", f"reads beyond the segments of {x}", "shift: 0")
-        return x
-
     def infer(self, at: Place) -> Stream:
-        x, out = at.one(), super().infer(at)
+        x = at.one()
+        memory = at.source("memory", x)
+        self._readable(at, x, memory)
+        at.own(self.matrices(x, memory))
         heads, head_width, value_width = self.shape(x)
         for field, width in (("key_position", heads * head_width), ("local", heads * value_width)):
-            expected = x.wide(width)
+            expected = memory.wide(width)
             if at.has(field):
                 given = at.slot(field, expected).output
                 if (given.width, given.spans) != (expected.width, expected.spans):
@@ -89,10 +88,29 @@ class LinearAttention(Weighted, kind="linear_attention", role=("mixer", "body"))
             at.slot("features", x.wide(head_width))
         elif self.normalize and self.feature_map == "identity":
             raise Refused("normalize", "weights of both signs may sum to zero", "normalize: false")
-        assert isinstance(out, Stream)
-        return out
+        return x
+
+    def _readable(self, at: Place, x: Stream, memory: Stream) -> None:
+        """Refuses a memory that is not read as one matrix."""
+        for stream in (x, memory):
+            if stream.content != "features" or not stream.spans:
+                raise Refused("", f"attention reads features of tokens, not {stream}", "embed the tokens first")
+            if stream.segmented:
+                raise Refused("", f"reads beyond the segments of {stream}", "shift: 0")
+        if not at.has("memory"):
+            if x.causal and len(x.axes) != 1:
+                raise Refused("", f"cannot be causal on {x}", "one axis")
+            return
+        if memory.causal:
+            along = ", ".join(sorted(memory.causal_axes))
+            raise Refused("memory", f"a memory is read whole, and this one is causal along {along}",
+                          "kind: attention, whose queries see their past of it")  # fmt: skip
+        if at.has("local"):
+            raise Refused("local", "values are of the memory's tokens, not of those that read", "leave it out")
 
     def kept(self, node: Node) -> tuple[Kept, ...]:
+        if "memory" in node.bodies:
+            return ()
         heads, head_width, value_width = self.shape(node.types[0])
         width = node.bodies["features"].output.width if "features" in node.bodies else head_width
         return (Kept(heads * width * (value_width + self.normalize), per="sequence"),)

@@ -23,6 +23,9 @@ class RelativeAttention(Heads, kind="relative_attention", role=("mixer", "body")
     """
 
     arity = (1, 2)
+    example = """\
+- {name: far, kind: sinusoidal_distances, reach: 64, width: 64}
+- {from: x, kind: relative_attention, heads: 4, positions: far}"""
     positions: Annotated[Any, Slot(("mask",), stream=True)] = Field(description="a stream of distances, by name")
     label: str | None = Field(None, description="the label by which tokens belong together")
     joker: Annotated[int, Field(ge=0)] | None = Field(None, description="value of the label that belongs to all")

@@ -28,7 +28,10 @@ class LinearAttention(nn.Module):
         super().__init__()
         self.heads, self.head_width, self.value_width = spec.shape(make.stream)
         roles = ("query", "key", "value")
-        self.qkv = make.fused(*roles) if make.plain(*roles) else None
+        self.memory = make.body("memory") if make.has("memory") else None
+        self.memory_name = make.node.streams.get("memory")
+        alone = self.memory is None and self.memory_name is None
+        self.qkv = make.fused(*roles) if alone and make.plain(*roles) else None
         if self.qkv is None:
             self.query, self.key, self.value = (make.linear(role) for role in roles)
         self.key_position = make.body("key_position") if make.has("key_position") else None
@@ -37,29 +40,33 @@ class LinearAttention(nn.Module):
         if self.features is not None:
             self.features.fits(self.heads)  # type: ignore[operator]
         self.attend = Attend(spec, spec.feature_map if self.features is None else "identity",
-                             causal=make.stream.causal)  # fmt: skip
+                             causal=alone and make.stream.causal)  # fmt: skip
         self.out = make.linear("out")
 
     def forward(self, x: Tokens, outer: Mapping[str, Tokens] | None = None) -> Tensor:
-        width = self.heads * self.head_width
+        width, memory, outer = self.heads * self.head_width, x, outer or {}
+        if self.memory is not None:
+            memory = main(self.memory, x, outer=outer)
+        elif self.memory_name is not None:
+            memory = outer[self.memory_name]
         if self.qkv is not None:
             parts = self.qkv(x.features).split((width, width, self.heads * self.value_width), dim=-1)
             q, k, v = parts[0], parts[1], parts[2]
         else:
-            q, k = project(self.query, x.features, x), project(self.key, x.features, x)
-            v = project(self.value, x.features, x)
+            q, k = project(self.query, x.features, x), project(self.key, memory.features, memory)
+            v = project(self.value, memory.features, memory)
         if self.key_position is not None:
-            k = main(self.key_position, x.give(k, x.stream.wide(width)), outer=outer or {}).features
+            k = main(self.key_position, memory.give(k, memory.stream.wide(width)), outer=outer).features
         beside = (
             None
             if self.local is None
-            else main(self.local, x.give(v, x.stream.wide(self.heads * self.value_width)), outer=outer or {})
+            else main(self.local, x.give(v, x.stream.wide(self.heads * self.value_width)), outer=outer)
         )
         q, k = q.unflatten(-1, (self.heads, -1)), k.unflatten(-1, (self.heads, -1))
         if self.features is not None:
             mapped = self.features(q, k)
             q, k = mapped[0], mapped[1]
-        y = self.attend(q, k, v.unflatten(-1, (self.heads, -1)), x.valid).flatten(2)
+        y = self.attend(q, k, v.unflatten(-1, (self.heads, -1)), memory.valid).flatten(2)
         return project(self.out, y if beside is None else y + beside.features, x)
 
 
@@ -76,7 +83,7 @@ class Attend(Keeper):
         q, k, v = features(precise(q)), features(precise(k)), precise(v)
         if self.normalize:  # the sum of the weights is what is read of a value of one
             v = F.pad(v, (0, 1), value=1.0)
-        real = real_tokens(self, v, valid)
+        real = real_tokens(self, v, valid) if self.causal else valid
         if real is not None:
             k = k * real[..., None, None]
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)

@@ -39,7 +39,7 @@ WRONG = [
     ("kind: attention", "kind: atention", "9:19 blocks.layer.mixer.kind", "'atention'", "did you mean attention"),
     ("norm: rms_norm", "norm: rms_nrm", "8:11 blocks.layer.norm", "'rms_nrm'", "did you mean rms_norm?"),
     ("- rms_norm", "- rms_nrm", "14:5 graph[2]", "no kind or block is called 'rms_nrm'", "did you mean rms_norm?"),
-    ("body: layer", "body: layr", "13:50 graph[1].body", "'layr'", "did you mean layer?"),
+    ("body: layer", "body: layr", "13:50 graph[1].body", "'layr'", "did you mean layer"),
     ("heads: 4", "heads: [4]", "9:37 blocks.layer.mixer.heads", "a list is not a whole number", ""),
     ("heads: 4", "heads: 0", "9:37 blocks.layer.mixer.heads", "0 is out of range", "more than 0"),
     ("heads: 4", "heads: many", "9:37 blocks.layer.mixer.heads", "nothing here is called 'many'", ""),

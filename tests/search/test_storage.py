@@ -189,7 +189,8 @@ def test_a_study_runs_on_a_journal_and_its_folder_tells_so(study_file, tmp_path)
     ("url", "said"),
     [
         ("postgresql://me:s3cret@127.0.0.1:1/db", "postgresql://127.0.0.1:1/db cannot be opened: .*refused"),
-        ("postgres://me:s3c/r@t@nowhere.invalid/db", "postgresql?://nowhere.invalid/db cannot be opened: "),
+        ("postgres://me:s3c/r@t@nowhere.invalid/db", "postgres://nowhere.invalid/db cannot be opened: .*%40"),
+        ("postgresql://me:s3cret@nowhere.invalid/db", "postgresql://nowhere.invalid/db cannot be opened: .*resolve"),
         ("mysql://me:s3cret@127.0.0.1:1/db", "mysql://127.0.0.1:1/db cannot be opened: .*refused"),
         ("grpc://127.0.0.1:1", "grpc://127.0.0.1:1 cannot be opened: no server answers"),
         ("grpc://node", "a host and a port are missing"),

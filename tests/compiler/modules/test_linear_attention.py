@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from archspec.errors import SpecError
+from compiler.decoding import Decoding
 from compiler.modules.linear_attention import FEATURE_MAPS, chunked, one_by_one
+from search.cost.cache import kept_numbers, kept_of
 from tests.compiler.modules.bodies import assert_close, body, under
 
 
@@ -54,3 +56,19 @@ def test_chunked_equals_token_by_token(tokens: int) -> None:
 def test_weights_that_may_sum_to_zero_are_not_normalised() -> None:
     with pytest.raises(SpecError, match="both signs"):
         body("{kind: linear_attention, heads: 2, feature_map: identity}")
+
+
+@pytest.mark.parametrize("features", ["", "hedgehog", "{kind: gaussian_mixture_features, count: 5}"])
+@torch.no_grad()
+def test_it_keeps_what_it_says(features: str) -> None:
+    told = f", features: {features}" if features else ""
+    model = body(f"{{kind: linear_attention, heads: 2{told}}}", "token: n", causal="token")
+    decoding = Decoding(model)
+    decoding(torch.randn(3, 4, 16))
+    kept = [tensor for calls in decoding._kept.values() for call in calls for tensor in call.values()]
+    assert sum(tensor[0].numel() for tensor in kept) == kept_numbers(kept_of(model.spec.graph), 4)
+
+
+def test_a_causal_memory_is_refused() -> None:
+    with pytest.raises(SpecError, match="read whole, and this one is causal along token"):
+        body("{kind: linear_attention, heads: 2, memory: {kind: mlp, ratio: 1}}", "token: n", causal="token")
