@@ -4,6 +4,7 @@ from compiler.adopt import adopt
 from compiler.checkpoint import Checkpoint, export_checkpoint, import_checkpoint
 from compiler.decoding import Decoding
 from compiler.ensemble import ensemble
+from compiler.factorize import factorize
 from compiler.flatten import flatten
 from compiler.fold import fold
 from compiler.generate import generate, stream
@@ -23,6 +24,7 @@ __all__ = [
     "compile",
     "ensemble",
     "export_checkpoint",
+    "factorize",
     "flatten",
     "fold",
     "generate",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from archspec.errors import SpecError
 from archspec.spec import load, loads
+from compiler.factorize import factorize
 from compiler.logical import logical
 from compiler.model import compile
 from search.cost.price import price
@@ -42,28 +43,9 @@ def test_bert_base_of_rank_100() -> None:
     assert parameters(plain) - parameters(thin) == matrices + head - thin_ones
 
 
-def factored(model: Any, thin: Any, rank: int) -> None:
-    """Gives a model of thin matrices those of the plain one, cut at a rank by their singular values."""
-    given, wanted = logical(model), logical(thin)
-    with torch.no_grad():
-        for name, value in given.items():
-            if name in wanted:
-                wanted[name].copy_(value)
-                continue
-            path, _, last = name.rpartition(".")
-            if last == "bias":
-                wanted[f"{path}.up.bias"].copy_(value)
-                continue
-            u, s, v = torch.linalg.svd(value, full_matrices=False)
-            wanted[f"{path}.up.weight"].copy_(u[:, :rank] * s[:rank])
-            wanted[f"{path}.down.weight"].copy_(v[:rank])
-
-
 def models(rank: int) -> tuple[Any, Any]:
     plain = random(compile(spec(NAME, defaults__linear="matrix")))
-    thin = build(NAME, dims__rank=rank)
-    factored(plain, thin, rank)
-    return plain, thin
+    return plain, factorize(plain, spec(NAME, dims__rank=rank))
 
 
 @torch.no_grad()
@@ -79,6 +61,57 @@ def test_the_error_falls_with_the_rank() -> None:
         plain, thin = models(rank)
         errors.append((thin(TOKENS) - plain(TOKENS)).square().mean().item())
     assert errors[0] > errors[1] > errors[2] > 1e-6
+
+
+@torch.no_grad()
+def test_thin_matrices_are_the_nearest_of_their_rank() -> None:
+    """By Eckart and Young, the distance is what the singular values beyond the rank have."""
+    plain, thin = models(16)
+    given, found = logical(plain), logical(thin)
+    cut = [name.removesuffix(".down.weight") for name in found if name not in given and name.endswith(".down.weight")]
+    assert len(cut) == 2 * len(LAYER)
+    for path in cut:
+        whole, down, up = given[f"{path}.weight"], found[f"{path}.down.weight"], found[f"{path}.up.weight"]
+        left = torch.linalg.svdvals(whole)[16:].square().sum().sqrt()
+        torch.testing.assert_close((whole - up @ down).norm(), left, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(down.norm(), up.norm())  # balanced
+        torch.testing.assert_close(found[f"{path}.up.bias"], given[f"{path}.bias"])
+    assert all(torch.equal(found[name], given[name]) for name in found.keys() & given.keys())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layers", [1, pytest.param(12, marks=pytest.mark.slow)])
+def test_bert_base_of_full_rank_reproduces_its_outputs(layers: int) -> None:
+    changes: dict[str, Any] = {"graph.layers.times": layers, "interface.vocab": 1000}
+    plain: Any = compile(load(ZOO / "language/bert_base.yaml", set=changes)).eval()
+    whole = load(ZOO / "channel/greenformers_bert_base.yaml", set=changes | {"defaults.linear.rank": 768})
+    inputs = TOKENS, torch.zeros_like(TOKENS), torch.ones_like(TOKENS, dtype=torch.bool)
+    expected = plain(*inputs)
+    torch.testing.assert_close(factorize(plain, whole)(*inputs), expected, atol=1e-4, rtol=1e-4)
+    part = factorize(plain, load(ZOO / "channel/greenformers_bert_base.yaml", set=changes)) if layers == 1 else None
+    assert part is None or (part(*inputs) - expected).abs().max() > 1e-2
+
+
+def test_a_model_in_training_stays_in_training() -> None:
+    plain = compile(spec(NAME, defaults__linear="matrix"))
+    assert factorize(plain.train(), spec(NAME)).training
+    assert not factorize(plain.eval(), spec(NAME)).training
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"dims__layers": 3}, "the model has no weights for layers.2"),
+        ({"dims__layers": 1}, "the spec has no place for layers.1"),
+        ({"dims__width": 128}, "the model has no weights for"),
+        ({"blocks__layer__channel__bias": False}, "the spec has no place for layers.0.channel.body.down.bias"),
+        ({"defaults__linear": {"kind": "lora", "rank": 4}}, "no weights for layers.0.channel.body.down.down"),
+    ],
+)  # fmt: skip
+def test_other_models_are_not_factorized(changes: dict[str, Any], said: str) -> None:
+    plain = compile(spec(NAME, defaults__linear="matrix"))
+    with pytest.raises(SpecError, match=said):
+        factorize(plain, spec(NAME, **changes))
 
 
 @pytest.mark.parametrize("device", ["v100", "xeon_gold_6240"])
