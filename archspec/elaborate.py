@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from archspec.errors import Refused, did_you_mean
+from archspec.fields import by_round
 from archspec.graph import Graph, Node, Ref
 from archspec.kind import REGISTRY, Kind, Matrix, Slot, kinds_of, lookup
 from archspec.ordering import numbered
@@ -50,7 +51,7 @@ class Elaborator(Skimming):
             Broken: something inside failed; the problem is recorded.
         """
         raw = container[key]
-        if isinstance(raw, Map) and set(raw) == {"each"} and isinstance(raw["each"], Seq):
+        if by_round(raw):
             container, key = self.turn(raw, container, key, scope)
             raw = container[key]
         raw, scope = self.unfold(raw, container, key, scope)

@@ -50,7 +50,7 @@ class Fields(Problems):
     ) -> Any:  # fmt: skip
         """The value at ``container[key]``; ``kind`` and ``field`` tell whose it is, where it is a field's own."""
         raw, field = container[key], field or key
-        if isinstance(raw, Map) and set(raw) == {"each"} and isinstance(raw["each"], Seq):
+        if by_round(raw):
             return self.value(*self.turn(raw, container, key, scope), shape, scope, kind, field)
         if isinstance(raw, str) and shape.numeric and raw not in shape.words and raw in scope:
             raw = scope[raw] if isinstance(scope[raw], Map) else raw  # a parameter that moves
@@ -124,8 +124,11 @@ class Fields(Problems):
             value = int(value)
         return value
 
-    def number_or_word(self, container: Map, key: str, scope: Scope) -> Any:
+    def number_or_word(self, container: Map | Seq, key: Any, scope: Scope) -> Any:
+        """An argument of a block: of an ``each:``, that of the round in which the block is called."""
         value = container[key]
+        if by_round(value):
+            return self.number_or_word(*self.turn(value, container, key, scope), scope)
         if isinstance(value, str):
             known = expressions.names(value)
             if value and known <= set(scope) and (known or value[0] in "-(0123456789"):
@@ -148,6 +151,11 @@ class Fields(Problems):
             for detail in error.errors():
                 self.invalid(raw, kind, detail)
             raise Broken from None
+
+
+def by_round(raw: Any) -> bool:
+    """Whether this is ``{each: [ … ]}``."""
+    return isinstance(raw, Map) and set(raw) == {"each"} and isinstance(raw["each"], Seq)
 
 
 class Shape:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from archspec import expressions
-from archspec.fields import NODE_KEYS, shape_of
+from archspec.fields import NODE_KEYS, by_round, shape_of
 from archspec.kind import Kind, Slot, lookup
 from archspec.ordering import Ordering
 from archspec.place import Broken
@@ -25,7 +25,7 @@ class Skimming(Ordering):
     def skim(self, container: Map | Seq, key: Any, scope: Scope, slot: Slot | None) -> None:
         """Reports what is wrong by itself in the node or body at ``container[key]``."""
         try:
-            raw, scope = self.unfold(container[key], container, key, scope)
+            raw, scope = self.unfold(_first_round(container[key]), container, key, scope)
         except Broken:
             return
         if isinstance(raw, Seq):
@@ -77,6 +77,16 @@ class Skimming(Ordering):
         for field, slot in kind.slots.items():
             if raw.get(field) is not None:
                 self.skim(raw, field, scope, slot)
+
+
+def _first_round(raw: Any) -> Any:
+    """A call of a block as it is in the first of rounds, of which nothing is known here."""
+    varying = [key for key in raw if by_round(raw[key]) and raw[key]["each"]] if isinstance(raw, Map) else []
+    if not varying:
+        return raw
+    first = raw.move(*raw)
+    first.update({key: raw[key]["each"][0] for key in varying})
+    return first
 
 
 def _literal(value: Any) -> bool:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.timing import interleaved, report
-from compiler.modules import delta, linear_attention, long_convolution, rwkv, ssm
+from compiler.modules import delta, gated_linear_attention, linear_attention, long_convolution, rwkv, ssm
 from compiler.modules.recurrence import scan
 from tests.compiler.modules.bodies import body
 
@@ -84,6 +84,11 @@ def recurrences() -> Iterator[Form]:
     )  # fmt: skip
     mean = body("{name: m, kind: running_mean}", f"token: {LENGTH}", WIDTH, causal="token", limit=LENGTH)
     yield Form("running mean", "all pairs", mean, lambda x: lower(x) / lower(torch.ones_like(x)), (features,))
+    yield Form(
+        "gated linear attention", "token by token", lambda *x: gated_linear_attention.chunked(*x)[0],
+        lambda *x: gated_linear_attention.one_by_one(*x)[0],
+        (q, k, v, drawn(BATCH, LENGTH, HEADS, HEAD, low=-0.5, high=0.0)),
+    )  # fmt: skip
 
 
 def lower(x: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Decoding: a causal model reads a sequence piece by piece, and goes on from what its blocks kept.
 
 What is kept is the blocks' own business (`compiler.registry.Keeper`): keys and values of all tokens or of a window, a
-latent of each token, a recurrent state, the tail of a convolution. A model decodes as it was compiled; one with two
-inputs in two parts, what is read once and what is read for each piece.
+latent of each token, a recurrent state, the tail of a convolution. A model decodes as it was compiled; one with inputs
+that are not causal in two parts, what is read once and what is read for each piece.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ class Decoding(Past):
     """One decoding of a batch of sequences.
 
     Call it with the next tokens ``[batch, count]`` for what the model gives for them, ``[batch, count, vocabulary]``.
-    Sequences of unlike lengths are padded on the left.
+    A model that reads several ids for a token is given the first input's, and the others' by their names. Sequences of
+    unlike lengths are padded on the left.
 
     Args:
         model: a compiled model with a causal input.
@@ -121,7 +122,7 @@ class Decoding(Past):
 
     Errors:
         SpecError: something in the model cannot go on from what it kept; it is named.
-        ValueError: more tokens than the model reads.
+        ValueError: more tokens than the model reads, or an input that is missing.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class Decoding(Past):
         self.most = next(stream.most for stream in spec.graph.inputs.values() if stream.causal)
         self._step: Any = model
         self._names, others = _names(spec, causal=True), _names(spec, causal=False)
+        self._valid = {words["valid"] for words in spec.interface.carried().values() if "valid" in words}
         self._known: tuple[Any, ...] = ()
         if others:
             once, self._step = split(model, self._names)
@@ -144,20 +146,26 @@ class Decoding(Past):
         super().__init__(keepers(self._step), length=length, start=start)
 
     @torch.no_grad()
-    def __call__(self, tokens: Tensor, **labels: Tensor) -> Any:
-        """What the model gives for the next tokens ``[batch, count]``; ``labels`` are theirs, ``[batch, count]``."""
+    def __call__(self, tokens: Tensor, **beside: Tensor) -> Any:
+        """What the model gives for the next tokens ``[batch, count]``; ``beside`` are their labels and what the other
+        causal inputs say of them, ``[batch, count]``, by name.
+        """
         count = tokens.shape[1]
         if self.most is not None and self.position + count > self.most:
             raise ValueError(f"{self.position + count} tokens; this model reads at most {self.most}")
         given = []
         for name in self._names:
-            if name in labels:
-                given.append(labels[name])
-            elif name.endswith("valid"):
-                real = self.real(count)
-                given.append(torch.ones_like(tokens, dtype=torch.bool) if real is None else real)
-            else:
+            if name in beside:
+                given.append(beside[name])
+            elif name == self._names[0]:
                 given.append(tokens)
+            elif name in self._valid:
+                real = self.real(count)
+                given.append(
+                    torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) if real is None else real
+                )
+            else:
+                raise ValueError(f"{name} of the next tokens is missing")
         with self.call():
             out = self._step(*given, *self._known)
         self.position += count
@@ -180,10 +188,9 @@ def by_head(known: Iterable[Any]) -> tuple[Any, ...]:
 def refusals(spec: Spec) -> Iterator[Problem]:
     """Why a model cannot decode: its interface, or kinds that cannot go on from what they kept."""
     causal = [stream for stream in spec.graph.inputs.values() if stream.causal]
-    if len(causal) != 1 or len(causal[0].axes) != 1 or len(causal[0].spans) != 1:
-        yield Problem(
-            "decoding needs one causal input along one axis", "interface: causal_lm or seq2seq_lm", "interface"
-        )
+    if len({stream.axes for stream in causal}) != 1 or len(causal[0].axes) != 1 or len(causal[0].spans) != 1:
+        cause = "decoding needs causal inputs along one axis"
+        yield Problem(cause, "interface: causal_lm or seq2seq_lm", "interface")
         return
     seen: set[int] = set()
 
@@ -220,7 +227,7 @@ def _refusal(node: Node) -> str | None:
 
 
 def _names(spec: Spec, *, causal: bool) -> list[str]:
-    """Names of the tensors of the causal input, or of those that are read once, in the order of the model's."""
+    """Names of the tensors of the causal inputs, or of those that are read once, in the order of the model's."""
     carried = spec.interface.carried()
     inputs = [name for name, stream in spec.graph.inputs.items() if stream.causal == causal]
     return [*inputs, *(word for name in inputs for word in carried.get(name, {}).values())]

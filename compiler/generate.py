@@ -73,6 +73,9 @@ def stream(
     rows = [torch.as_tensor(row, dtype=torch.int64) for row in prompts]
     if any(len(row) == 0 for row in rows):
         raise ValueError("a prompt needs at least one token")
+    if len(several := [name for name, stream in model.spec.graph.inputs.items() if stream.causal]) > 1:
+        cause = f"a token is read as {', '.join(several)}, of which one alone would be generated"
+        raise SpecError(Problem(cause, "compiler.decoding.Decoding takes them by name", "interface.inputs"))
     device = next(model.parameters()).device
     longest = max(len(row) for row in rows)
     start = torch.tensor([longest - len(row) for row in rows], device=device)

@@ -40,7 +40,7 @@ def split(model: fx.GraphModule, moving: Collection[str]) -> tuple[Traced, Trace
 def _between(graph: fx.Graph, given: Iterable[fx.Node], wanted: Any) -> fx.Graph:
     """What computes some values of a graph from others."""
     found = fx.Graph()
-    values = {node: found.placeholder(node.name) for node in given}
+    values = {node: found.placeholder(str(node.target) if node.op == "placeholder" else node.name) for node in given}
     needed: set[fx.Node] = set()
     ahead: list[fx.Node] = []
     fx.map_arg(wanted, ahead.append)

@@ -9,7 +9,6 @@ computes more in training (training-only nodes, auxiliary losses) has two graphs
 from __future__ import annotations
 
 import copy
-import keyword
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from archspec.graph import Graph
+from archspec.kinds.interface import spoken_for
 from archspec.streams import Stream
 from compiler.build import LOSSES, Blocks, Body, call, collecting
 from compiler.registry import Leaf
@@ -42,7 +42,7 @@ class Signature:
         for name, stream in graph.inputs.items():
             for suffix in suffixes(stream):
                 word = re.sub(r"\W", "_", name + suffix)
-                while word in taken or keyword.iskeyword(word):
+                while word in taken or spoken_for(word):
                     word += "_"
                 taken.add(word)
                 self.names.append(word)

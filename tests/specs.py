@@ -44,6 +44,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "dynamic_convolution": {"heads": 2, "size": 3},
     "gated_delta_rule": {"heads": 4, "key_heads": 2},
     "gaussian_mixture_features": {"count": 8, "components": 2},
+    "gated_linear_attention": {"heads": 2},
     "generated_features": {"count": 8, "noise": 4, "generator": {"kind": "mlp", "hidden": 6, "width": 8}},
     "global_local_attention": {"heads": 2, "radius": 3, "reach": 4},
     "glu": {"hidden": 24},

@@ -48,6 +48,17 @@ class Entry(BaseModel):
     to: list[str] = Field(min_length=1, description="the streams that come out")
 
 
+READ = frozenset(
+    "self torch device inf nan getattr slice len abs min max sum round int float bool tuple list dict".split()
+)
+"""Words that the code of a compiled model reads, so that no argument of it may bear them."""
+
+
+def spoken_for(name: str) -> bool:
+    """Whether a word means something else in Python, or in the code of a compiled model."""
+    return keyword.iskeyword(name) or name in READ
+
+
 NAMES = "letters, digits and _, not starting with a digit"
 
 
@@ -71,19 +82,20 @@ class Interface(Kind, role="interface"):
         """Types of all inputs, by name."""
         inputs = self.own_streams()
         for name in inputs:
-            if keyword.iskeyword(name):
-                raise Refused(f"inputs.{name}", f"{name!r} is a word of Python, no name for an input", f"{name}_")
+            if spoken_for(name):
+                of = "Python" if keyword.iskeyword(name) else "compiled code"
+                raise Refused(f"inputs.{name}", f"{name!r} is a word of {of}, no name for an input", f"{name}_")
             if not name.isidentifier():
                 raise Refused(f"inputs.{name}", f"{name!r} is no name for an input", NAMES)
         for label in self.labels:
-            if label in (*inputs, "valid") or not label.isidentifier() or keyword.iskeyword(label):
+            if label in (*inputs, "valid") or not label.isidentifier() or spoken_for(label):
                 raise Refused(
                     f"labels.{label}", f"{label!r} is no name for a label beside the inputs {', '.join(inputs)}"
                 )
         for name in self.state:
             if name in inputs:
                 raise Refused(f"state.{name}", f"there is an input {name!r} already", "call the state otherwise")
-            if not name.isidentifier() or keyword.iskeyword(name):
+            if not name.isidentifier() or spoken_for(name):
                 raise Refused(f"state.{name}", f"{name!r} is no name for a state", NAMES)
         return inputs | {name: state.stream(name) for name, state in self.state.items()}
 

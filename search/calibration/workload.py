@@ -69,23 +69,29 @@ class Workload:
         spec = self.spec
         context = known_context(spec, resolve_lengths(spec, None), self.length)
         source = None
-        others = {name: stream for name, stream in spec.graph.inputs.items() if not stream.causal}
-        if others:
+        causal = {name: stream for name, stream in spec.graph.inputs.items() if stream.causal}
+        if len(causal) < len(spec.graph.inputs):
             lengths = resolve_lengths(spec, None)
             dtype = DTYPES[self.dtype]
-            source = {n: _tensor(s, self.batch, lengths, dtype, device) for n, s in others.items()}
+            once = {name: stream for name, stream in spec.graph.inputs.items() if not stream.causal}
+            source = {n: _tensor(s, self.batch, lengths, dtype, device) for n, s in once.items()}
         decoding = Decoding(model, length=context + 1, source=source)
-        vocabulary = next(s.width for s in spec.graph.inputs.values() if s.causal)
-        tokens = torch.randint(0, vocabulary, (self.batch, context + 1), device=device)
+        first, *others = (
+            torch.randint(0, stream.width, (self.batch, context + 1), device=device) for stream in causal.values()
+        )
+        beside = dict(zip(list(causal)[1:], others, strict=True))
+
+        def read(at: slice) -> Any:
+            return decoding(first[:, at], **{name: tokens[:, at] for name, tokens in beside.items()})
+
         for start in range(0, context, CHUNK):
-            decoding(tokens[:, start : min(start + CHUNK, context)])
-        last = tokens[:, -1:]
+            read(slice(start, min(start + CHUNK, context)))
         if compiled:
             decoding._step = torch.compile(decoding._step)
 
         def run() -> Any:
             decoding.position = context
-            return decoding(last)
+            return read(slice(context, context + 1))
 
         return run
 

@@ -247,7 +247,7 @@ def _fits(
     train = largest(lambda batch: priced(batch).peak_training, memory)
     if context is None:
         return Fits(memory, train, largest(lambda batch: priced(batch).peak_inference, memory), None)
-    (axis,) = (axis for x in spec.graph.inputs.values() if x.causal for axis in x.axes)
+    axis = next(axis for x in spec.graph.inputs.values() if x.causal for axis in x.axes)
     limit = axis.size if isinstance(axis.size, int) else axis.limit
     return Fits(
         memory,

@@ -187,7 +187,7 @@ def known_context(spec: Spec, lengths: Mapping[str, int], context: int | None) -
     problems = list(refusals(spec))
     if problems:
         raise SpecError(*problems)
-    (axis,) = (axis for x in spec.graph.inputs.values() if x.causal for axis in x.axes)
+    axis = next(axis for x in spec.graph.inputs.values() if x.causal for axis in x.axes)
     longest = axis.size if isinstance(axis.size, int) else axis.limit
     if context is None:
         return (axis.size if isinstance(axis.size, int) else lengths[axis.size]) - 1

@@ -39,15 +39,15 @@ def pieces(spec: Spec, tensors: list[Tensor], sizes: list[int], start: Tensor | 
     model = perturbed(compile(spec)).eval()
     names = [*spec.graph.inputs, *(word for words in spec.interface.carried().values() for word in words.values())]
     given = dict(zip(names, tensors, strict=True))
-    causal = next(name for name, stream in spec.graph.inputs.items() if stream.causal)
-    told = spec.interface.carried()[causal]
-    source = {name: tensor for name, tensor in given.items() if name != causal and name not in told.values()}
+    causal, *others = (name for name, stream in spec.graph.inputs.items() if stream.causal)
+    told = {tensor: word for name in (causal, *others) for word, tensor in spec.interface.carried()[name].items()}
+    source = {name: tensor for name, tensor in given.items() if name not in (causal, *others, *told)}
     decoding = Decoding(model, start=start, source=source)
     found = []
     for size in sizes:
         at = slice(decoding.position, decoding.position + size)
-        labels = {other: given[other][:, at] for word, other in told.items() if word != "valid"}
-        out = decoding(given[causal][:, at], **labels)
+        beside = {name: given[name][:, at] for name in (*others, *(x for x, word in told.items() if word != "valid"))}
+        out = decoding(given[causal][:, at], **beside)
         found.append(next(iter(out.values())) if isinstance(out, dict) else out)
     return torch.cat(found, dim=1)
 

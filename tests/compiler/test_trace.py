@@ -1,11 +1,19 @@
 """Each distinct block is traced once; its copies share code and own their weights, rates and initial values."""
 
+import builtins
+import inspect
+
+import pytest
 import torch
 from torch import nn
 
+from archspec.errors import SpecError
+from archspec.kinds.interface import READ
 from archspec.spec import loads
+from compiler.flatten import flatten
 from compiler.model import compile
 from compiler.modules.regularise import SampleDrop
+from compiler.split import split
 
 HEAD = """
 archspec: 1
@@ -93,3 +101,59 @@ def test_code_can_be_read() -> None:
     assert "self.mixer.body.qkv(" in code
     assert "self.mixer.body.attend(" in code
     assert len(code.splitlines()) < 50
+
+
+WORDS = sorted(
+    name
+    for name in {*dir(builtins), *READ, "inputs", "operator"}
+    if name.islower() and name[0] != "_" and name != "range"
+)
+
+
+@pytest.mark.parametrize("word", WORDS)
+@torch.no_grad()
+def test_an_input_keeps_its_name_or_is_refused(word: str) -> None:
+    """Words that mean something to Python or torch.fx: as arguments of the model, of the flat one and of its step."""
+
+    def made(name: str) -> str:
+        inputs = (
+            f"{name}: {{axes: {{token: n}}, width: 8, limit: 8, causal: token}}, y: {{axes: {{other: 3}}, width: 8}}"
+        )
+        nodes = f"{{from: {name}, kind: mlp, ratio: 2}}, {{kind: attention, heads: 2, memory: y}}"
+        return f"archspec: 1\nname: one\ninterface: {{kind: backbone, inputs: {{{inputs}}}}}\ngraph: [{nodes}]\n"
+
+    try:
+        found = compile(loads(made(word)))
+    except SpecError as error:
+        assert word in READ and len(error.problems) == 1
+        assert f"'{word}' is a word of compiled code" in str(error)
+        return
+    x, y = torch.randn(2, 6, 8), torch.randn(2, 3, 8)
+    expected = compile(loads(made("tokens")))(x, y)
+    for model in (found, flatten(found)):
+        assert list(inspect.signature(model.forward).parameters) == [word, "y"]
+        assert torch.equal(model(**{word: x, "y": y}), expected)
+    once, step = split(found, [word])
+    assert next(iter(inspect.signature(step.forward).parameters)) == word
+    torch.testing.assert_close(step(x, *once(y)), expected)
+
+
+def test_a_block_may_read_a_stream_of_any_name() -> None:
+    text = """
+archspec: 1
+name: reads
+interface: {kind: backbone, inputs: {x: {axes: {token: 4}, width: 8}}}
+graph:
+  - {name: torch, kind: mlp, ratio: 1}
+  - {name: slice, kind: mlp, ratio: 1}
+  - {kind: repeat, times: 2, body: [first, second]}
+blocks:
+  first: {kind: attention, heads: 2, memory: torch}
+  second: {kind: attention, heads: 2, memory: slice}
+"""
+    x = torch.randn(2, 4, 8)
+    expected = compile(loads(text.replace("torch", "a").replace("slice", "b")), seed=1)
+    found = compile(loads(text), seed=1)
+    for one, other in zip(found.parameters(), expected.parameters(), strict=True):
+        other.data.copy_(one)
+    assert torch.equal(found(x), expected(x))

@@ -35,7 +35,7 @@ MEMBERS = {
     "gpt_lts": lightweight(),
     "hat": 2 * (3 * 2) ** 6 * 2 * lists(3 * 2 * 2 * 3, range(1, 7)),
     "flexibert": lists(2 * (2 + 1 + 2 * 2) * (2 + 2**3), range(2, 5, 2)),
-    "mad_hybrid": lists((2 + 2 + 2 + 2 + 2 + 2 + 2 + 1) * 4, range(2, 5)),
+    "mad_hybrid": lists((2 + 2 + 2 + 2 + 2 + 2 + 2 + 2 + 1 + 1) * 4, range(2, 5)),
     "brainformer": 3 * lists(2 * (3 + 2 * 4 * 2 + 2 * 4 * 2 * 4), range(3, 9)),
     "heterogeneous_heads": lists(15 * 3, range(4, 9)),
 }

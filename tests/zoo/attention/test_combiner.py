@@ -68,6 +68,26 @@ def sets(t: int, size: int, pattern: str, tokens: int) -> list[list[int]]:
     return [one for one in found if one]
 
 
+@torch.no_grad()
+def test_logsparse_cuts_what_is_before_by_the_binary_digits_of_the_place() -> None:
+    """Section 4.2, of places from 1: what is read directly, and spans between suffix sums of the digits of i - 1."""
+    q, k = torch.randn(2, 23, 8, generator=torch.Generator().manual_seed(0))
+    expected = torch.zeros(23, 23)
+    for i in range(1, 24):
+        suffixes = [(i - 1) >> t << t for t in range(6)]  # the sum of the digits from t on
+        spans = [range(low, high) for high, low in zip(suffixes, suffixes[1:], strict=False) if high > low]
+        direct = [i - 1, *(span[0] for span in spans if len(span) == 1)]
+        far = [list(span) for span in spans if len(span) > 1]
+        keys = [k[direct], *(k[span].amax(0, keepdim=True) for span in far)]
+        weights = (torch.cat(keys) @ q[i - 1] / 8**0.5).softmax(0)
+        expected[i - 1, direct] = weights[: len(direct)]
+        for weight, span in zip(weights[len(direct) :], far, strict=True):
+            expected[i - 1, span] = weight * (k[span] @ q[span].amax(0) / 8**0.5).softmax(0)
+    for size in (1, 2):
+        attend = CombinerAttend(Combiner(heads=1, segment=size, pattern="logsparse"), 8, causal=True)
+        torch.testing.assert_close(weights_of(attend, q, k), expected, atol=1e-5, rtol=1e-4)
+
+
 def weights_of(attend: Any, q: Tensor, k: Tensor) -> Tensor:
     """``[tokens, tokens]``: what is read of values that are one for a single token."""
     values = torch.eye(q.shape[0])[None, None]

@@ -13,7 +13,7 @@ from archspec.errors import SpecError
 from archspec.spec import loads
 from search.cost.price import price
 from tests.compiler.modules.bodies import assert_close, body
-from tests.zoo.published import build, parameters, random
+from tests.zoo.published import build, parameters, random, spec
 
 pytestmark = pytest.mark.system("routing_transformer")
 
@@ -124,6 +124,15 @@ def test_heads_are_split_by_count() -> None:
     assert model.get_buffer("layers.0.mixer.body.branches.1.attend.centres").shape == (2, 16, 16)
     assert more.get_buffer("layers.0.mixer.body.branches.1.attend.centres").shape == (3, 16, 16)
     assert parameters(model) - parameters(more) == 3 * 16 * 64  # a routing head has no matrix of keys
+
+
+def test_the_size_of_enwik8_is_that_of_its_parts() -> None:
+    """None is published; the clusters' windows together are the sequence."""
+    found = spec(f"{NAME}_enwik8")
+    near, routed, feed = 4 * 1024 * 512, 3 * 1024 * 512, 3 * 1024 * 3072
+    ends = 256 * 1024 + 1024 * 1025 + 2 * 1024 + 1025 * 256
+    assert price(found, length=512, device="l4").parameters == 12 * (near + routed + feed + 4 * 1024) + ends
+    assert found.graph.inputs["tokens"].most == 16 * 512
 
 
 def test_faster_than_all_pairs() -> None:
