@@ -94,6 +94,7 @@ def placed(role: str, node: Any) -> Any:
         "body": {"kind": "residual", "body": node} if node["kind"] == "delay" else node,
         "channel": {**layer, "channel": node},
         "feature_map": {**layer, "mixer": {"kind": "linear_attention", "heads": 2, "features": node}},
+        "condition": {**layer, "mixer": {"kind": "circular_convolution", "filter": "lag_table", "condition": node}},
         "filter": {**layer, "mixer": {"kind": "long_convolution", "filter": node}},
         "history": {"kind": "repeat", "times": 3, "body": "layer", "history": node},
         "linear": {**layer, "channel": {"kind": "mlp", "hidden": 16, "linear": node}},
