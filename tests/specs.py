@@ -39,6 +39,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "dense_sparse": {"rank": 6, "nonzeros": 2},
     "cluster_attention": {"heads": 2, "clusters": 3, "window": 4},
     "combiner": {"heads": 2, "segment": 4},
+    "diagonal_state_space": {"state": 4},
     "disentangled_attention": {"heads": 2},
     "relative_attention": {"heads": 2},
     "dynamic_convolution": {"heads": 2, "size": 3},
