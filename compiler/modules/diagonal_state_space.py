@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import log, pi, sqrt
+from math import isqrt, log, pi, sqrt
 
 import torch
 from torch import Tensor, nn
@@ -34,5 +34,8 @@ class DiagonalStateSpace(nn.Module):
         a = torch.complex(-precise(self.log_decay).exp(), precise(self.turn))
         rate = a * precise(self.log_step).exp()
         c = torch.complex(precise(self.c_real), precise(self.c_imaginary)) * (torch.exp(rate) - 1) / a
-        powers = torch.exp(torch.arange(count, device=a.device)[:, None, None] * rate)  # [lags, width, state]
-        return 2 * (powers * c).sum(-1).real
+        size = max(1, isqrt(count))  # a power is a coarse one times a fine one, and few of each are made
+        coarse, fine = (torch.arange(n, device=a.device)[:, None, None] for n in (-(-count // size), size))
+        left, right = c * torch.exp(size * coarse * rate), torch.exp(fine * rate)  # [places, width, state]
+        answers = 2 * (left.transpose(0, 1) @ right.permute(1, 2, 0)).real
+        return answers.flatten(1)[:, :count].T
