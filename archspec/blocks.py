@@ -215,6 +215,9 @@ class Blocks(Fields):
         """Reports a word that names neither a kind nor a block, nor a stream where one may stand."""
         word = raw["kind"]
         fitting = kinds_of(*slot.roles) if slot else kinds_of("body")
-        names = streams if slot and slot.stream else []
-        hint = did_you_mean(word, [*fitting, *self.blocks, *names])
-        self.problem(raw, "kind", f"no kind or block is called {word!r}", hint or "archc kinds lists the kinds")
+        may_read = bool(slot and slot.stream)
+        hint = did_you_mean(word, [*fitting, *self.blocks, *(streams if may_read else [])])
+        if not hint and may_read and streams:
+            hint = f"streams here are {', '.join(streams)}"
+        what = "stream, kind or block" if may_read else "kind or block"
+        self.problem(raw, "kind", f"no {what} is called {word!r}", hint or "archc kinds lists the kinds")

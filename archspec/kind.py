@@ -103,6 +103,7 @@ class Kind(BaseModel):
     pointwise: ClassVar[bool] = False  # a token's output depends on that token's features alone
     apart: ClassVar[bool] = True  # what becomes of a sample does not depend on the others of its batch
     incremental: ClassVar[bool] = False  # along a causal axis it gives the same token by token, from what it keeps
+    among: ClassVar[bool] = False  # it does so also for tokens that were chosen, in each sequence other ones
     carries: ClassVar[bool] = False  # the types of its outputs already tell what they know, as those of its bodies do
     rare: ClassVar[tuple[str, ...]] = ()  # fields that canonical forms and hashes leave out where they are as usual
     own: ClassVar[bool] = False  # of shared weights, its parameters are each user's own

@@ -207,7 +207,7 @@ def _ramp(raw: Map, read: Any, value_of: Any) -> Made:
     if not isinstance(between, list) or len(between) != 2 or between[0] >= between[1]:
         raise Refused("between", "between holds the progress at which it starts and stops", "between: [0, 0.8]")
     shape = raw.get("shape", "linear")
-    if shape not in SHAPES:
+    if not isinstance(shape, str) or shape not in SHAPES:
         raise Refused("shape", f"no shape is called {shape!r}", did_you_mean(str(shape), SHAPES))
     if shape == "exponential" and first * last <= 0:
         raise Refused("shape", f"no number of times {first:g} is {last:g}", "shape: linear")

@@ -24,6 +24,7 @@ from tests.compiler.modules.bodies import body
 
 LENGTH, BATCH, WIDTH, HEADS = 1024, 2, 64, 4
 HEAD = WIDTH // HEADS
+AXIS = f"token: {LENGTH}"
 ROUNDS = 5
 Run = Callable[..., Tensor]
 
@@ -82,7 +83,7 @@ def recurrences() -> Iterator[Form]:
         "rwkv", "token by token", lambda *x: average(*x, None), rwkv.one_by_one,
         (drawn(BATCH, LENGTH, WIDTH), features, drawn(WIDTH), drawn(WIDTH)),
     )  # fmt: skip
-    mean = body("{name: m, kind: running_mean}", f"token: {LENGTH}", WIDTH, causal="token", limit=LENGTH)
+    mean = body("{name: m, kind: running_mean}", AXIS, WIDTH, causal="token", limit=LENGTH)
     yield Form("running mean", "all pairs", mean, lambda x: lower(x) / lower(torch.ones_like(x)), (features,))
     yield Form(
         "gated linear attention", "token by token", lambda *x: gated_linear_attention.chunked(*x)[0],
@@ -123,6 +124,27 @@ def convolutions() -> Iterator[Form]:
         (x, past),
     )  # fmt: skip
     yield Form("long convolution, both ways", "all pairs", long_convolution.filtered, by_lags, (x, past, future))
+    circle = body("{name: m, kind: circular_convolution, filter: lag_table, skip: false}", AXIS, WIDTH, limit=LENGTH)
+    around = (torch.arange(LENGTH)[:, None] - torch.arange(LENGTH)) % LENGTH
+    yield Form(
+        "circular convolution (Orchid)", "all pairs", circle,
+        lambda x: torch.einsum("tsw,bsw->btw", circle.m.convolve.filter(LENGTH)[around], x), (x,),
+    )  # fmt: skip
+    node = "{name: m, kind: long_convolution, filter: {kind: diagonal_state_space, state: 16}, skip: false}"
+    s4 = body(node, AXIS, WIDTH, causal="token", limit=LENGTH)
+    yield Form("S4, diagonal", "token by token", s4, lambda x: state_space(s4.m.convolve.past, x), (x,))
+
+
+def state_space(part: Any, x: Tensor) -> Tensor:
+    """The recurrence whose answers the filter is."""
+    a = torch.complex(-part.log_decay.exp(), part.turn)
+    left = torch.exp(a * part.log_step.exp())
+    c = torch.complex(part.c_real, part.c_imaginary) * (left - 1) / a
+    state, read = torch.zeros(x.shape[0], *left.shape, dtype=torch.complex64), []
+    for token in range(x.shape[1]):
+        state = left * state + x[:, token, :, None]
+        read.append(2 * (c * state).sum(-1).real)
+    return torch.stack(read, dim=1)
 
 
 def by_lags(x: Tensor, past: Tensor, future: Tensor | None = None) -> Tensor:
@@ -143,7 +165,7 @@ def attentions() -> Iterator[Form]:
         ("collinear scores", "kind: attention, score: collinear, position: rope", collinear),
     ):
         node = f"{{name: m, heads: {HEADS}, {fields}}}"
-        model = body(node, f"token: {LENGTH}", WIDTH, causal="token", limit=LENGTH)
+        model = body(node, AXIS, WIDTH, causal="token", limit=LENGTH)
         yield Form(name, "all pairs", model, slow(model.m), (drawn(BATCH, LENGTH, WIDTH),))
     yield etc()
 

@@ -1,4 +1,4 @@
-"""How time and memory of mixers grow with the length: those whose cost is linear, and long convolutions.
+"""How time and memory of mixers grow with the length: those whose cost is linear, and convolutions by spectra.
 
     python -m benchmarks.growth
 
@@ -23,12 +23,13 @@ import compiler
 from archspec import spec
 from benchmarks.timing import interleaved, report
 
-WIDTH, BATCH, LENGTHS, ROUNDS = 256, 8, (1024, 2048, 4096, 8192), 5
+WIDTH, BATCH, LENGTHS, ROUNDS = 256, 8, (1024, 2048, 4096, 8192), 3
 KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}  # of glibc, read as it starts
 MIXERS = {
     "linear attention": "kind: linear_attention, heads: 4",
     "hedgehog": "kind: linear_attention, heads: 4, features: {kind: hedgehog, over: features}",
     "gaussian mixture": "kind: linear_attention, heads: 4, features: {kind: gaussian_mixture_features, count: 32}",
+    "gated linear attention": "kind: gated_linear_attention, heads: 4, linears: {decay: {kind: low_rank, rank: 16}}",
     "gated delta rule": "kind: gated_delta_rule, heads: 4",
     "mamba": "kind: mamba, state: 16",
     "mamba 2": "kind: mamba2, state: 32, head_width: 64",
@@ -41,9 +42,11 @@ MIXERS = {
     "window of 128": "kind: attention, heads: 4, window: 128, position: rope",
     "cluster attention": "kind: cluster_attention, heads: 4, clusters: 16, window: 128",
     "nystrom attention": "kind: nystrom_attention, heads: 4, landmarks: 64",
-    "long convolution (n log n)": "kind: long_convolution",
+    "long convolution, n log n": "kind: long_convolution",
+    "S4, n log n": "kind: long_convolution, filter: {kind: diagonal_state_space, state: 16}",
+    "Orchid's convolution, n log n": "kind: circular_convolution, condition: spectral_magnitude",
 }
-BOTH_WAYS = {"nystrom attention"}
+BOTH_WAYS = {"nystrom attention", "Orchid's convolution, n log n"}
 SPEC = """
 archspec: 1
 name: mixer

@@ -1,4 +1,4 @@
-"""A model of one spec with the weights of a model of another: layers put in, or attentions whose heads share keys."""
+"""A model of one spec with the weights of another's: layers put in or around, attentions whose heads share keys."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from compiler.stored import few
 def adopt(model: fx.GraphModule, spec: Spec, *, zero: Iterable[str] = ()) -> fx.GraphModule:
     """A model of the spec that starts with another model's weights, taken by their names in the specs.
 
-    Where an attention has fewer key/value heads than the one whose name it has, each is the mean of those that it
-    stands for. Ainslie et al. 2023, "GQA: Training Generalized Multi-Query Transformer Models from Multi-Head
+    A weight whose name is gone is the only new one that has all parts of its name in their order: something was put
+    around it. Where an attention has fewer key/value heads than the one whose name it has, each is the mean of those
+    that it stands for. Ainslie et al. 2023, "GQA: Training Generalized Multi-Query Transformer Models from Multi-Head
     Checkpoints", arXiv 2305.13245.
 
     Args:
@@ -34,6 +35,11 @@ def adopt(model: fx.GraphModule, spec: Spec, *, zero: Iterable[str] = ()) -> fx.
     first = next(model.parameters())
     made = compile(spec, device=first.device, dtype=first.dtype).train(model.training)
     given, wanted = logical(model), logical(made)
+    new = wanted.keys() - given.keys()
+    for name in sorted(given.keys() - wanted.keys()):
+        around = [other for other in new if _inside(name, other)]
+        if len(around) == 1 and around[0] not in given:
+            given[around[0]] = given.pop(name)
     if lost := sorted(given.keys() - wanted.keys()):
         _refuse(f"the spec has no place for {few(lost)}")
     heads = {
@@ -54,6 +60,12 @@ def adopt(model: fx.GraphModule, spec: Spec, *, zero: Iterable[str] = ()) -> fx.
         for name in found:
             wanted[name].zero_()
     return made
+
+
+def _inside(name: str, other: str) -> bool:
+    """Whether all parts of a name stand in another one, in their order."""
+    left = iter(other.split("."))
+    return all(part in left for part in name.split("."))
 
 
 def _pooled(value: Tensor, target: Tensor, heads: int | None) -> Any:

@@ -117,6 +117,11 @@ class Attention(Weighted, kind="attention", role=("mixer", "body")):
         "each pair, above zero where they may",
     )
 
+    @property
+    def among(self) -> bool:  # type: ignore[override]
+        alone = self.memory is None or (isinstance(self.memory, str) and self.position == "none")
+        return alone and not (self.temperature or self.sharing or self.score_bias or self.mask)
+
     def asked(self, x: Stream) -> Stream:
         """The stream of the tokens that ask."""
         if self.query is None:

@@ -42,13 +42,15 @@ class DepthwiseConvolution(Kind, kind="depthwise_convolution", role=("mixer", "b
     """
 
     incremental = True
+    rare = ("circular",)
     size: Width = Field(3, description="taps along every axis")
     dilation: Annotated[int, Field(gt=0)] = 1
     bias: bool = True
+    circular: bool = Field(False, description="every axis is a circle, on which its first token follows its last")
 
     def output(self, x: Stream) -> Stream:
         convolvable(x, self.size)
-        return x
+        return around(x) if self.circular else x
 
     def keeps(self, x: Stream) -> tuple[Kept, ...]:
         return (Kept(self.dilation * (self.size - 1) * x.width, per="sequence"),)
@@ -93,3 +95,12 @@ def convolvable(x: Stream, size: int) -> None:
         raise Refused("", f"cannot be causal on a grid of {len(x.axes)} axes")
     if not x.causal and size % 2 == 0:
         raise Refused("size", f"an even size, {size}, has no middle", [size - 1, size + 1])
+
+
+def around(x: Stream) -> Stream:
+    """The stream, whose axes are taken for circles; refused where they have an end."""
+    if x.causal:
+        raise Refused("", f"the first token of a circle follows its last; {x} is causal", "an axis that is not causal")
+    if x.valid:
+        raise Refused("", "padding would be a part of the circle", "padding: false, and samples of one length")
+    return x

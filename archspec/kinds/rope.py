@@ -135,6 +135,10 @@ class Rope(Kind, kind="rope", role="position"):
     values: bool = Field(False, description="values are rotated too")
     length: Width | None = Field(None, description="places, where the stream has no largest length")
 
+    @property
+    def among(self) -> bool:  # type: ignore[override]
+        return not isinstance(self.scaling, DynamicScaling | LongRope)
+
     def output(self, x: Stream) -> Stream:
         """Accepts a stream of queries or keys, whose width is that of a head."""
         if not x.axes:

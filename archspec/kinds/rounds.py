@@ -8,6 +8,7 @@ from archspec.errors import Refused, did_you_mean
 from archspec.graph import Graph, Node
 from archspec.kind import Free, Kind, Matrix, Moves, Real, Slot, Width
 from archspec.kinds.combinator import BODY, ports
+from archspec.kinds.route import ExpertChoice
 from archspec.place import Place
 from archspec.source import Map, Seq
 from archspec.streams import Axis, Span, Stream
@@ -103,6 +104,9 @@ class Rounds(Kind):
         if not at.has("router"):
             return stream
         graph = at.body_in(at.raws, "router", "router", at.rounds_scope(number, times), (stream,), ())
+        if not isinstance(graph.nodes[0].kind, ExpertChoice):
+            raise Refused("router", f"{graph.nodes[0].kind.name_} chooses for a route, not for rounds",
+                          "expert_choice, or a route as the body")  # fmt: skip
         at.keep(f"router.{number}", graph)
         return graph.output
 

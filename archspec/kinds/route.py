@@ -1,5 +1,6 @@
 """Routed depth: some tokens enter a body and come back; the others pass."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -8,8 +9,9 @@ from pydantic import Field
 from archspec.errors import Refused
 from archspec.kind import Kind, Real, Slot
 from archspec.kinds.combinator import BODY
+from archspec.kinds.threshold import Threshold
 from archspec.place import Place
-from archspec.streams import Axis, Span, Stream
+from archspec.streams import SCALAR, Axis, Span, Stream
 
 
 class ExpertChoice(Kind, kind="expert_choice", role="selector"):
@@ -68,14 +70,19 @@ class Route(Kind, kind="route"):
     added to the token (``output``, Bae et al. 2025, arXiv 2507.10524), or nothing; then nothing teaches the router.
     """
 
+    @property
+    def incremental(self) -> bool:  # type: ignore[override]
+        return isinstance(self.take, Mapping) and self.take.get("kind") == "threshold"
+
     take: Annotated[Any, Slot(("selector",))]
     body: Annotated[Any, BODY]
     rest: Annotated[Any, BODY] = Field(None, description="what the other tokens go through; they pass by default")
     weigh: Literal["delta", "output", "none"] = "delta"
 
-    def infer(self, at: Place) -> Stream:
+    def infer(self, at: Place) -> dict[str, Stream]:
         x = at.one()
-        inside = at.slot("take", x).output
+        take = at.slot("take", x)
+        inside = take.output
         out = at.slot("body", inside).output
         if (out.width, out.spans) != (x.width, inside.spans):
             raise Refused("body", f"gives {out}; tokens must come back as {inside}")
@@ -83,4 +90,5 @@ class Route(Kind, kind="route"):
             rest = at.slot("rest", x).output
             if (rest.width, rest.spans) != (x.width, x.spans):
                 raise Refused("rest", f"gives {rest}, not {x}")
-        return x
+        selector = take.nodes[0].kind
+        return {"": x} | ({"loss": SCALAR} if isinstance(selector, Threshold) and selector.penalty else {})

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.kinds import attention as kinds
+from archspec.kinds.threshold import chosen
 from archspec.streams import Stream
 from compiler.build import weight
 from compiler.modules.kernel import attention, blocks, joined
@@ -25,10 +26,12 @@ class Attend(Keeper):
     """
 
     def __init__(
-        self, spec: kinds.Attention, heads: int, head_width: int, memory: Stream, *, gives_scores: bool = False
-    ) -> None:
+        self, spec: kinds.Attention, heads: int, head_width: int, memory: Stream, *, gives_scores: bool = False,
+        asked: Stream | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.gives_scores = gives_scores
+        self.some, self.some_asked = chosen(memory), asked is not None and chosen(asked)
         self.causal, self.window, self.chunk, self.softcap = memory.causal, spec.window, spec.chunk, spec.softcap
         names = [axis.name for axis in memory.axes]
         place = next((names.index(name) for name in memory.causal_axes if name in names), 0)
@@ -56,6 +59,8 @@ class Attend(Keeper):
     ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if self.decoding is not None and self.causal:
+            if self.some_asked and q_place is not None:
+                return self.among(q, k, v, q_place, valid)
             return self.decode(q, k, v, bias)
         if self.subsample and (self.training or self.drawing):
             q_place, k_place = (self.places(x) if at is None else at for x, at in ((q, q_place), (k, k_place)))
@@ -183,6 +188,31 @@ class Attend(Keeper):
         else:
             y = self.fused(q, k, v, joined(mask, bias, q))
         return y.transpose(1, 2).flatten(2)
+
+    def among(self, q: Tensor, k: Tensor, v: Tensor, q_place: Tensor, valid: Tensor | None) -> Tensor:
+        """The attention of tokens that were chosen among the next ones.
+
+        Keys and values are those of all tokens, or of those that were chosen; of these a sequence keeps its own alone.
+        """
+        decoding = self.decoding
+        assert decoding is not None
+        kept = decoding.kept(self)
+        if self.some:
+            assert valid is not None
+            new = {"keys": k, "values": v, "places": q_place[:, None, :, None], "real": valid[:, None, :, None]}
+            found = {name: torch.cat((kept[name], x), dim=2) if kept else x for name, x in new.items()}
+            real = found["real"][:, 0, :, 0]
+            order = (~real).to(torch.uint8).argsort(dim=1, stable=True)[:, : int(real.sum(1).max())]
+            for name, x in found.items():
+                kept[name] = x.gather(2, order[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
+            k, v, places, real = kept["keys"], kept["values"], kept["places"][:, 0, :, 0], kept["real"][:, 0, :, 0]
+        else:
+            k, v = decoding.append(kept, "keys", k, 2), decoding.append(kept, "values", v, 2)
+            places = torch.arange(k.shape[2], device=k.device)[None]
+            places = places if decoding.start is None else places - decoding.start[:, None]
+            real = places >= 0
+        mask = self.mask(q, k, q_place, places, real, None, None)
+        return self.read(q, k, v, mask=mask).transpose(1, 2).flatten(2)
 
     def known(self, q: Tensor, k: Tensor, places: Tensor | None, start: int) -> Tensor:
         """``[batch or 1, 1, queries, memory]``: which kept tokens, and which of themselves, the next ones may read."""

@@ -66,7 +66,10 @@ class Attention(nn.Module):
             raise SpecError(Problem(cause, "subsample: null, or do not read scores", node.path, node.raw.mark))
         if self.memory_name:
             memory = node.outer_types[self.memory_name]
-        self.attend = Attend(spec, self.heads, self.head_width, memory, gives_scores=self.scores is not None)
+        asked = spec.asked(make.stream)
+        self.attend = Attend(
+            spec, self.heads, self.head_width, memory, gives_scores=self.scores is not None, asked=asked
+        )
         self.temperature = None if spec.temperature is None else Temperature(spec.temperature, make.stream)
         self.out = make.linear("out")
 

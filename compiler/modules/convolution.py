@@ -19,9 +19,11 @@ class GridConvolution(nn.Module):
     """A convolution over ``[batch, tokens, width]`` on a grid of one to three axes; a depthwise one by default."""
 
     def __init__(
-        self, stream: Stream, *, size: int, bias: bool, dilation: int = 1, width: int = 0, groups: int = 0
-    ) -> None:
+        self, stream: Stream, *, size: int, bias: bool, dilation: int = 1, width: int = 0, groups: int = 0,
+        circular: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
+        self.circular = circular
         axes, width, self.groups = stream.axes, width or stream.width, groups or stream.width
         self.sizes = [axis.size if isinstance(axis.size, int) else -1 for axis in axes]
         self.causal, self.dilation = stream.causal, dilation
@@ -40,6 +42,8 @@ class GridConvolution(nn.Module):
         pad = self.reach // 2
         if self.past is not None:
             grid, pad = self.past(grid), 0
+        elif self.circular:
+            grid, pad = F.pad(grid, [pad] * 2 * len(self.sizes), mode="circular"), 0
         if self.slide is not None:
             out: Tensor = self.slide(grid.transpose(1, 2), self.weight)
             return out if self.bias is None else out + self.bias
@@ -111,9 +115,11 @@ class Convolution(nn.Module):
     def __init__(self, spec: kinds.Convolution | kinds.DepthwiseConvolution, make: Make) -> None:
         super().__init__()
         width, groups = (make.node.output.width, spec.groups) if isinstance(spec, kinds.Convolution) else (0, 0)
+        circular = isinstance(spec, kinds.DepthwiseConvolution) and spec.circular
         self.convolution = GridConvolution(
-            make.stream, size=spec.size, bias=spec.bias, dilation=spec.dilation, width=width, groups=groups
-        )
+            make.stream, size=spec.size, bias=spec.bias, dilation=spec.dilation, width=width, groups=groups,
+            circular=circular,
+        )  # fmt: skip
 
     def forward(self, x: Tokens) -> Tensor:
         features = x.features

@@ -18,6 +18,7 @@ from compiler.modules.channel import activation
 from compiler.modules.grouped import GroupedLinear, Sorting, summed, unsorted
 from compiler.modules.regularise import dropout, dropped
 from compiler.modules.router import Jitter, Many
+from compiler.modules.threshold import Enter
 from compiler.registry import Leaf, builds
 from compiler.tokens import Tokens, pack
 
@@ -190,10 +191,11 @@ def run(body: nn.Module, tensors: list[Tensor]) -> Tensor:
 
 
 def static_routing(model: nn.Module, on: bool = True) -> None:
-    """Makes experts run on all tokens, or on their own again: slower, but free of shapes that depend on data.
+    """Makes experts and chosen tokens' bodies run on all tokens, or on their own again: slower, but free of shapes that
+    depend on data.
 
-    For `torch.export` and `torch.func.vmap` of models with experts, or with matrices by label.
+    For `torch.export` and `torch.func.vmap` of models with experts, matrices by label, or a threshold.
     """
     for module in model.modules():
-        if isinstance(module, (Dispatch, GroupedLinear, Many)):
+        if isinstance(module, (Dispatch, Enter, GroupedLinear, Many)):
             module.static = on

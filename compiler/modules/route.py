@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +116,13 @@ class Route(nn.Module):
             seen = inside if x.valid is None else inside & x.valid
             out = main(self.body, replace(x, stream=self.take.out, valid=seen), outer=outer)
             return x.give(torch.where(inside[..., None], out.features, passing.features), x.stream)
-        assert isinstance(self.take, ExpertChoice)
+        if not isinstance(self.take, ExpertChoice):
+            threshold: Any = self.take
+
+            def run(inside: Tokens) -> Tensor:
+                return main(self.body, inside, outer=outer).features
+
+            return x.give(threshold.routed(run, x, passing.features, self.weigh, outer), x.stream)
         return x.give(routed(self.take, self.body, x, passing.features, self.weigh, outer), x.stream)
 
 

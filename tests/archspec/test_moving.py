@@ -195,6 +195,7 @@ WRONG = {
     "factor: {bind: step, from: 1, to: 2, between: [0, 300]}": "300 is not a progress of training",
     "factor: {bind: step, from: 1, to: 0, shape: exponential}": "no number of times 1 is 0",
     "factor: {bind: step, from: 1, to: 2, shape: lineal}": "did you mean linear?",
+    "factor: {bind: step, from: 1, to: 2, shape: []}": "no shape is called",
     "factor: {bind: step, values: {0.1: 1}}": "the progress starts at 0 and rises to at most 1",
     "factor: {bind: step, values: {0: 1, 2: 1}}": "the progress starts at 0 and rises to at most 1",
     "factor: {bind: step, values: {0: 1, late: 1}}": "'late' is not a progress of training",
