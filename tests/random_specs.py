@@ -144,6 +144,7 @@ def channel(draw: Draw, at: At) -> Tree:
 RECURRENT: list[Tree] = [
     {"kind": "gated_delta_rule", "heads": 2, "key_width": 4},
     {"kind": "gated_linear_attention", "heads": 2, "key_width": 4},
+    {"kind": "neural_memory", "heads": 2, "window": 2, "chunk": 4},
     {"kind": "linear_attention", "heads": 2},
     {"kind": "mamba", "state": 4},
     {"kind": "mamba2", "heads": 2, "state": 4},

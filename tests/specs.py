@@ -66,6 +66,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "mixture_of_attention": {"experts": 4, "heads": 2, "router": {"kind": "top_k", "balance": "none"}},
     "mlp": {"ratio": 2, "bias": True},
     "monarch": {"blocks": 4},
+    "neural_memory": {"heads": 2, "hidden": 6, "window": 3, "chunk": 4, "momentum": True},
     "nystrom_attention": {"heads": 2, "landmarks": 4},
     "parallel": {"branches": [{"kind": "mlp", "ratio": 2}, {"kind": "mlp", "ratio": 1}]},
     "project": {"width": 16, "bias": True},

@@ -1,5 +1,6 @@
 """What linear attention makes of queries and keys: features whose product is the weight of a key for a query."""
 
+from math import comb
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -81,3 +82,17 @@ class GeneratedFeatures(RandomFeatures, kind="generated_features", role="feature
             raise Refused("generator", f"gives {made}, not {self.count} frequencies of a head's {x.width} features",
                           f"its last node of width {x.width}")  # fmt: skip
         return self.output(x)
+
+
+class PolynomialFeatures(Kind, kind="polynomial_features", role="feature_map"):
+    """All products of at most ``degree`` features, so that ``f(q)'f(k) = a_0 + a_1 q'k + a_2 (q'k)^2 + ...``.
+
+    ``a``, squares of learned weights, are ``1 / i!`` at first: the series of ``exp(q'k)``. Behrouz et al. 2025,
+    "Atlas", arXiv 2505.23735.
+    """
+
+    pointwise = True
+    degree: Annotated[int, Field(ge=1, le=4)] = Field(2, description="most features in a product")
+
+    def output(self, x: Stream) -> Stream:
+        return x.wide(comb(x.width + self.degree, self.degree))

@@ -5,7 +5,12 @@ Each maps queries and keys ``[batch, tokens, heads, width]``; what computes in s
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import combinations_with_replacement
+from math import factorial, prod
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archspec.kinds import feature_map as kinds
@@ -137,3 +142,44 @@ class GeneratedFeatures(RandomFeatures):
     def frequencies(self, noise: Tensor) -> tuple[Tensor, Tensor | float]:
         made = main(self.generator, Tokens(noise[None], self.stream), outer={}).features
         return made.expand(self.heads, -1, -1), self.count**-0.5
+
+
+@builds(kinds.PolynomialFeatures)
+class PolynomialFeatures(nn.Module):
+    def __init__(self, spec: kinds.PolynomialFeatures, make: Make) -> None:
+        super().__init__()
+        self.products = Products(make.stream.width, spec.degree)
+        self.weight = weight(spec.degree + 1)
+        self.initial = {"weight": [factorial(degree) ** -0.5 for degree in range(spec.degree + 1)]}
+
+    def fits(self, heads: int) -> None:
+        """One set of weights for all heads."""
+
+    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        return self.products(q, self.weight), self.products(k, self.weight)
+
+
+class Products(Leaf):
+    """Products of features, those of one degree weighed alike; each stands for all orders of its factors."""
+
+    places: Tensor
+    orders: Tensor
+
+    def __init__(self, width: int, degree: int) -> None:
+        super().__init__()
+        self.found = list(combinations_with_replacement(range(width + 1), degree))  # 0 is a factor of one
+        table(self, "places", degree, len(self.found), dtype=torch.int64)
+        table(self, "orders", len(self.found))
+
+    def fill(self) -> None:
+        self.places.copy_(torch.tensor(self.found).T)
+        counts = [Counter(filter(None, product)) for product in self.found]
+        orders = [factorial(c.total()) / prod(map(factorial, c.values())) for c in counts]
+        self.orders.copy_(torch.tensor(orders).sqrt())
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        factors = F.pad(x, (1, 0), value=1.0)
+        scale = self.orders.to(x.dtype) * weights[(self.places > 0).sum(0)]
+        for places in self.places:
+            scale = scale * factors.index_select(-1, places)
+        return scale

@@ -20,17 +20,20 @@ from compiler.tokens import Tokens
 class GatedLinearAttention(nn.Module):
     """Query, key, value and gate as one product; the decays; the memory; norm and gate; the way out."""
 
+    apart = "decay"
+
     def __init__(self, spec: kinds.GatedLinearAttention, make: Make) -> None:
         super().__init__()
         self.heads, _, self.value_width = spec.shape(make.stream)
-        self.inner = [role for role in make.node.matrices if role not in ("decay", "out")]
+        self.inner = [role for role in make.node.matrices if role not in (self.apart, "out")]
         self.widths = [make.node.matrices[role][0].outputs for role in self.inner]
         self.inputs = make.fused(*self.inner) if make.plain(*self.inner) else None
         if self.inputs is None:
             for role in self.inner:
                 self.add_module(role, make.linear(role))
-        self.decay, self.out = make.linear("decay"), make.linear("out")
-        self.memory = Fading(spec.slowness)
+        self.add_module(self.apart, make.linear(self.apart))
+        self.out = make.linear("out")
+        self.memory: Keeper = Fading(spec.slowness)
         self.norm = make.body("norm") if make.has("norm") else None
         self.activation = ACTIVATIONS[spec.gate] if spec.gate != "none" else None
 
@@ -40,14 +43,18 @@ class GatedLinearAttention(nn.Module):
             parts = [split[number] for number in range(len(self.inner))]
         else:
             parts = [project(getattr(self, role), x.features, x) for role in self.inner]
-        q, k, v, decay = (
-            part.unflatten(-1, (self.heads, -1)) for part in (*parts[:3], project(self.decay, x.features, x))
-        )
-        y = self.memory(q, k, v, decay, x.valid)
+        parts += [project(getattr(self, self.apart), x.features, x)]
+        q, k, v, gates = (part.unflatten(-1, (self.heads, -1)) for part in (*parts[:3], parts[-1]))
+        y = self.read(q, k, v, gates, x.valid)
         if self.norm is not None:
             y = main(self.norm, x.give(y, x.stream.wide(self.value_width)), outer=outer or {}).features
         y = y.flatten(2)
         return project(self.out, y if self.activation is None else y * self.activation(parts[3]), x)
+
+    def read(self, q: Tensor, k: Tensor, v: Tensor, gates: Tensor, valid: Tensor | None) -> Tensor:
+        """What the queries read, as ``v``; all are ``[batch, tokens, heads, …]``."""
+        y: Tensor = self.memory(q, k, v, gates, valid)
+        return y
 
 
 class Fading(Keeper):
