@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.timing import interleaved, report
-from compiler.modules import delta, gated_linear_attention, linear_attention, long_convolution, rwkv, ssm
+from compiler.modules import delta, gated_linear_attention, linear_attention, long_convolution, neural_memory, rwkv, ssm
 from compiler.modules.recurrence import scan
 from tests.compiler.modules.bodies import body
 
@@ -90,6 +91,22 @@ def recurrences() -> Iterator[Form]:
         lambda *x: gated_linear_attention.one_by_one(*x)[0],
         (q, k, v, drawn(BATCH, LENGTH, HEADS, HEAD, low=-0.5, high=0.0)),
     )  # fmt: skip
+    node = "{name: m, kind: neural_memory, heads: 4, hidden: 32, window: 4, chunk: 16, momentum: true}"
+    memory = body(node, AXIS, WIDTH, causal="token", limit=LENGTH)
+    yield Form("neural memory (OmegaNet)", "token by token", memory, lambda x: apart(memory, x), (features,))
+
+
+def apart(memory: Any, x: Tensor) -> Tensor:
+    """A neural memory whose tokens are read one after another, with the same gradients of each chunk."""
+    whole = neural_memory.advance
+
+    def advance(state: dict[str, Tensor], *given: Tensor, iterations: int = 0) -> Tensor:
+        tokens = zip(*(part.split(1, dim=2) for part in given), strict=True)
+        return torch.cat([whole(state, *token, iterations=iterations) for token in tokens], dim=2)
+
+    with patch.object(neural_memory, "advance", advance):
+        y: Tensor = memory(x)
+    return y
 
 
 def lower(x: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ MIXERS = {
     "gaussian mixture": "kind: linear_attention, heads: 4, features: {kind: gaussian_mixture_features, count: 32}",
     "gated linear attention": "kind: gated_linear_attention, heads: 4, linears: {decay: {kind: low_rank, rank: 16}}",
     "gated delta rule": "kind: gated_delta_rule, heads: 4",
+    "neural memory (OmegaNet)": "kind: neural_memory, heads: 4, hidden: 64, window: 4, chunk: 64, momentum: true",
     "mamba": "kind: mamba, state: 16",
     "mamba 2": "kind: mamba2, state: 32, head_width: 64",
     "rg_lru": "kind: rg_lru",
