@@ -3,8 +3,9 @@
     python -m benchmarks.lines
 
 Lines of code, without comments, docstrings and blank lines, that define kinds which were not there before these
-systems; what several of them use counts for the first in docs/systems.yaml that does. Fields that were added to kinds
-which were there are in the last line: they belong to several. It reads the history of the repository.
+systems; what several of them use, such as the rest of a file, counts for the first in docs/systems.yaml that does.
+Fields that were added to kinds which were there are in the last line: they belong to several. It reads the history of
+the repository.
 """
 
 from __future__ import annotations
@@ -65,20 +66,33 @@ def code(path: str) -> set[int]:
 
 
 def places(kind: str) -> Iterator[tuple[str, str | None]]:
-    """The files of a kind, with the class where a file was there before."""
+    """The classes of a kind, and what else is in their files where those were not there before."""
     for one in (REGISTRY[kind], MODULES.get(REGISTRY[kind])):
         if one is not None:
             path = f"{one.__module__.replace('.', '/')}.py"
-            yield path, one.__name__ if path in old_files() else None
+            yield path, one.__name__
+            if path not in old_files():
+                yield path, None
+
+
+@cache
+def tied() -> set[tuple[str, str]]:
+    """Files and names of the classes that are a kind's."""
+    both = [*REGISTRY.values(), *MODULES.values()]
+    return {(f"{one.__module__.replace('.', '/')}.py", one.__name__) for one in both}
 
 
 def lines(path: str, name: str | None) -> int:
-    """Lines of code of a file, or of a class in it."""
-    if name is None:
-        return len(code(path))
-    tree = ast.parse((ROOT / path).read_text())
-    node = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
-    return len(code(path) & set(range(node.lineno, (node.end_lineno or node.lineno) + 1)))
+    """Lines of code of a class, or of all in a file that is in no kind's class."""
+    found, rest = code(path), code(path)
+    for node in ast.parse((ROOT / path).read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            span = set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+            if node.name == name:
+                return len(found & span)
+            if (path, node.name) in tied():
+                rest -= span
+    return len(rest)
 
 
 def words(tree: Any) -> Iterator[str]:
