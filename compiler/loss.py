@@ -23,8 +23,9 @@ CHUNK = 2**22
 def with_loss(model: fx.GraphModule) -> fx.GraphModule:
     """The model with a further input ``targets`` ``[batch, length]`` (-100: not counted), giving its mean loss.
 
-    It shares the weights of the model. Auxiliary losses of the training form are added. In ``eval()`` no gradient is
-    prepared. The result has no second derivatives: keep the model itself for those.
+    With an output ``exits`` that is the mean loss of its rounds. It shares the weights of the model. Auxiliary losses
+    of the training form are added. In ``eval()`` no gradient is prepared. The result has no second derivatives: keep
+    the model itself for those.
 
     Errors:
         ValueError: the main output is not logits for each token.
@@ -35,9 +36,12 @@ def with_loss(model: fx.GraphModule) -> fx.GraphModule:
     source = forms[True] if forms else model.graph
     result = graph.graph_copy(source, values)
     outputs = result if isinstance(result, dict) else {"": result}
-    main = next(iter(outputs.values()))
+    first = next(iter(outputs.values()))
+    main = outputs.get("exits", first)
     if not isinstance(main, fx.Node):
         raise ValueError("the model has no output to train")
+    if main is not first and not first.users:
+        graph.erase_node(first)
     with graph.inserting_before(next(node for node in graph.nodes if node.op != "placeholder")):
         targets = graph.placeholder("targets")
     root = _Root(model)
@@ -69,14 +73,20 @@ class CrossEntropy(Leaf):
     """The mean cross-entropy of logits ``[batch, length, vocabulary]``; -100 is not counted."""
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+        return F.cross_entropy(logits.flatten(0, 1).float(), over_rounds(targets, logits).flatten())
+
+
+def over_rounds(targets: Tensor, exits: Tensor) -> Tensor:
+    """Targets ``[batch, length]`` for the tokens of ``[batch, rounds * length, …]``, the same in each round."""
+    rounds = exits.shape[1] // targets.shape[1]
+    return targets if rounds == 1 else targets.repeat(1, rounds)
 
 
 class LinearCrossEntropy(Leaf):
     """The mean cross-entropy of ``hidden @ weight.T`` for ``hidden [batch, length, width]``."""
 
     def forward(self, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        rows = hidden.flatten(0, 1)
+        rows, targets = hidden.flatten(0, 1), over_rounds(targets, hidden)
         if not (self.training and torch.is_grad_enabled()):
             return _chunked(rows, weight, targets.flatten())
         loss: Tensor = _Chunks.apply(rows, weight, targets.flatten())  # type: ignore[no-untyped-call]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.errors import Problem, SpecError, did_you_mean
+from compiler.loss import over_rounds
 from search.data.batches import Batch
 
 
@@ -47,7 +48,8 @@ def loss(interface: str, outputs: Tensor | Mapping[str, Tensor], batch: Batch) -
     Args:
         interface: the interface's kind.
         outputs: logits, or a mapping whose first entry, or that named ``logits``, they are; it may have scalars named
-            ``loss``, already weighted.
+            ``loss``, already weighted, and ``exits``, logits of several rounds ``[B, rounds * T, V]``: then the loss is
+            the mean over rounds, and not that of the logits.
         batch: the targets, on the device of the outputs.
 
     Errors:
@@ -64,7 +66,11 @@ def loss(interface: str, outputs: Tensor | Mapping[str, Tensor], batch: Batch) -
         added = torch.stack([value.float() for value in scalars]).sum() if scalars else logits.new_zeros(())
     counted = batch.targets != -100
     right = (logits.detach().argmax(-1) == batch.targets) & counted
-    return Loss(LOSSES[interface](logits, batch.targets), added, right.sum(), counted.sum())
+    exits = None if isinstance(outputs, Tensor) else outputs.get("exits")
+    task = LOSSES[interface](
+        *((logits, batch.targets) if exits is None else (exits, over_rounds(batch.targets, exits)))
+    )
+    return Loss(task, added, right.sum(), counted.sum())
 
 
 def _is_loss(name: str) -> bool:

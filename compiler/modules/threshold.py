@@ -78,7 +78,7 @@ class Enter(Keeper):
     def most(self, enter: Tensor) -> int:
         """The most that enter of a sequence; on the meta device, where nobody does, the share that is counted on."""
         if enter.is_meta:
-            return max(1, int(enter.shape[1] * self.capacity))
+            return max(1, round(enter.shape[1] * self.capacity))
         return int(enter.sum(1).max())
 
 

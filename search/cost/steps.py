@@ -100,8 +100,8 @@ def run(graph: Graph, values: Values, dtype: torch.dtype, context: int | None = 
 
 
 def loss(outputs: Mapping[str, Value], interface: Interface, number: int) -> Step | None:
-    """Cross-entropy of the logits as the step of that number; None for interfaces that have none."""
-    (logits, *_) = next(iter(outputs.values())).wires
+    """Cross-entropy of the logits, or exits, as the step of that number; None for interfaces that have none."""
+    (logits, *_) = outputs.get("exits", next(iter(outputs.values()))).wires
     if interface.name_ not in LOSSES or not logits.given.graded:
         return None
     unit = loss_unit(interface.name_, logits.given)
