@@ -265,7 +265,7 @@ def test_exits_learn_and_tokens_stop_once_they_may() -> None:
 
 
 def test_the_size_of_iwslt() -> None:
-    theirs = nn.Transformer(512, 4, 6, 6, 1024, device="meta")
+    theirs = nn.Transformer(512, 4, 6, 6, 1024, batch_first=True, device="meta")
     plain = parameters(theirs) - 2 * 2 * 512 + (8848 + 6632) * 512  # its two last norms, and the tables
     assert plain == 39_469_056
     assert parameters(build(f"{NAME}_iwslt", device="meta")) == plain + 513
