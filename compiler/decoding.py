@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from archspec.errors import Problem, SpecError
 from archspec.graph import Graph, Node
-from archspec.kinds.threshold import chosen
+from archspec.kinds.threshold import share
 from archspec.spec import Spec
 from archspec.streams import Stream
 from compiler.registry import Keeper
@@ -221,7 +221,7 @@ def _refusal(node: Node) -> str | None:
         return None
     if not (node.kind.pointwise or node.kind.incremental):
         return "it does not say what it keeps"
-    if any(map(chosen, node.types)) and not (node.kind.pointwise or node.kind.among):
+    if any(share(x) is not None for x in node.types) and not (node.kind.pointwise or node.kind.among):
         return "it does not go on from tokens that were chosen"
     named = {field: node.outer_types[node.streams[field]] for field in ("score_bias", "mask") if field in node.streams}
     pairs = [field for field, stream in named.items() if len(stream.axes) == 2 and not stream.causal]

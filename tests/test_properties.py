@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import compiler.build
 from archspec.canonical import text
 from archspec.kind import REGISTRY
-from archspec.kinds.threshold import chosen
+from archspec.kinds.threshold import share
 from archspec.spec import Spec, load, loads
 from archspec.streams import Stream
 from compiler.flatten import flatten
@@ -111,10 +111,10 @@ def test_shapes_are_those_of_the_types(case: str, monkeypatch: pytest.MonkeyPatc
         found = run_node(module, node, *rest)
         for port, tokens in found.items():
             stream = node.outputs[port]
-            sizes = [] if not stream.spans else [0] if chosen(stream) else [size_of(stream.count, length)]
+            sizes = [] if not stream.spans else [0] if share(stream) is not None else [size_of(stream.count, length)]
             sizes += [stream.width] if stream.content == "features" else []
             shape = list(tokens.features.shape[1:])
-            if ".experts" in node.path or chosen(stream):  # as many tokens as chose the expert, or entered
+            if ".experts" in node.path or share(stream) is not None:  # as many tokens as chose the expert, or entered
                 shape, sizes = shape[-1:], sizes[-1:]
             if shape != sizes and shape[:1] + shape[2:] != sizes:  # heads lie between tokens and width
                 wrong.append(f"{node.path} {node.name}.{port} is {list(tokens.features.shape)}, its type {stream}")

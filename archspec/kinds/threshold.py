@@ -10,13 +10,14 @@ from archspec.kind import Free, Kind, Moves, Rate, Real, Slot
 from archspec.place import Place
 from archspec.streams import Axis, Span, Stream
 
-SOME = "some"
-"""The size of an axis along which each sequence has as many tokens as entered."""
+SOME = " of them"
+"""How the size of an axis ends along which each sequence has as many tokens as entered, about the share before it."""
 
 
-def chosen(x: Stream) -> bool:
-    """Whether the tokens of a stream are those that entered, in each sequence other ones."""
-    return any(axis.size == SOME for axis in x.axes)
+def share(x: Stream) -> float | None:
+    """What share of all tokens a stream is counted on to have, whose tokens are those that entered; None for others."""
+    some = [axis.size for axis in x.axes if isinstance(axis.size, str) and axis.size.endswith(SOME)]
+    return float(some[0].removesuffix(SOME)) if some else None
 
 
 class Threshold(Kind, kind="threshold", role="selector"):
@@ -28,8 +29,9 @@ class Threshold(Kind, kind="threshold", role="selector"):
     in training the body works for them as well, though nobody sees them. In inference it works on those that enter
     alone. A threshold of 0 lets all enter and is the body alone.
 
-    ``capacity`` is the share that is counted on: cost is that of so many tokens, and training adds ``penalty`` times
-    what the present share has above it (He et al. 2024, "Router-Tuning", arXiv 2410.13184).
+    ``capacity`` is the share that is counted on: cost is that of so many tokens (a decoded one is taken for one that
+    enters), and training adds ``penalty`` times what the present share has above it (He et al. 2024,
+    "Router-Tuning", arXiv 2410.13184).
     """
 
     incremental = True
@@ -54,5 +56,7 @@ class Threshold(Kind, kind="threshold", role="selector"):
         if self.threshold == 0:
             return x
         axis = x.axes[0]
-        some = Axis(axis.name, SOME, axis.causal, axis.limit or axis.most)  # coordinates keep the whole range
+        some = Axis(
+            axis.name, f"{self.capacity:g}{SOME}", axis.causal, axis.limit or axis.most
+        )  # coordinates keep the whole range
         return replace(x, spans=(Span(x.spans[0].name, (some,)),), placed=True, valid=True)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archspec.kinds import attention as kinds
-from archspec.kinds.threshold import chosen
+from archspec.kinds.threshold import share
 from archspec.streams import Stream
 from compiler.build import weight
 from compiler.modules.kernel import attention, blocks, joined
@@ -31,7 +31,7 @@ class Attend(Keeper):
     ) -> None:  # fmt: skip
         super().__init__()
         self.gives_scores = gives_scores
-        self.some, self.some_asked = chosen(memory), asked is not None and chosen(asked)
+        self.some, self.some_asked = share(memory), asked is not None and share(asked) is not None
         self.causal, self.window, self.chunk, self.softcap = memory.causal, spec.window, spec.chunk, spec.softcap
         names = [axis.name for axis in memory.axes]
         place = next((names.index(name) for name in memory.causal_axes if name in names), 0)
@@ -197,12 +197,16 @@ class Attend(Keeper):
         decoding = self.decoding
         assert decoding is not None
         kept = decoding.kept(self)
-        if self.some:
+        if self.some is not None:
             assert valid is not None
             new = {"keys": k, "values": v, "places": q_place[:, None, :, None], "real": valid[:, None, :, None]}
             found = {name: torch.cat((kept[name], x), dim=2) if kept else x for name, x in new.items()}
+            if k.is_meta:  # nobody is known to have entered: as many are kept as the share that is counted on
+                most = max(1, round(self.some * max(decoding.length, decoding.position + 1)))
+                found = found if kept else {n: x.new_empty(*x.shape[:2], most, x.shape[3]) for n, x in found.items()}
             real = found["real"][:, 0, :, 0]
-            order = (~real).to(torch.uint8).argsort(dim=1, stable=True)[:, : int(real.sum(1).max())]
+            most = most if k.is_meta else int(real.sum(1).max())
+            order = (~real).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
             for name, x in found.items():
                 kept[name] = x.gather(2, order[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
             k, v, places, real = kept["keys"], kept["values"], kept["places"][:, 0, :, 0], kept["real"][:, 0, :, 0]

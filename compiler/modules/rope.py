@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from archspec.kinds import rope as kinds
-from archspec.kinds.threshold import chosen
+from archspec.kinds.threshold import share
 from compiler.build import Make
 from compiler.modules.position import table
 from compiler.registry import Keeper, builds
@@ -63,7 +63,7 @@ class Rope(Keeper):
         self, q: Tensor, k: Tensor, q_place: Tensor | None, k_place: Tensor | None, v: Tensor | None = None
     ) -> tuple[Tensor, ...]:  # fmt: skip
         length: int | Tensor = k.shape[1] if k_place is None or not k.shape[1] else k_place.max() + 1
-        if self.decoding is not None and self.stream.causal and not chosen(self.stream):
+        if self.decoding is not None and self.stream.causal and share(self.stream) is None:
             q_place = k_place = self.decoding.places(q.shape[1], q.device)
             start = self.decoding.start
             length = self.decoding.position + q.shape[1] - (0 if start is None else int(start.min()))

@@ -121,23 +121,24 @@ _TRAFFIC = frozenset(
     _upsample_bicubic2d_aa _upsample_bilinear2d_aa adaptive_max_pool2d adaptive_max_pool2d_backward all any
     arange as_strided_scatter avg_pool1d avg_pool2d avg_pool2d_backward avg_pool3d avg_pool3d_backward
     bernoulli bernoulli_ binary_cross_entropy binary_cross_entropy_backward bincount bucketize cat
-    channel_shuffle col2im constant_pad_nd copy_ cummax cummin cumprod cumsum diag_embed diagonal_backward
-    diagonal_scatter elu_backward embedding embedding_dense_backward exponential_ eye fill_ flip floor_divide
-    full full_like gather glu glu_backward grid_sampler_2d grid_sampler_2d_backward histc huber_loss
-    huber_loss_backward im2col index index_add index_add_ index_copy index_copy_ index_fill index_fill_
-    index_put index_put_ index_select kthvalue linspace logcumsumexp masked_fill masked_fill_ masked_scatter
-    masked_select max_pool2d_with_indices max_pool2d_with_indices_backward max_pool3d_with_indices
-    max_pool3d_with_indices_backward mse_loss mse_loss_backward multinomial native_batch_norm
-    native_batch_norm_backward native_dropout native_group_norm native_group_norm_backward native_layer_norm
-    native_layer_norm_backward new_full new_ones new_zeros nll_loss2d_backward nll_loss2d_forward
-    nll_loss_backward nll_loss_forward nonzero normal_ ones ones_like pixel_shuffle pixel_unshuffle rand
-    rand_like randint randn randn_like randperm reflection_pad1d reflection_pad2d repeat repeat_interleave
-    replication_pad1d replication_pad2d replication_pad3d roll scalar_tensor scatter scatter_ scatter_add
-    scatter_add_ scatter_reduce scatter_reduce_ searchsorted select_backward select_scatter slice_backward
-    slice_scatter smooth_l1_loss smooth_l1_loss_backward softplus_backward sort split_with_sizes_copy stack
-    sum topk trace tril tril_ triu triu_ unfold_backward uniform_ unique_consecutive upsample_bicubic2d
-    upsample_bicubic2d_backward upsample_bilinear2d upsample_bilinear2d_backward upsample_nearest1d
-    upsample_nearest2d upsample_nearest2d_backward where zero_ zeros zeros_like""".split()
+    channel_shuffle col2im complex constant_pad_nd copy_ cummax cummin cumprod cumsum diag_embed
+    diagonal_backward diagonal_scatter elu_backward embedding embedding_dense_backward exponential_ eye
+    fill_ flip floor_divide full full_like gather glu glu_backward grid_sampler_2d grid_sampler_2d_backward
+    histc huber_loss huber_loss_backward im2col index index_add index_add_ index_copy index_copy_ index_fill
+    index_fill_ index_put index_put_ index_select kthvalue linspace log_sigmoid_backward log_sigmoid_forward
+    logcumsumexp masked_fill masked_fill_ masked_scatter masked_select max_pool2d_with_indices
+    max_pool2d_with_indices_backward max_pool3d_with_indices max_pool3d_with_indices_backward mse_loss
+    mse_loss_backward multinomial native_batch_norm native_batch_norm_backward native_dropout
+    native_group_norm native_group_norm_backward native_layer_norm native_layer_norm_backward new_full
+    new_ones new_zeros nll_loss2d_backward nll_loss2d_forward nll_loss_backward nll_loss_forward nonzero
+    normal_ ones ones_like pixel_shuffle pixel_unshuffle rand rand_like randint randn randn_like randperm
+    reflection_pad1d reflection_pad2d repeat repeat_interleave replication_pad1d replication_pad2d
+    replication_pad3d roll scalar_tensor scatter scatter_ scatter_add scatter_add_ scatter_reduce
+    scatter_reduce_ searchsorted select_backward select_scatter slice_backward slice_scatter smooth_l1_loss
+    smooth_l1_loss_backward softplus_backward sort split_with_sizes_copy stack sum topk trace tril tril_
+    triu triu_ unfold_backward uniform_ unique_consecutive upsample_bicubic2d upsample_bicubic2d_backward
+    upsample_bilinear2d upsample_bilinear2d_backward upsample_nearest1d upsample_nearest2d
+    upsample_nearest2d_backward where zero_ zeros zeros_like""".split()
 )
 _GATHERS = frozenset("embedding index index_select gather _unsafe_index _unsafe_masked_index masked_select".split())
 _SCATTERS = frozenset(
@@ -145,7 +146,7 @@ _SCATTERS = frozenset(
 )
 _ROUTED = frozenset(["_grouped_mm"])
 _OVERWRITES = frozenset("copy_ fill_ zero_ bernoulli_ uniform_ normal_ exponential_".split())
-_VIEWS = frozenset("_unsafe_view lift_fresh".split())  # beside those whose schema says so
+_VIEWS = frozenset("_unsafe_view lift_fresh squeeze_ unsqueeze_".split())  # beside those whose schema says so
 _SILENT = frozenset(  # makes room without writing, or asks about a tensor
     """_local_scalar_dense item is_same_size sym_size sym_stride sym_numel sym_storage_offset
     size stride numel dim is_contiguous storage_offset empty empty_like empty_strided new_empty new_empty_strided

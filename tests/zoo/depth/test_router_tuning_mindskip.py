@@ -15,6 +15,7 @@ from compiler.adopt import adopt
 from compiler.decoding import Decoding
 from compiler.logical import logical
 from compiler.modules.threshold import Enter
+from search.cost.breakdown import breakdown
 from search.cost.operators import FORMULAS
 from search.cost.price import price
 from search.data.batches import Data
@@ -150,6 +151,16 @@ def test_the_cache_shrinks_with_the_rate_of_skipping(base: Any) -> None:
     torch.testing.assert_close(out, expected, atol=1e-3, rtol=1e-3)
     keys = [tensor.shape[2] for tensor in decoding.tensors() if tensor.ndim == 4 and tensor.shape[-1] == 32]
     assert sorted(keys[2:6]) == sorted(entered * 2) and max(entered) < 40
+
+
+def test_a_decoded_token_that_enters_reads_the_share_of_the_context_that_did() -> None:
+    read = [
+        breakdown(spec(NAME, dims__capacity=capacity), device="l4", length=40, context=39, fitting=False)
+        .passes["decode"].bytes
+        for capacity in (1.0, 0.5, 0.25)
+    ]  # fmt: skip
+    keys = 2 * 2 * 32 * 4 * 2  # bytes of a token's keys and values, in two layers
+    assert read[0] - read[1] >= 19 * keys and read[1] - read[2] >= 10 * keys
 
 
 def test_what_is_missing_is_refused(base: Any) -> None:
