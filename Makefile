@@ -13,7 +13,7 @@ demo: $(READY)  ## search a small language-model space on this computer
 	$(BIN)/archc search examples/studies/demo.yaml
 
 test: $(READY)  ## the tests, without the slow ones
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 check: $(READY)  ## lint, format and types
 	$(BIN)/ruff check
