@@ -21,7 +21,7 @@ check: $(READY)  ## lint, format and types
 	$(BIN)/mypy
 
 bench: $(READY) .venv/.bench  ## every figure of docs/benchmarks.md
-	for script in check compile step cost counters memory latency blocks mixture recurrent decode checkpoint study together; do $(BIN)/python -m benchmarks.$$script || exit 1; done
+	for script in check compile step cost counters memory latency blocks mixture recurrent forms growth lines decode checkpoint study together; do $(BIN)/python -m benchmarks.$$script || exit 1; done
 
 docs: $(READY)  ## the pages that are made from the code
 	$(BIN)/python -m docs.build
