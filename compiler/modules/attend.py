@@ -201,11 +201,13 @@ class Attend(Keeper):
             assert valid is not None
             new = {"keys": k, "values": v, "places": q_place[:, None, :, None], "real": valid[:, None, :, None]}
             found = {name: torch.cat((kept[name], x), dim=2) if kept else x for name, x in new.items()}
+            real = found["real"][:, 0, :, 0]
             if k.is_meta:  # nobody is known to have entered: as many are kept as the share that is counted on
                 most = max(1, round(self.some * max(decoding.length, decoding.position + 1)))
                 found = found if kept else {n: x.new_empty(*x.shape[:2], most, x.shape[3]) for n, x in found.items()}
-            real = found["real"][:, 0, :, 0]
-            most = most if k.is_meta else int(real.sum(1).max())
+                real = found["real"][:, 0, :, 0]
+            else:
+                most = int(real.sum(1).max())
             order = (~real).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
             for name, x in found.items():
                 kept[name] = x.gather(2, order[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))

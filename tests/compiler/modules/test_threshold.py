@@ -160,26 +160,30 @@ def test_all_places_or_those_needed_are_the_same() -> None:
     assert widths == [12]
 
 
-@pytest.mark.parametrize(
-    ("inside", "take", "said"),
-    [
-        (MLP, ", score: nothing", "no stream is called 'nothing'"),
-        (MLP, ", score: all", "one feature for each token"),
-        ("{kind: project, width: 8}", "", "tokens must come back as"),
-    ],
-)
-def test_what_cannot_be_chosen_is_refused(inside: str, take: str, said: str) -> None:
+def refused(node: str, said: str) -> None:
+    """A node beside a score ``go`` of the tokens ``all`` is refused in these words."""
     with pytest.raises(SpecError, match=said):
-        text = {"score": "go"} | dict([part.strip().split(": ") for part in take.split(",") if part])
         loads(
             f"""
 archspec: 1
 interface: {{kind: backbone, inputs: {{all: {{axes: {{token: length}}, limit: 64, width: 16}}}}}}
 graph:
   - {{name: go, from: all, kind: project, width: 1}}
-  - {{from: all, kind: route, take: {{kind: threshold, score: {text["score"]}}}, body: {inside}}}
+  - {{from: all, {node}}}
 """
         )
+
+
+@pytest.mark.parametrize(
+    ("inside", "score", "said"),
+    [
+        (MLP, "nothing", "no stream is called 'nothing'"),
+        (MLP, "all", "one feature for each token"),
+        ("{kind: project, width: 8}", "go", "tokens must come back as"),
+    ],
+)
+def test_what_cannot_be_chosen_is_refused(inside: str, score: str, said: str) -> None:
+    refused(f"kind: route, take: {{kind: threshold, score: {score}}}, body: {inside}", said)
 
 
 def test_a_mixer_that_cannot_go_on_from_chosen_tokens_is_named() -> None:
@@ -190,13 +194,5 @@ def test_a_mixer_that_cannot_go_on_from_chosen_tokens_is_named() -> None:
 
 
 def test_rounds_refuse_a_selector_that_chooses_for_a_route() -> None:
-    with pytest.raises(SpecError, match="threshold chooses for a route, not for rounds"):
-        loads(
-            f"""
-archspec: 1
-interface: {{kind: backbone, inputs: {{all: {{axes: {{token: length}}, limit: 64, width: 16}}}}}}
-graph:
-  - {{name: go, from: all, kind: project, width: 1}}
-  - {{from: all, kind: repeat, times: 2, body: {MLP}, router: {{kind: threshold, score: go}}}}
-"""
-        )
+    node = f"kind: repeat, times: 2, body: {MLP}, router: {{kind: threshold, score: go}}"
+    refused(node, "threshold chooses for a route, not for rounds")
